@@ -1,0 +1,400 @@
+//! From a fragment to a spec: every error that the file has, each at its key.
+
+use super::fragment::PoolFragment;
+use super::spec::{Activation, Health, Listen, PoolSpec, Port, RestartPolicy};
+use super::{SpecError, parse_duration};
+use crate::engine::{EngineTemplate, check_placeholders};
+use crate::name::{PoolId, Usec};
+use std::collections::BTreeMap;
+
+const UNSUPPORTED: &str = "known, but not supported by this version of pool-managerd";
+
+/// Collects errors, so that a file with three mistakes says so at once.
+#[derive(Default)]
+struct Findings(Vec<SpecError>);
+
+impl Findings {
+    fn add(&mut self, key: &[&'static str], problem: impl Into<String>) {
+        self.0.push(SpecError { key: key.to_vec(), problem: problem.into() });
+    }
+
+    fn keep<T>(&mut self, key: &[&'static str], result: Result<T, String>) -> Option<T> {
+        result.map_err(|problem| self.add(key, problem)).ok()
+    }
+}
+
+/// Checks a pool file against the engine templates that were read.
+///
+/// # Errors
+/// Every mistake of the file, in the order of the design's keys.
+pub fn check(
+    id: &PoolId,
+    path: &str,
+    fragment: PoolFragment,
+    templates: &BTreeMap<String, EngineTemplate>,
+) -> Result<PoolSpec, Vec<SpecError>> {
+    let mut found = Findings::default();
+    unsupported(&fragment, &mut found);
+    let template = template(fragment.engine.as_deref(), templates, &mut found);
+    let model = required(
+        &["model"],
+        fragment.model,
+        "a model, for instance model = \"file:/srv/models/qwen3-8b.gguf\"",
+        &mut found,
+    );
+    let model = model.and_then(|text| found.keep(&["model"], model_path(&text)));
+    let digest = fragment.digest.and_then(|text| found.keep(&["digest"], digest(&text)));
+    devices(fragment.devices.as_deref(), &mut found);
+    let args = fragment.args.unwrap_or_default();
+    for (index, arg) in args.iter().enumerate() {
+        if let Err(error) = check_placeholders(arg) {
+            found.add(&["args"], format!("argument {}: {error}", index + 1));
+        }
+    }
+    check_text("args", args.iter(), &mut found);
+    let pool_env = fragment.env.unwrap_or_default();
+    check_env(&pool_env, &mut found);
+    if let Some(program) = &fragment.program {
+        if program.is_empty() || (program.contains('/') && !program.starts_with('/')) {
+            found.add(&["program"], "expected an absolute path, or a name that is looked up in PATH");
+        }
+    }
+    let replicas = found.keep(&["replicas"], replicas(fragment.replicas.unwrap_or(1)));
+    let activation = found.keep(&["activation"], activation(fragment.activation.as_deref()));
+    let network = fragment.network.unwrap_or_default();
+    let listen = found.keep(&["network", "listen"], listen(network.listen.as_deref()));
+    if let (Some(Listen { port: Port::Fixed(port), .. }), Some(replicas)) = (&listen, replicas) {
+        if port.checked_add(replicas - 1).is_none() {
+            found.add(
+                &["network", "listen"],
+                format!("port {port} + {} replicas goes beyond 65535", replicas),
+            );
+        }
+    }
+    let health = fragment.health.unwrap_or_default();
+    let start_limit =
+        time(&["health", "start_limit"], health.start_limit.as_deref(), Usec::from_secs(3600), &mut found);
+    let start_timeout =
+        time(&["health", "start_timeout"], health.start_timeout.as_deref(), Usec::from_secs(600), &mut found);
+    let policy = fragment.restart.unwrap_or_default().policy;
+    let restart = found.keep(&["restart", "policy"], restart_policy(policy.as_deref()));
+
+    match (template, model, replicas, activation, listen, start_limit, start_timeout, restart) {
+        (
+            Some((engine, template)),
+            Some(model),
+            Some(replicas),
+            Some(activation),
+            Some(listen),
+            Some(start_limit),
+            Some(start_timeout),
+            Some(restart),
+        ) if found.0.is_empty() => {
+            let mut env = template.env.clone();
+            env.extend(pool_env);
+            Ok(PoolSpec {
+                id: id.clone(),
+                path: path.to_owned(),
+                program: fragment.program.unwrap_or_else(|| template.program.clone()),
+                engine,
+                template,
+                model,
+                digest,
+                args,
+                env,
+                replicas,
+                activation,
+                listen,
+                health: Health { start_limit, start_timeout },
+                restart,
+            })
+        }
+        _ => Err(found.0),
+    }
+}
+
+fn unsupported(fragment: &PoolFragment, found: &mut Findings) {
+    let network = fragment.network.clone().unwrap_or_default();
+    let resources = fragment.resources.clone().unwrap_or_default();
+    let health = fragment.health.clone().unwrap_or_default();
+    let drain = fragment.drain.clone().unwrap_or_default();
+    let leases = fragment.leases.clone().unwrap_or_default();
+    let keys: [(&[&'static str], bool); 20] = [
+        (&["devices_per_replica"], fragment.devices_per_replica.is_some()),
+        (&["files"], fragment.files.is_some()),
+        (&["groups"], fragment.groups.is_some()),
+        (&["credentials"], fragment.credentials.is_some()),
+        (&["network", "allow"], network.allow.is_some()),
+        (&["resources", "vram"], resources.vram.is_some()),
+        (&["resources", "memory_high"], resources.memory_high.is_some()),
+        (&["resources", "memory_max"], resources.memory_max.is_some()),
+        (&["resources", "shm"], resources.shm.is_some()),
+        (&["resources", "cpus"], resources.cpus.is_some()),
+        (&["resources", "tasks_max"], resources.tasks_max.is_some()),
+        (&["health", "warmup"], health.warmup.is_some()),
+        (&["health", "interval"], health.interval.is_some()),
+        (&["health", "timeout"], health.timeout.is_some()),
+        (&["health", "failures"], health.failures.is_some()),
+        (&["health", "stall_timeout"], health.stall_timeout.is_some()),
+        (&["drain", "deadline"], drain.deadline.is_some()),
+        (&["drain", "settle"], drain.settle.is_some()),
+        (&["leases", "capacity"], leases.capacity.is_some()),
+        (&["on_change"], fragment.on_change.as_deref().is_some_and(|value| value != "hold")),
+    ];
+    for (key, set) in keys {
+        if set {
+            found.add(key, UNSUPPORTED);
+        }
+    }
+}
+
+fn required(
+    key: &[&'static str],
+    value: Option<String>,
+    expected: &str,
+    found: &mut Findings,
+) -> Option<String> {
+    if value.is_none() {
+        found.add(key, format!("missing; expected {expected}"));
+    }
+    value
+}
+
+fn template(
+    name: Option<&str>,
+    templates: &BTreeMap<String, EngineTemplate>,
+    found: &mut Findings,
+) -> Option<(String, EngineTemplate)> {
+    let known = || templates.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+    let Some(name) = name else {
+        found.add(&["engine"], format!("missing; expected one of: {}", known()));
+        return None;
+    };
+    let template = templates.get(name);
+    if template.is_none() {
+        found.add(
+            &["engine"],
+            format!(
+                "no engine template \"{name}\"; known: {}. A template is a file engines.d/{name}.toml",
+                known()
+            ),
+        );
+    }
+    template.map(|template| (name.to_owned(), template.clone()))
+}
+
+fn model_path(text: &str) -> Result<String, String> {
+    match text.split_once(':') {
+        Some(("https" | "hf", _)) => Err(format!("\"{text}\": fetching models is {UNSUPPORTED}; use file:")),
+        // systemd takes the path as one side of a bind mount and resolves "..", so only plain paths mean what they say.
+        Some(("file", path))
+            if path.starts_with('/') && path.split('/').all(|part| part != "..") && !path.contains('\n') =>
+        {
+            Ok(path.to_owned())
+        }
+        Some(("file", _)) => Err(format!("\"{text}\": expected an absolute path without \"..\" after file:")),
+        _ => Err(format!("\"{text}\": expected file:/absolute/path")),
+    }
+}
+
+fn digest(text: &str) -> Result<String, String> {
+    text.strip_prefix("sha256:")
+        .filter(|hex| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit()))
+        .map(str::to_ascii_lowercase)
+        .ok_or_else(|| {
+            format!("\"{text}\": expected sha256: and 64 hexadecimal digits, as sha256sum prints them")
+        })
+}
+
+fn devices(devices: Option<&[String]>, found: &mut Findings) {
+    match devices {
+        None => {
+            found.add(&["devices"], "missing; a pool runs on the CPU only where it says devices = [\"none\"]")
+        }
+        Some([one]) if one == "none" => {}
+        Some(_) => found.add(&["devices"], format!("GPUs are {UNSUPPORTED}; expected [\"none\"]")),
+    }
+}
+
+fn check_text<'a>(key: &'static str, texts: impl Iterator<Item = &'a String>, found: &mut Findings) {
+    if texts.into_iter().any(|text| text.contains('\0')) {
+        found.add(&[key], "a NUL character cannot be passed to a program");
+    }
+}
+
+fn check_env(env: &BTreeMap<String, String>, found: &mut Findings) {
+    for (name, value) in env {
+        let starts = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+        if !starts || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+            found.add(&["env"], format!("\"{name}\" is no name of an environment variable"));
+        }
+        if value.chars().any(|c| c.is_control() && c != '\t') {
+            found.add(&["env"], format!("the value of {name} contains a control character"));
+        }
+        if name.ends_with("_TOKEN")
+            || name.ends_with("_API_KEY")
+            || name.ends_with("_SECRET")
+            || name.ends_with("_PASSWORD")
+        {
+            found.add(&["env"], format!("{name} looks like a secret; an environment variable is readable on the bus. Secrets belong into credentials, which are {UNSUPPORTED}"));
+        }
+    }
+}
+
+fn replicas(count: i64) -> Result<u16, String> {
+    u16::try_from(count)
+        .ok()
+        .filter(|n| (1..=64).contains(n))
+        .ok_or_else(|| format!("{count} is out of range; expected 1 to 64"))
+}
+
+fn activation(text: Option<&str>) -> Result<Activation, String> {
+    match text {
+        None | Some("resident") => Ok(Activation::Resident),
+        Some("manual") => Ok(Activation::Manual),
+        Some("on-demand") => Err(format!("\"on-demand\" is {UNSUPPORTED}; expected resident or manual")),
+        Some(other) => Err(format!("\"{other}\": expected resident or manual")),
+    }
+}
+
+fn listen(text: Option<&str>) -> Result<Listen, String> {
+    let text = text.unwrap_or("127.0.0.1:auto");
+    if text == "unix" {
+        return Err(format!("\"unix\" is {UNSUPPORTED}; expected host:port or host:auto"));
+    }
+    let expected = || format!("\"{text}\": expected host:port or host:auto, for instance \"127.0.0.1:8000\"");
+    let (host, port) = text.rsplit_once(':').ok_or_else(expected)?;
+    let host = match host.strip_prefix('[') {
+        Some(inside) => inside.strip_suffix(']').ok_or_else(expected)?,
+        None if host.contains(':') => return Err(expected()),
+        None => host,
+    };
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '_');
+    if host.is_empty() || !host.chars().all(plain) {
+        return Err(expected());
+    }
+    let port = match port {
+        "auto" => Port::Auto,
+        number => Port::Fixed(number.parse().ok().filter(|port| *port > 0).ok_or_else(expected)?),
+    };
+    Ok(Listen { host: host.to_owned(), port })
+}
+
+fn time(key: &[&'static str], text: Option<&str>, default: Usec, found: &mut Findings) -> Option<Usec> {
+    let Some(text) = text else { return Some(default) };
+    let time = found.keep(key, parse_duration(text))?;
+    if time < Usec::from_secs(1) || time > Usec::from_secs(7 * 86_400) {
+        found.add(key, format!("\"{text}\" is out of range; expected 1s to 7d"));
+        return None;
+    }
+    Some(time)
+}
+
+fn restart_policy(text: Option<&str>) -> Result<RestartPolicy, String> {
+    match text {
+        None | Some("on-failure") => Ok(RestartPolicy::OnFailure),
+        Some("always") => Ok(RestartPolicy::Always),
+        Some("never") => Ok(RestartPolicy::Never),
+        Some(other) => Err(format!("\"{other}\": expected on-failure, always or never")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::HealthRecipe;
+
+    fn templates() -> BTreeMap<String, EngineTemplate> {
+        let template = EngineTemplate {
+            program: "llama-server".into(),
+            args: vec!["--model".into(), "{model}".into()],
+            env: BTreeMap::from([("A".into(), "1".into())]),
+            version_args: vec![],
+            health: HealthRecipe { path: "/health".into() },
+            sandbox: Default::default(),
+        };
+        BTreeMap::from([("llama-cpp".into(), template)])
+    }
+
+    fn minimal() -> PoolFragment {
+        PoolFragment {
+            engine: Some("llama-cpp".into()),
+            model: Some("file:/srv/m.gguf".into()),
+            devices: Some(vec!["none".into()]),
+            ..PoolFragment::default()
+        }
+    }
+
+    fn run(fragment: PoolFragment) -> Result<PoolSpec, Vec<String>> {
+        check(&"chat".parse().unwrap(), "/etc/x.toml", fragment, &templates())
+            .map_err(|errors| errors.iter().map(|error| error.key.join(".")).collect())
+    }
+
+    #[test]
+    fn the_smallest_file_gets_the_designs_defaults() {
+        let spec = run(minimal()).unwrap();
+        assert_eq!(spec.program, "llama-server");
+        assert_eq!(spec.listen, Listen { host: "127.0.0.1".into(), port: Port::Auto });
+        assert_eq!(
+            (spec.replicas, spec.activation, spec.restart),
+            (1, Activation::Resident, RestartPolicy::OnFailure)
+        );
+        assert_eq!(
+            spec.health,
+            Health { start_limit: Usec::from_secs(3600), start_timeout: Usec::from_secs(600) }
+        );
+        assert_eq!(spec.model_id(), "m.gguf");
+    }
+
+    #[test]
+    fn an_empty_file_names_every_missing_key() {
+        assert_eq!(
+            run(PoolFragment::default()),
+            Err(vec!["engine".into(), "model".into(), "devices".into()])
+        );
+    }
+
+    #[test]
+    fn each_wrong_value_is_refused_at_its_key() {
+        type Spoil = fn(&mut PoolFragment);
+        let cases: [(&str, Spoil); 17] = [
+            ("engine", |f| f.engine = Some("lama".into())),
+            ("model", |f| f.model = Some("/srv/m".into())),
+            ("model", |f| f.model = Some("file:/srv/../m".into())),
+            ("model", |f| f.model = Some("hf:org/repo@rev::f".into())),
+            ("digest", |f| f.digest = Some("sha256:12".into())),
+            ("devices", |f| f.devices = Some(vec!["0".into()])),
+            ("devices_per_replica", |f| f.devices_per_replica = Some(2)),
+            ("args", |f| f.args = Some(vec!["{modle}".into()])),
+            ("env", |f| f.env = Some(BTreeMap::from([("HF_TOKEN".into(), "x".into())]))),
+            ("program", |f| f.program = Some("./x".into())),
+            ("replicas", |f| f.replicas = Some(0)),
+            ("activation", |f| f.activation = Some("on-demand".into())),
+            ("on_change", |f| f.on_change = Some("rolling".into())),
+            ("network.listen", |f| f.network.get_or_insert_default().listen = Some("localhost".into())),
+            ("network.listen", |f| {
+                f.network.get_or_insert_default().listen = Some("localhost:65535".into());
+                f.replicas = Some(2);
+            }),
+            ("health.start_limit", |f| {
+                f.health.get_or_insert_default().start_limit = Some("1 parsec".into())
+            }),
+            ("restart.policy", |f| f.restart.get_or_insert_default().policy = Some("sometimes".into())),
+        ];
+        for (key, spoil) in cases {
+            let mut fragment = minimal();
+            spoil(&mut fragment);
+            assert_eq!(run(fragment), Err(vec![key.to_owned()]), "{key}");
+        }
+    }
+
+    #[test]
+    fn a_changed_file_names_the_keys_that_wait() {
+        let old = run(minimal()).unwrap();
+        let mut fragment = minimal();
+        fragment.model = Some("file:/srv/n.gguf".into());
+        fragment.replicas = Some(2);
+        assert_eq!(old.changed_keys(&run(fragment).unwrap()), ["model", "replicas"]);
+        assert!(old.changed_keys(&old).is_empty());
+    }
+}

@@ -1,0 +1,141 @@
+//! The keys of the files, as they are written. Every key of the design is known here; whether this version can
+//! honour it is decided in the check, with a sentence of its own, so that "unknown" always means a typo.
+
+use serde::Deserialize;
+use std::collections::BTreeMap;
+
+/// A pool file.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PoolFragment {
+    /// Name of the engine template.
+    pub engine: Option<String>,
+    /// Program to run instead of the template's.
+    pub program: Option<String>,
+    /// `file:` and an absolute path.
+    pub model: Option<String>,
+    /// `sha256:` and 64 hex digits.
+    pub digest: Option<String>,
+    /// The device mask.
+    pub devices: Option<Vec<String>>,
+    /// Not yet supported.
+    pub devices_per_replica: Option<u32>,
+    /// Not yet supported.
+    pub files: Option<BTreeMap<String, String>>,
+    /// Not yet supported.
+    pub groups: Option<Vec<String>>,
+    /// Arguments after the template's.
+    pub args: Option<Vec<String>>,
+    /// Environment variables after the template's.
+    pub env: Option<BTreeMap<String, String>>,
+    /// Not yet supported.
+    pub credentials: Option<BTreeMap<String, String>>,
+    /// How many engines.
+    pub replicas: Option<i64>,
+    /// `resident` or `manual`.
+    pub activation: Option<String>,
+    /// Not yet supported beyond `hold`.
+    pub on_change: Option<String>,
+    /// Where it listens.
+    pub network: Option<NetworkFragment>,
+    /// Not yet supported.
+    pub resources: Option<ResourcesFragment>,
+    /// Readiness.
+    pub health: Option<HealthFragment>,
+    /// What follows a failure.
+    pub restart: Option<RestartFragment>,
+    /// Not yet supported.
+    pub drain: Option<DrainFragment>,
+    /// Not yet supported.
+    pub leases: Option<LeasesFragment>,
+}
+
+/// `[network]` of a pool file.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkFragment {
+    /// `host:port` or `host:auto`.
+    pub listen: Option<String>,
+    /// Not yet supported.
+    pub allow: Option<Vec<String>>,
+}
+
+/// `[resources]` of a pool file.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResourcesFragment {
+    /// Not yet supported.
+    pub vram: Option<String>,
+    /// Not yet supported.
+    pub memory_high: Option<String>,
+    /// Not yet supported.
+    pub memory_max: Option<String>,
+    /// Not yet supported.
+    pub shm: Option<String>,
+    /// Not yet supported.
+    pub cpus: Option<String>,
+    /// Not yet supported.
+    pub tasks_max: Option<i64>,
+}
+
+/// `[health]` of a pool file.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HealthFragment {
+    /// Longest time from start to ready.
+    pub start_limit: Option<String>,
+    /// Longest time without progress before ready.
+    pub start_timeout: Option<String>,
+    /// Not yet supported.
+    pub warmup: Option<String>,
+    /// Not yet supported.
+    pub interval: Option<String>,
+    /// Not yet supported.
+    pub timeout: Option<String>,
+    /// Not yet supported.
+    pub failures: Option<i64>,
+    /// Not yet supported.
+    pub stall_timeout: Option<String>,
+}
+
+/// `[restart]` of a pool file.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RestartFragment {
+    /// `on-failure`, `always` or `never`.
+    pub policy: Option<String>,
+}
+
+/// `[drain]` of a pool file.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrainFragment {
+    /// Not yet supported.
+    pub deadline: Option<String>,
+    /// Not yet supported.
+    pub settle: Option<String>,
+}
+
+/// `[leases]` of a pool file.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LeasesFragment {
+    /// Not yet supported.
+    pub capacity: Option<i64>,
+}
+
+/// `pool-managerd.toml`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DaemonFragment {
+    /// `[network]`.
+    pub network: Option<DaemonNetworkFragment>,
+}
+
+/// `[network]` of `pool-managerd.toml`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DaemonNetworkFragment {
+    /// `"20000-20999"`.
+    pub auto_ports: Option<String>,
+}

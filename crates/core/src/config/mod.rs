@@ -1,0 +1,63 @@
+//! Owns what an operator may write: a pool file's [`fragment`], checked against its engine template into a
+//! [`PoolSpec`], and the daemon's own [`Settings`].
+//!
+//! Reading files and pointing at lines is the adapter's work; every error here names the key, so that it can.
+
+mod check;
+mod duration;
+pub mod fragment;
+mod spec;
+
+pub use check::check;
+pub use duration::parse_duration;
+pub use spec::{Activation, Health, Listen, PoolSpec, Port, RestartPolicy, Revision};
+
+use crate::name::PoolId;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
+/// One thing that is wrong in a file, at a key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {problem}", key.join("."))]
+pub struct SpecError {
+    /// The key's path, for instance `["network", "listen"]`; empty for the file as a whole.
+    pub key: Vec<&'static str>,
+    /// What is wrong and what was expected.
+    pub problem: String,
+}
+
+/// The daemon's own settings, from `pool-managerd.toml`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// Ports that `listen = "host:auto"` takes, lowest first.
+    pub auto_ports: RangeInclusive<u16>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings { auto_ports: 20000..=20999 }
+    }
+}
+
+/// A file that could not be used, with a text that names its place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileError {
+    /// The file's path.
+    pub file: String,
+    /// `line 3, column 1: …`.
+    pub error: String,
+}
+
+/// Everything that was read from the configuration folders in one go.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Configuration {
+    /// The daemon's settings.
+    pub settings: Settings,
+    /// Pools whose files are right.
+    pub pools: BTreeMap<PoolId, Revision>,
+    /// Pools whose files are there but wrong; they run on as they are.
+    pub broken: BTreeMap<PoolId, FileError>,
+    /// Every error of every file, sorted by file.
+    pub errors: Vec<FileError>,
+}

@@ -1,0 +1,135 @@
+//! A pool as it is wanted: every value checked, every default filled in.
+
+use crate::engine::EngineTemplate;
+use crate::name::{PoolId, Usec};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A pool as it is wanted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolSpec {
+    /// The pool.
+    pub id: PoolId,
+    /// The file that says so.
+    pub path: String,
+    /// Name of the engine template.
+    pub engine: String,
+    /// The template as it was when the file was read.
+    pub template: EngineTemplate,
+    /// The program: the pool's own, else the template's.
+    pub program: String,
+    /// Absolute path of the model.
+    pub model: String,
+    /// SHA-256 of the model, 64 lower-case hex digits.
+    pub digest: Option<String>,
+    /// Arguments after the template's.
+    pub args: Vec<String>,
+    /// Environment variables, the pool's over the template's.
+    pub env: BTreeMap<String, String>,
+    /// How many engines, at least 1.
+    pub replicas: u16,
+    /// Whether it starts by itself.
+    pub activation: Activation,
+    /// Where it listens.
+    pub listen: Listen,
+    /// Readiness.
+    pub health: Health,
+    /// What follows a failure.
+    pub restart: RestartPolicy,
+}
+
+/// A spec and its identity.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revision {
+    /// SHA-256 of the spec, hex; two specs with one digest are the same.
+    pub digest: String,
+    /// The spec.
+    pub spec: PoolSpec,
+}
+
+/// Whether a pool starts by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Activation {
+    /// With the daemon, and as soon as its file is read.
+    Resident,
+    /// When somebody starts it.
+    Manual,
+}
+
+impl Activation {
+    /// As it is written and published.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Activation::Resident => "resident",
+            Activation::Manual => "manual",
+        }
+    }
+}
+
+/// Where a pool listens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listen {
+    /// Address or name.
+    pub host: String,
+    /// The port.
+    pub port: Port,
+}
+
+/// A pool's port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Port {
+    /// From the daemon's range, kept by each replica.
+    Auto,
+    /// Replica N listens on this plus N.
+    Fixed(u16),
+}
+
+/// When an engine counts as ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// Longest time from start to ready; default 60 min.
+    pub start_limit: Usec,
+    /// Longest time without progress before ready; default 10 min.
+    pub start_timeout: Usec,
+}
+
+/// What follows the end of an engine that nobody asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RestartPolicy {
+    /// Restart after a failure; exit 0 is taken as meant.
+    OnFailure,
+    /// Restart after exit 0 too.
+    Always,
+    /// Never restart.
+    Never,
+}
+
+impl PoolSpec {
+    /// The keys of the pool file in which two specs differ, as an operator would look for them.
+    #[must_use]
+    pub fn changed_keys(&self, other: &PoolSpec) -> Vec<&'static str> {
+        [
+            ("engine", self.engine != other.engine || self.template != other.template),
+            ("program", self.program != other.program && self.template.program == other.template.program),
+            ("model", self.model != other.model),
+            ("digest", self.digest != other.digest),
+            ("args", self.args != other.args),
+            ("env", self.env != other.env && self.template.env == other.template.env),
+            ("replicas", self.replicas != other.replicas),
+            ("network.listen", self.listen != other.listen),
+            ("health", self.health != other.health),
+        ]
+        .into_iter()
+        .filter_map(|(key, differs)| differs.then_some(key))
+        .collect()
+    }
+
+    /// The last component of the model's path, which names it in logs.
+    #[must_use]
+    pub fn model_id(&self) -> &str {
+        self.model.trim_end_matches('/').rsplit('/').next().unwrap_or_default()
+    }
+}

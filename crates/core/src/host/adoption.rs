@@ -1,0 +1,214 @@
+//! Taking up what an earlier run of the daemon left: its units, and what it saved. Nothing that runs is stopped here
+//! unless its pool is gone for good.
+
+use super::turn::Clock;
+use super::{Effect, Effects, LogKind, LogLine, State, configure};
+use crate::config::{Configuration, Revision};
+use crate::name::{Endpoint, PoolId, UnitKind, UnitName, Usec};
+use crate::pool::{Pool, Wish, lifecycle};
+use crate::replica::{ActiveState, Replica, UnitObservation};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A unit of ours as it is found, with what the daemon had written into it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnitFacts {
+    /// The unit.
+    pub seen: UnitObservation,
+    /// Where its engine listens.
+    pub endpoint: Option<Endpoint>,
+    /// Digest of the spec it was started from.
+    pub spec_digest: String,
+    /// Its engine's version.
+    pub engine_version: String,
+    /// When it became active, realtime.
+    pub became_active: Usec,
+}
+
+/// What survives a restart of the daemon, but not a reboot.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Saved {
+    /// By pool.
+    pub pools: BTreeMap<PoolId, SavedPool>,
+}
+
+/// What survives of a pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedPool {
+    /// What its file said, so that it can be run on while its file is broken.
+    pub revision: Revision,
+    /// What its replicas run, where that is something else.
+    #[serde(default)]
+    pub running: Vec<Revision>,
+    /// Whether it should run.
+    pub run: bool,
+    /// Restarts after failures.
+    #[serde(default)]
+    pub restart_count: u32,
+}
+
+impl State {
+    /// The units that systemd is known to have.
+    #[must_use]
+    pub fn units(&self) -> BTreeSet<UnitName> {
+        self.pools
+            .values()
+            .flat_map(|pool| &pool.replicas)
+            .flat_map(|replica| replica.taken.iter().cloned())
+            .collect()
+    }
+
+    /// What to save with [`Effect::SaveRuntime`].
+    #[must_use]
+    pub fn saved(&self) -> Saved {
+        let pools = self.pools.iter().filter(|(_, pool)| !pool.leaving).map(|(id, pool)| {
+            let mut running: Vec<Revision> = pool
+                .replicas
+                .iter()
+                .filter_map(|replica| replica.revision.clone())
+                .filter(|revision| revision.digest != pool.revision.digest)
+                .collect();
+            running.dedup();
+            let saved = SavedPool {
+                revision: pool.revision.clone(),
+                running,
+                run: pool.wish == Wish::Run,
+                restart_count: pool.restart_count,
+            };
+            (id.clone(), saved)
+        });
+        Saved { pools: pools.collect() }
+    }
+}
+
+pub(super) fn started(
+    state: &mut State,
+    clock: Clock,
+    effects: &mut Effects,
+    configuration: Configuration,
+    units: Vec<UnitFacts>,
+    mut saved: Saved,
+    stopped: BTreeSet<PoolId>,
+) {
+    let Configuration { settings, pools, broken, errors } = configuration;
+    configure::log_errors(&errors, effects);
+    state.started = clock.real;
+    state.settings = settings;
+    state.errors = errors;
+    state.stopped = stopped;
+    for (id, revision) in pools {
+        state.pools.insert(id, Pool::new(revision, clock.real));
+    }
+    for id in broken.keys() {
+        // The file is broken, but the pool was running by its last good one.
+        if let Some(saved) = saved.pools.get(id).filter(|saved| saved.run) {
+            state.pools.insert(id.clone(), Pool::new(saved.revision.clone(), clock.real));
+        }
+    }
+    let (mut adopted, mut orphans) = (0_usize, 0_usize);
+    for facts in units {
+        let id = facts.seen.name.replica.pool.clone();
+        if state.pools.contains_key(&id) || broken.contains_key(&id) {
+            adopted += usize::from(facts.seen.name.kind == UnitKind::Engine);
+            state.unclaimed.insert(facts.seen.name.clone(), facts);
+        } else {
+            orphans += 1;
+            let name = facts.seen.name.clone();
+            let message = format!("{name} belongs to pool {id}, whose file is gone; stopping it");
+            effects.push(Effect::Log(LogLine::plain(LogKind::Anomaly, message)));
+            discard(effects, &name);
+        }
+    }
+    let ids: Vec<PoolId> = state.pools.keys().cloned().collect();
+    for id in ids {
+        if let Some(saved) = saved.pools.remove(&id) {
+            state.with_pool(clock, effects, &id, |pool, _| {
+                pool.restart_count = saved.restart_count;
+                // A pool that is started by hand and was running goes on, also where its engine died meanwhile.
+                if saved.run {
+                    pool.wish = Wish::Run;
+                }
+                remember(pool, &saved);
+            });
+        }
+        if state.stopped.contains(&id) {
+            state.with_pool(clock, effects, &id, |pool, _| pool.wish = Wish::Stop);
+        }
+        claim(state, clock, effects, &id);
+        configure::start_resident(state, clock, effects, &id, lifecycle::resume);
+    }
+    let message = format!(
+        "started with {} pools; {adopted} engines adopted, {orphans} stopped whose pools are gone",
+        state.pools.len()
+    );
+    effects.push(Effect::Log(LogLine::plain(LogKind::DaemonStarted, message)));
+    effects.push(Effect::SaveRuntime);
+}
+
+/// Leaves the specs of an earlier run where adoption finds them by their digest.
+fn remember(pool: &mut Pool, saved: &SavedPool) {
+    for replica in &mut pool.replicas {
+        replica.revision = saved.running.first().cloned().or_else(|| Some(saved.revision.clone()));
+    }
+}
+
+/// Gives a pool the units that run for it.
+pub(super) fn claim(state: &mut State, clock: Clock, effects: &mut Effects, id: &PoolId) {
+    let names: Vec<UnitName> =
+        state.unclaimed.keys().filter(|name| name.replica.pool == *id).cloned().collect();
+    for name in names {
+        let Some(facts) = state.unclaimed.remove(&name) else { continue };
+        state.with_pool(clock, effects, id, |pool, turn| {
+            let index = usize::from(name.replica.index);
+            let running =
+                facts.seen.name.kind == UnitKind::Engine && facts.seen.active != ActiveState::Failed;
+            // The file may have fewer replicas by now; those that run are kept until somebody stops them.
+            while running && pool.replicas.len() <= index {
+                let next = u16::try_from(pool.replicas.len()).unwrap_or(u16::MAX);
+                pool.replicas.push(Replica::new(crate::name::ReplicaId { pool: id.clone(), index: next }));
+            }
+            let Some(replica) = pool.replicas.get_mut(index) else {
+                discard(turn.effects, &name);
+                return;
+            };
+            let known = replica.revision.take().filter(|revision| revision.digest == facts.spec_digest);
+            let same = pool.revision.digest == facts.spec_digest;
+            replica.revision = if same { Some(pool.revision.clone()) } else { known };
+            if running && pool.wish == Wish::Stop {
+                // It runs although nobody is known to want it; what runs is kept.
+                pool.wish = Wish::Run;
+            }
+            lifecycle::adopt(pool, index, &facts, turn);
+        });
+    }
+    // A pool that was stopped by an operator is stopped for good, whatever runs.
+    if state.stopped.contains(id) {
+        state.with_pool(clock, effects, id, lifecycle::stop);
+    }
+}
+
+/// All units were read anew: what is not among them is gone.
+pub(super) fn units_read(
+    state: &mut State,
+    clock: Clock,
+    effects: &mut Effects,
+    asked: &BTreeSet<UnitName>,
+    units: Vec<UnitFacts>,
+) {
+    let present: BTreeSet<&UnitName> = units.iter().map(|facts| &facts.seen.name).collect();
+    for name in asked.iter().filter(|name| !present.contains(name)) {
+        super::forgotten(state, clock, effects, name);
+    }
+    for facts in units {
+        let id = facts.seen.name.replica.clone();
+        state.with_replica(clock, effects, &id, |pool, index, turn| {
+            lifecycle::unit_seen(pool, index, facts.seen, turn)
+        });
+    }
+}
+
+fn discard(effects: &mut Effects, name: &UnitName) {
+    effects.push(Effect::StopUnit(name.clone()));
+    effects.push(Effect::ForgetUnit(name.clone()));
+}

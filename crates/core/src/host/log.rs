@@ -1,0 +1,160 @@
+//! Lines for the journal, as data: one kind for each transition, each with a message id and a catalog entry.
+
+use crate::name::{UnitKind, Usec};
+use crate::pool::Pool;
+use crate::replica::Phase;
+use crate::view::DEVICE_MASK_NONE;
+
+/// How much a line matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// Worth knowing.
+    Info,
+    /// Somebody should look.
+    Warning,
+    /// Something failed.
+    Error,
+}
+
+/// What a line is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogKind {
+    /// The daemon is up.
+    DaemonStarted,
+    /// Files were read.
+    ConfigurationLoaded,
+    /// A file is wrong.
+    ConfigurationError,
+    /// Checks before a start.
+    PoolStaging,
+    /// An engine was started.
+    EngineStarting,
+    /// An engine serves.
+    EngineReady,
+    /// An engine failed.
+    EngineFailed,
+    /// A start was refused.
+    EngineRefused,
+    /// A restart is due.
+    EngineRestarting,
+    /// An engine was asked to stop.
+    EngineStopping,
+    /// An engine has stopped.
+    EngineStopped,
+    /// An engine of an earlier run was taken up.
+    EngineAdopted,
+    /// Something that should not be.
+    Anomaly,
+}
+
+impl LogKind {
+    /// Every kind.
+    pub const ALL: [LogKind; 13] = [
+        LogKind::DaemonStarted,
+        LogKind::ConfigurationLoaded,
+        LogKind::ConfigurationError,
+        LogKind::PoolStaging,
+        LogKind::EngineStarting,
+        LogKind::EngineReady,
+        LogKind::EngineFailed,
+        LogKind::EngineRefused,
+        LogKind::EngineRestarting,
+        LogKind::EngineStopping,
+        LogKind::EngineStopped,
+        LogKind::EngineAdopted,
+        LogKind::Anomaly,
+    ];
+
+    /// How much it matters.
+    #[must_use]
+    pub const fn level(self) -> Level {
+        match self {
+            LogKind::ConfigurationError | LogKind::EngineFailed | LogKind::EngineRefused => Level::Error,
+            LogKind::EngineRestarting | LogKind::Anomaly => Level::Warning,
+            LogKind::DaemonStarted
+            | LogKind::ConfigurationLoaded
+            | LogKind::PoolStaging
+            | LogKind::EngineStarting
+            | LogKind::EngineReady
+            | LogKind::EngineStopping
+            | LogKind::EngineStopped
+            | LogKind::EngineAdopted => Level::Info,
+        }
+    }
+}
+
+/// A line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogLine {
+    /// What it is about.
+    pub kind: LogKind,
+    /// Its text.
+    pub message: String,
+    /// Its fields, in lower case as tracing wants them; the journal has them in upper case.
+    pub fields: Vec<(&'static str, String)>,
+}
+
+impl LogLine {
+    /// A line about no pool.
+    #[must_use]
+    pub fn plain(kind: LogKind, message: String) -> Self {
+        LogLine { kind, message, fields: Vec::new() }
+    }
+
+    /// A line about a pool or about one of its replicas.
+    pub(crate) fn of(pool: &Pool, replica: Option<usize>, kind: LogKind, message: String, now: Usec) -> Self {
+        let replica = replica.and_then(|index| pool.replicas.get(index));
+        let spec = replica
+            .and_then(|replica| replica.revision.as_ref())
+            .map_or(&pool.revision.spec, |revision| &revision.spec);
+        let mut fields = vec![
+            ("pool_id", spec.id.to_string()),
+            ("engine", spec.engine.clone()),
+            ("model_id", spec.model_id().to_owned()),
+            ("device_mask", DEVICE_MASK_NONE.to_owned()),
+            ("restart_count", pool.restart_count.to_string()),
+        ];
+        if let (Some(error), LogKind::EngineFailed | LogKind::EngineRefused | LogKind::EngineRestarting) =
+            (&pool.last_error, kind)
+        {
+            fields.push(("last_error", error.text.clone()));
+            fields.push(("exit_class", error.class.to_string()));
+        }
+        if let Some((job, _)) = pool.job {
+            fields.push(("job_id", job.0.to_string()));
+        }
+        let mut subject = format!("pool {}", spec.id);
+        if let Some(replica) = replica {
+            subject = format!("engine {}", replica.id);
+            fields.push(("engine_id", replica.id.to_string()));
+            let unit = if kind == LogKind::PoolStaging { UnitKind::Stage } else { UnitKind::Engine };
+            fields.push(("unit", replica.unit_name(unit).to_string()));
+            if !replica.engine_version.is_empty() {
+                fields.push(("engine_version", replica.engine_version.clone()));
+            }
+            if !replica.unit.invocation.is_none() && kind != LogKind::PoolStaging {
+                fields.push(("invocation_id", replica.unit.invocation.to_string()));
+            }
+            match replica.phase {
+                Phase::Backoff { delay, .. } => fields.push(("backoff_ms", delay.as_millis().to_string())),
+                Phase::Ready { since } => {
+                    fields.push(("uptime_seconds", (now.since(since).0 / 1_000_000).to_string()))
+                }
+                Phase::Stopped
+                | Phase::WaitingForName
+                | Phase::Staging
+                | Phase::Starting
+                | Phase::Ending
+                | Phase::Stopping
+                | Phase::Failed => {}
+            }
+        }
+        LogLine { kind, message: format!("{subject}: {message}"), fields }
+    }
+
+    /// A field's value.
+    #[must_use]
+    pub fn field(&self, name: &str) -> Option<&str> {
+        self.fields.iter().find_map(|(key, value)| (*key == name).then_some(value.as_str()))
+    }
+}

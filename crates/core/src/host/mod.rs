@@ -1,0 +1,460 @@
+//! Owns what crosses pools: the whole state, its one way in and its one way out.
+//!
+//! [`decide`] judges a request without being able to change anything; [`apply`] takes in an event, which cannot be
+//! denied. Effects are requests to the outside and are carried out in order.
+
+mod adoption;
+mod configure;
+mod log;
+mod ports;
+mod turn;
+
+pub use adoption::{Saved, SavedPool, UnitFacts};
+pub use log::{Level, LogKind, LogLine};
+pub use ports::Ports;
+pub(crate) use turn::Turn;
+pub use turn::{Purpose, TimerId, Timers};
+
+use crate::config::{Configuration, FileError, Settings};
+use crate::job::{JobId, JobResult, JobState, Jobs, Operation, Waiter};
+use crate::name::{PoolId, UnitName, Usec};
+use crate::pool::{Pool, Wish, lifecycle};
+use crate::replica::UnitObservation;
+use crate::unit::UnitSpec;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Everything that the daemon knows.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct State {
+    /// The daemon's settings.
+    pub settings: Settings,
+    /// All pools.
+    pub pools: BTreeMap<PoolId, Pool>,
+    /// All jobs.
+    pub jobs: Jobs,
+    /// Who waits for a pool to be ready.
+    pub waiters: BTreeMap<RequestId, Waiter>,
+    /// Which replica has which automatic port.
+    pub ports: Ports,
+    /// Timers that run.
+    pub timers: Timers,
+    /// Pools that an operator stopped.
+    pub stopped: BTreeSet<PoolId>,
+    /// Errors of files.
+    pub errors: Vec<FileError>,
+    /// Engines that run although nothing is known of their pool, because its file is broken.
+    pub unclaimed: BTreeMap<UnitName, UnitFacts>,
+    /// When the daemon started, realtime; 0 before [`Event::Started`].
+    pub started: Usec,
+}
+
+/// Who asked, so that the answer finds back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RequestId(pub u64);
+
+/// What a caller may ask of the loop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// Start a pool's engines.
+    Start {
+        /// Which pool.
+        pool: String,
+    },
+    /// Stop them.
+    Stop {
+        /// Which pool.
+        pool: String,
+    },
+    /// Wait until a pool is ready.
+    WaitReady {
+        /// Which pool.
+        pool: String,
+        /// For how long; 0: without limit.
+        timeout: Usec,
+    },
+    /// Wait until a job has ended.
+    WaitJob {
+        /// Which job.
+        job: JobId,
+    },
+}
+
+/// A request that [`decide`] let pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Accepted {
+    /// Start it.
+    Start(PoolId),
+    /// Stop it.
+    Stop(PoolId),
+    /// Wait for it.
+    WaitReady(PoolId, Usec),
+    /// Wait for it.
+    WaitJob(JobId),
+}
+
+/// Why a request is refused, or what waiting came to.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    /// There is no such pool.
+    #[error("no pool \"{0}\"; poolctl list shows those that are there")]
+    NoSuchPool(String),
+    /// There is no such job, or no longer.
+    #[error("no job {0}; jobs are kept for 60 s after their end")]
+    NoSuchJob(u32),
+    /// The pool's file was removed and its engines are ending.
+    #[error("the file of pool \"{0}\" was removed; its engines are ending")]
+    Leaving(PoolId),
+    /// The pool is not ready and will not be by itself.
+    #[error("pool \"{pool}\" is not ready: {why}")]
+    NotReady {
+        /// Which pool.
+        pool: PoolId,
+        /// Why.
+        why: String,
+    },
+    /// The time ran out.
+    #[error("pool \"{pool}\" was not ready in time: {why}")]
+    Timeout {
+        /// Which pool.
+        pool: PoolId,
+        /// How it stood at the end.
+        why: String,
+    },
+}
+
+/// What a caller is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// A job was opened.
+    Job(JobId),
+    /// The pool is ready.
+    Ready,
+    /// The job has ended.
+    JobEnded(JobResult),
+    /// The configuration was read.
+    Reloaded {
+        /// New pools.
+        added: Vec<PoolId>,
+        /// Pools whose files differ.
+        changed: Vec<PoolId>,
+        /// Pools whose files are gone.
+        removed: Vec<PoolId>,
+    },
+    /// It cannot be.
+    Denied(Denied),
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// The daemon started: what the files say, which units are there, what was saved.
+    Started {
+        /// The files.
+        configuration: Configuration,
+        /// Units of ours that systemd has.
+        units: Vec<UnitFacts>,
+        /// What the last run saved.
+        saved: Saved,
+        /// Pools that an operator stopped.
+        stopped: BTreeSet<PoolId>,
+    },
+    /// A request was let pass.
+    Asked {
+        /// Who asked.
+        request: RequestId,
+        /// What.
+        accepted: Accepted,
+    },
+    /// The files were read again.
+    ConfigurationRead {
+        /// What they say.
+        configuration: Configuration,
+        /// Who asked for it.
+        requests: Vec<RequestId>,
+    },
+    /// A unit was seen.
+    UnitSeen(UnitObservation),
+    /// systemd has forgotten a unit.
+    UnitForgotten(UnitName),
+    /// systemd did not take a unit.
+    UnitRefused {
+        /// Which.
+        name: UnitName,
+        /// Whether its name is in use.
+        name_taken: bool,
+        /// systemd's words.
+        error: String,
+    },
+    /// All units were read anew, because signals may have been lost.
+    UnitsRead {
+        /// Those that were expected when the reading began; one that was started since is not missing.
+        asked: BTreeSet<UnitName>,
+        /// Those that are there.
+        units: Vec<UnitFacts>,
+    },
+    /// A timer ran out.
+    TimerFired(TimerId),
+}
+
+/// An event and all that `apply` may know besides the state.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Input {
+    /// Time since boot, suspend included.
+    pub mono: Usec,
+    /// Time since the epoch.
+    pub real: Usec,
+    /// Randomness.
+    pub seed: u64,
+    /// What happened.
+    pub event: Event,
+}
+
+/// What is to be done outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Ask systemd for a transient unit and its start.
+    StartUnit(UnitSpec),
+    /// Stop a unit.
+    StopUnit(UnitName),
+    /// Make systemd forget a failed unit.
+    ForgetUnit(UnitName),
+    /// Start a timer.
+    SetTimer(TimerId, Usec),
+    /// Stop it.
+    CancelTimer(TimerId),
+    /// Save [`State::saved`] to survive a restart of the daemon.
+    SaveRuntime,
+    /// Save [`State::stopped`] to survive a reboot.
+    SaveWishes,
+    /// Answer a caller, after the signals of what it is told.
+    Reply(RequestId, Answer),
+    /// Write to the journal.
+    Log(LogLine),
+}
+
+/// Effects in the order in which they are carried out.
+pub type Effects = Vec<Effect>;
+
+/// Judges a request.
+///
+/// # Errors
+/// Why it cannot be.
+pub fn decide(state: &State, request: &Request) -> Result<Accepted, Denied> {
+    let known = |text: &str| {
+        let id: Option<PoolId> = text.parse().ok();
+        id.filter(|id| state.pools.contains_key(id)).ok_or_else(|| Denied::NoSuchPool(text.to_owned()))
+    };
+    match request {
+        Request::Start { pool } => {
+            let id = known(pool)?;
+            match state.pools.get(&id) {
+                Some(pool) if pool.leaving => Err(Denied::Leaving(id)),
+                Some(_) | None => Ok(Accepted::Start(id)),
+            }
+        }
+        Request::Stop { pool } => known(pool).map(Accepted::Stop),
+        Request::WaitReady { pool, timeout } => Ok(Accepted::WaitReady(known(pool)?, *timeout)),
+        Request::WaitJob { job } => {
+            if state.jobs.all.contains_key(job) {
+                Ok(Accepted::WaitJob(*job))
+            } else {
+                Err(Denied::NoSuchJob(job.0))
+            }
+        }
+    }
+}
+
+/// Takes in an event.
+pub fn apply(state: &mut State, input: Input) -> Effects {
+    let mut effects = Effects::new();
+    let Input { mono, real, seed, event } = input;
+    let clock = turn::Clock { mono, real, seed };
+    match event {
+        Event::Started { configuration, units, saved, stopped } => {
+            adoption::started(state, clock, &mut effects, configuration, units, saved, stopped);
+        }
+        Event::ConfigurationRead { configuration, requests } => {
+            configure::read_again(state, clock, &mut effects, configuration, &requests);
+        }
+        Event::Asked { request, accepted } => asked(state, clock, &mut effects, request, accepted),
+        Event::UnitSeen(seen) => {
+            let replica = seen.name.replica.clone();
+            state.with_replica(clock, &mut effects, &replica, |pool, index, turn| {
+                lifecycle::unit_seen(pool, index, seen, turn);
+            });
+        }
+        Event::UnitForgotten(name) => forgotten(state, clock, &mut effects, &name),
+        Event::UnitRefused { name, name_taken, error } => {
+            let problem = if name_taken {
+                lifecycle::StartProblem::NameTaken
+            } else {
+                lifecycle::StartProblem::Other(error)
+            };
+            state.with_replica(clock, &mut effects, &name.replica, |pool, index, turn| {
+                lifecycle::unit_refused(pool, index, name.kind, problem, turn);
+            });
+        }
+        Event::UnitsRead { asked, units } => adoption::units_read(state, clock, &mut effects, &asked, units),
+        Event::TimerFired(id) => match state.timers.take(id) {
+            Some(Purpose::Restart(replica)) => {
+                state.with_replica(clock, &mut effects, &replica, lifecycle::restart_due);
+            }
+            Some(Purpose::DropJob(job)) => {
+                state.jobs.all.remove(&job);
+            }
+            Some(Purpose::EndWait(request)) => {
+                if let Some(waiter) = state.waiters.remove(&request) {
+                    let why = state.pools.get(&waiter.pool).map_or(String::new(), Pool::detail);
+                    effects.push(Effect::Reply(
+                        request,
+                        Answer::Denied(Denied::Timeout { pool: waiter.pool, why }),
+                    ));
+                }
+            }
+            // A timer that was cancelled while its ring was on its way.
+            None => {}
+        },
+    }
+    settle(state, clock, &mut effects);
+    effects
+}
+
+fn asked(
+    state: &mut State,
+    clock: turn::Clock,
+    effects: &mut Effects,
+    request: RequestId,
+    accepted: Accepted,
+) {
+    match accepted {
+        Accepted::Start(id) => {
+            open_job(state, clock, effects, request, &id, Operation::Start);
+            if state.stopped.remove(&id) {
+                effects.push(Effect::SaveWishes);
+            }
+            state.with_pool(clock, effects, &id, lifecycle::start);
+        }
+        Accepted::Stop(id) => {
+            open_job(state, clock, effects, request, &id, Operation::Stop);
+            if state.stopped.insert(id.clone()) {
+                effects.push(Effect::SaveWishes);
+            }
+            state.with_pool(clock, effects, &id, lifecycle::stop);
+        }
+        Accepted::WaitReady(pool, timeout) => {
+            let timer = (timeout != Usec(0) && timeout != Usec(u64::MAX))
+                .then(|| state.timers.set(timeout, Purpose::EndWait(request), effects));
+            state.waiters.insert(request, Waiter { pool, timer });
+        }
+        Accepted::WaitJob(id) => {
+            match state.jobs.all.get_mut(&id).map(|job| (job.state.clone(), &mut job.waiters)) {
+                Some((JobState::Running, waiters)) => waiters.push(request),
+                Some((JobState::Ended { result, .. }, _)) => {
+                    effects.push(Effect::Reply(request, Answer::JobEnded(result)))
+                }
+                None => effects.push(Effect::Reply(request, Answer::Denied(Denied::NoSuchJob(id.0)))),
+            }
+        }
+    }
+}
+
+/// Opens a job on a pool; the one that runs there is superseded.
+fn open_job(
+    state: &mut State,
+    clock: turn::Clock,
+    effects: &mut Effects,
+    request: RequestId,
+    id: &PoolId,
+    operation: Operation,
+) {
+    let job = state.jobs.open(id.clone(), operation);
+    effects.push(Effect::Reply(request, Answer::Job(job)));
+    state.with_pool(clock, effects, id, |pool, turn| {
+        if let Some((older, _)) = pool.job.replace((job, operation)) {
+            turn.end_job(
+                older,
+                JobResult::Superseded,
+                format!("a newer {} took its place", operation.as_str()),
+            );
+        }
+    });
+}
+
+fn forgotten(state: &mut State, clock: turn::Clock, effects: &mut Effects, name: &UnitName) {
+    state.unclaimed.remove(name);
+    state.with_replica(clock, effects, &name.replica, |pool, index, turn| {
+        lifecycle::unit_forgotten(pool, index, name.kind, turn);
+    });
+}
+
+/// After every event: jobs and waiters whose end has come, pools that can go.
+fn settle(state: &mut State, clock: turn::Clock, effects: &mut Effects) {
+    let ids: Vec<PoolId> = state.pools.keys().cloned().collect();
+    for id in &ids {
+        state.with_pool(clock, effects, id, lifecycle::settle);
+        if state.pools.get(id).is_some_and(|pool| pool.leaving && pool.at_rest()) {
+            state.remove_pool(id);
+            effects.push(Effect::SaveRuntime);
+        }
+    }
+    let over: Vec<(RequestId, Answer)> = state
+        .waiters
+        .iter()
+        .filter_map(|(request, waiter)| {
+            let answer = match state.pools.get(&waiter.pool) {
+                None => Answer::Denied(Denied::NoSuchPool(waiter.pool.to_string())),
+                Some(pool) if pool.ready() => Answer::Ready,
+                Some(pool) if pool.wish == Wish::Stop || pool.at_rest() => {
+                    Answer::Denied(Denied::NotReady { pool: waiter.pool.clone(), why: pool.detail() })
+                }
+                Some(_) => return None,
+            };
+            Some((*request, answer))
+        })
+        .collect();
+    for (request, answer) in over {
+        if let Some(timer) = state.waiters.remove(&request).and_then(|waiter| waiter.timer) {
+            state.timers.cancel(timer, effects);
+        }
+        effects.push(Effect::Reply(request, answer));
+    }
+}
+
+impl State {
+    /// Runs `work` on a pool with the rest of the state at hand.
+    fn with_pool<T>(
+        &mut self,
+        clock: turn::Clock,
+        effects: &mut Effects,
+        id: &PoolId,
+        work: impl FnOnce(&mut Pool, &mut Turn<'_>) -> T,
+    ) -> Option<T> {
+        let pool = self.pools.get_mut(id)?;
+        let mut turn =
+            Turn::new(clock, effects, &mut self.timers, &mut self.ports, &mut self.jobs, &self.settings);
+        Some(work(pool, &mut turn))
+    }
+
+    /// Runs `work` on the pool of a replica, with the replica's place in it.
+    fn with_replica(
+        &mut self,
+        clock: turn::Clock,
+        effects: &mut Effects,
+        id: &crate::name::ReplicaId,
+        work: impl FnOnce(&mut Pool, usize, &mut Turn<'_>),
+    ) {
+        self.with_pool(clock, effects, &id.pool, |pool, turn| {
+            if let Some(index) = pool.replicas.iter().position(|replica| replica.id == *id) {
+                work(pool, index, turn);
+            }
+        });
+    }
+
+    fn remove_pool(&mut self, id: &PoolId) {
+        if let Some(pool) = self.pools.remove(id) {
+            for replica in &pool.replicas {
+                self.ports.release(&replica.id);
+            }
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! What an event's handling may use besides the pool it works on: the time, randomness, timers, ports, jobs.
+
+use super::{Answer, Effect, Effects, LogKind, LogLine, Ports, RequestId};
+use crate::config::Settings;
+use crate::job::{self, JobId, JobResult, Jobs};
+use crate::name::{ReplicaId, Usec};
+use crate::pool::Pool;
+use std::collections::BTreeMap;
+
+/// A timer's identity: a stale ring is known by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TimerId(pub u64);
+
+/// What a timer is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Purpose {
+    /// Start a replica again.
+    Restart(ReplicaId),
+    /// Forget an ended job.
+    DropJob(JobId),
+    /// End somebody's waiting.
+    EndWait(RequestId),
+}
+
+/// The timers that run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Timers {
+    last: u64,
+    running: BTreeMap<TimerId, Purpose>,
+}
+
+impl Timers {
+    /// Starts a timer.
+    pub fn set(&mut self, after: Usec, purpose: Purpose, effects: &mut Effects) -> TimerId {
+        self.last += 1;
+        let id = TimerId(self.last);
+        self.running.insert(id, purpose);
+        effects.push(Effect::SetTimer(id, after));
+        id
+    }
+
+    /// Stops a timer.
+    pub fn cancel(&mut self, id: TimerId, effects: &mut Effects) {
+        if self.running.remove(&id).is_some() {
+            effects.push(Effect::CancelTimer(id));
+        }
+    }
+
+    /// What a timer that rang was for; `None` for one that was stopped.
+    pub fn take(&mut self, id: TimerId) -> Option<Purpose> {
+        self.running.remove(&id)
+    }
+}
+
+/// The time and the randomness of an input.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Clock {
+    pub(super) mono: Usec,
+    pub(super) real: Usec,
+    pub(super) seed: u64,
+}
+
+/// One event's handling.
+pub(crate) struct Turn<'a> {
+    pub(crate) mono: Usec,
+    pub(crate) real: Usec,
+    seed: u64,
+    pub(crate) effects: &'a mut Effects,
+    timers: &'a mut Timers,
+    pub(crate) ports: &'a mut Ports,
+    jobs: &'a mut Jobs,
+    pub(crate) settings: &'a Settings,
+}
+
+impl<'a> Turn<'a> {
+    pub(super) fn new(
+        clock: Clock,
+        effects: &'a mut Effects,
+        timers: &'a mut Timers,
+        ports: &'a mut Ports,
+        jobs: &'a mut Jobs,
+        settings: &'a Settings,
+    ) -> Self {
+        // Two pools that draw in one event must not draw the same: what was done so far tells them apart.
+        let seed = clock.seed.wrapping_add(effects.len() as u64);
+        Turn { mono: clock.mono, real: clock.real, seed, effects, timers, ports, jobs, settings }
+    }
+
+    /// A random number.
+    pub(crate) fn roll(&mut self) -> u64 {
+        self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.seed
+    }
+
+    pub(crate) fn timer(&mut self, after: Usec, purpose: Purpose) -> TimerId {
+        self.timers.set(after, purpose, self.effects)
+    }
+
+    pub(crate) fn cancel(&mut self, timer: TimerId) {
+        self.timers.cancel(timer, self.effects);
+    }
+
+    pub(crate) fn end_job(&mut self, id: JobId, result: JobResult, error: String) {
+        if let Some(waiters) = self.jobs.end(id, result, error) {
+            for request in waiters {
+                self.effects.push(Effect::Reply(request, Answer::JobEnded(result)));
+            }
+            self.timer(job::KEPT, Purpose::DropJob(id));
+        }
+    }
+
+    /// Writes a line about a replica, or about the pool as a whole.
+    pub(crate) fn log(&mut self, pool: &Pool, replica: Option<usize>, kind: LogKind, message: String) {
+        self.effects.push(Effect::Log(LogLine::of(pool, replica, kind, message, self.mono)));
+    }
+}

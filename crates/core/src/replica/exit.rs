@@ -1,0 +1,193 @@
+//! How an engine ended, in one word that is published with the last error.
+
+use super::UnitObservation;
+use crate::refusal::Refusal;
+use std::fmt;
+
+/// The class of an engine's end.
+#[derive(Debug, Clone, PartialEq, Eq, Ord, PartialOrd)]
+pub enum ExitClass {
+    /// It exited with that status.
+    Exit(i32),
+    /// That signal ended it.
+    Signal(i32),
+    /// The kernel killed it, or a process of it, for want of memory.
+    OomHost,
+    /// It stopped telling systemd that it makes progress.
+    Watchdog,
+    /// It did not become ready in time.
+    StartTimeout,
+    /// Its checks failed in a way that has no class of its own.
+    StageFailed,
+    /// Its checks refused it.
+    Refused(Refusal),
+    /// systemd could not set up its unit or its sandbox.
+    Preflight,
+    /// Somebody stopped its unit behind the daemon's back.
+    Stopped,
+    /// systemd had to give up on ending it.
+    Unkillable,
+}
+
+impl fmt::Display for ExitClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ExitClass::Exit(status) => write!(f, "exit:{status}"),
+            ExitClass::Signal(number) => match signal_name(*number) {
+                Some(name) => write!(f, "signal:{name}"),
+                None => write!(f, "signal:{number}"),
+            },
+            ExitClass::OomHost => f.write_str("oom-host"),
+            ExitClass::Watchdog => f.write_str("watchdog"),
+            ExitClass::StartTimeout => f.write_str("start-timeout"),
+            ExitClass::StageFailed => f.write_str("stage-failed"),
+            ExitClass::Refused(refusal) => f.write_str(refusal.class()),
+            ExitClass::Preflight => f.write_str("preflight"),
+            ExitClass::Stopped => f.write_str("stopped"),
+            ExitClass::Unkillable => f.write_str("unkillable"),
+        }
+    }
+}
+
+// siginfo's si_code of SIGCHLD, which systemd publishes as ExecMainCode.
+const CLD_EXITED: i32 = 1;
+const CLD_KILLED: i32 = 2;
+const CLD_DUMPED: i32 = 3;
+
+impl ExitClass {
+    /// The class of a failed unit, and the sentence that goes with it.
+    #[must_use]
+    pub fn of(unit: &UnitObservation) -> (ExitClass, String) {
+        if unit.exec_code == CLD_EXITED {
+            if let Some((refusal, text)) = Refusal::read(unit.exec_status, &unit.status_text) {
+                return (ExitClass::Refused(refusal), text.to_owned());
+            }
+        }
+        let last_words = last_words(&unit.status_text);
+        match unit.result.as_str() {
+            "oom-kill" => {
+                (ExitClass::OomHost, format!("the kernel ran out of memory and killed it{last_words}"))
+            }
+            "watchdog" => {
+                (ExitClass::Watchdog, format!("it stopped making progress and systemd ended it{last_words}"))
+            }
+            "timeout" if unit.entered_active => {
+                (ExitClass::Unkillable, format!("it did not end within its stop time-out{last_words}"))
+            }
+            "timeout" => (
+                ExitClass::StartTimeout,
+                format!(
+                    "it was not ready in time and made no progress{last_words}. A slow load needs a longer health.start_timeout"
+                ),
+            ),
+            // systemd's own statuses: the sandbox could not be built or the helper not be run.
+            "exit-code" if unit.exec_code == CLD_EXITED && (200..=245).contains(&unit.exec_status) => (
+                ExitClass::Preflight,
+                format!(
+                    "systemd could not start the process (status {}); see journalctl -u {}",
+                    unit.exec_status, unit.name
+                ),
+            ),
+            "resources" | "protocol" | "exec-condition" | "start-limit-hit" => (
+                ExitClass::Preflight,
+                format!(
+                    "systemd could not start the unit ({}); see journalctl -u {}",
+                    unit.result, unit.name
+                ),
+            ),
+            _ => match unit.exec_code {
+                CLD_KILLED | CLD_DUMPED => {
+                    let class = ExitClass::Signal(unit.exec_status);
+                    let dumped = if unit.exec_code == CLD_DUMPED { " and dumped core" } else { "" };
+                    let name = signal_name(unit.exec_status)
+                        .map_or_else(|| unit.exec_status.to_string(), |name| format!("SIG{name}"));
+                    (class, format!("it was ended by {name}{dumped}{last_words}"))
+                }
+                _ => (
+                    ExitClass::Exit(unit.exec_status),
+                    format!("it exited with status {}{last_words}", unit.exec_status),
+                ),
+            },
+        }
+    }
+
+    /// Whether starting again without a change could help. A refusal names what to mend first.
+    #[must_use]
+    pub fn worth_a_restart(&self) -> bool {
+        match self {
+            ExitClass::Refused(_) | ExitClass::Stopped => false,
+            ExitClass::Exit(_)
+            | ExitClass::Signal(_)
+            | ExitClass::OomHost
+            | ExitClass::Watchdog
+            | ExitClass::StartTimeout
+            | ExitClass::StageFailed
+            | ExitClass::Preflight
+            | ExitClass::Unkillable => true,
+        }
+    }
+}
+
+fn last_words(status_text: &str) -> String {
+    match status_text {
+        "" | "serving" => String::new(),
+        text => format!(" (last status: {text})"),
+    }
+}
+
+/// The name of a signal, as Linux on x86 and Arm numbers them, without `SIG`.
+fn signal_name(number: i32) -> Option<&'static str> {
+    const NAMES: [&str; 31] = [
+        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE",
+        "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ",
+        "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
+    ];
+    usize::try_from(number).ok()?.checked_sub(1).and_then(|index| NAMES.get(index)).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replica::ActiveState;
+
+    fn ended(result: &str, code: i32, status: i32, text: &str) -> UnitObservation {
+        let name = "llamaorch-engine-a-r0.g1.service".parse().unwrap();
+        UnitObservation {
+            active: ActiveState::Failed,
+            result: result.into(),
+            exec_code: code,
+            exec_status: status,
+            status_text: text.into(),
+            ..UnitObservation::new(name)
+        }
+    }
+
+    #[test]
+    fn every_end_has_its_class() {
+        for (result, code, status, text, class) in [
+            ("exit-code", 1, 3, "serving", "exit:3"),
+            ("signal", 2, 9, "serving", "signal:KILL"),
+            ("core-dump", 3, 11, "serving", "signal:SEGV"),
+            ("signal", 2, 40, "", "signal:40"),
+            ("oom-kill", 2, 9, "", "oom-host"),
+            ("watchdog", 2, 6, "", "watchdog"),
+            ("timeout", 2, 15, "", "start-timeout"),
+            ("exit-code", 1, 226, "", "preflight"),
+            ("resources", 0, 0, "", "preflight"),
+            ("exit-code", 1, 153, "port-in-use: 127.0.0.1:1", "port-in-use"),
+            ("exit-code", 1, 153, "serving", "exit:153"),
+        ] {
+            assert_eq!(
+                ExitClass::of(&ended(result, code, status, text)).0.to_string(),
+                class,
+                "{result} {status}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_stop_time_out_after_ready_is_no_start_time_out() {
+        let unit = UnitObservation { entered_active: true, ..ended("timeout", 2, 9, "serving") };
+        assert_eq!(ExitClass::of(&unit).0, ExitClass::Unkillable);
+    }
+}

@@ -1,0 +1,152 @@
+//! Owns one engine: the phase it is in, what was seen of its unit, and how it ended. Its life cycle is the pool's.
+//!
+//! Every phase carries what it needs and nothing that only another one needs. A unit's name stays taken until systemd
+//! has forgotten the unit; `taken` holds those, and nothing starts while one is left.
+
+mod backoff;
+mod exit;
+mod observation;
+
+pub use backoff::{RESET_AFTER, delay};
+pub use exit::ExitClass;
+pub use observation::{ActiveState, UnitObservation};
+
+use crate::config::Revision;
+use crate::host::TimerId;
+use crate::name::{Endpoint, InvocationId, ReplicaId, UnitKind, UnitName, Usec};
+use std::collections::BTreeSet;
+
+/// One replica of a pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replica {
+    /// Who it is.
+    pub id: ReplicaId,
+    /// Where it stands.
+    pub phase: Phase,
+    /// Generation of its units.
+    pub generation: u32,
+    /// What its unit was started from; the pool's spec may be newer.
+    pub revision: Option<Revision>,
+    /// Where it listens or listened; an automatic port is kept.
+    pub endpoint: Option<Endpoint>,
+    /// The engine's version, where its checks could tell.
+    pub engine_version: String,
+    /// Unit names that systemd has not forgotten yet.
+    pub taken: BTreeSet<UnitName>,
+    /// Failures in a row.
+    pub failures: u32,
+    /// Automatic ports that turned out to be somebody else's, since the last start.
+    pub ports_tried: u16,
+    /// How the last engine ended.
+    pub last_exit: Option<ExitClass>,
+    /// What was last seen of the engine's unit.
+    pub unit: Seen,
+}
+
+/// What is published about the unit that runs now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Its invocation.
+    pub invocation: InvocationId,
+    /// Its main process; 0 for none.
+    pub main_pid: u32,
+    /// What it says of itself.
+    pub status_text: String,
+    /// When its main process was started, realtime.
+    pub started: Usec,
+    /// When it became ready, realtime.
+    pub became_ready: Usec,
+}
+
+/// Where a replica stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Phase {
+    /// Nothing runs and nothing will by itself.
+    Stopped,
+    /// It should start, but an old unit's name is not free yet.
+    WaitingForName,
+    /// Its checks run.
+    Staging,
+    /// Its engine loads.
+    Starting,
+    /// Its engine serves, since that monotonic time.
+    Ready {
+        /// When it was seen to be ready.
+        since: Usec,
+    },
+    /// Its engine ends; nobody asked for it, and how it ended is not known yet.
+    Ending,
+    /// It was asked to stop.
+    Stopping,
+    /// It failed and will be started again.
+    Backoff {
+        /// The timer that starts it.
+        timer: TimerId,
+        /// The whole delay.
+        delay: Usec,
+        /// When it ends, realtime.
+        until: Usec,
+    },
+    /// It failed and will not be started again by itself.
+    Failed,
+}
+
+impl Replica {
+    /// A replica that never ran.
+    #[must_use]
+    pub fn new(id: ReplicaId) -> Self {
+        Replica {
+            id,
+            phase: Phase::Stopped,
+            generation: 1,
+            revision: None,
+            endpoint: None,
+            engine_version: String::new(),
+            taken: BTreeSet::new(),
+            failures: 0,
+            ports_tried: 0,
+            last_exit: None,
+            unit: Seen::default(),
+        }
+    }
+
+    /// The name of its unit of that kind.
+    #[must_use]
+    pub fn unit_name(&self, kind: UnitKind) -> UnitName {
+        UnitName { kind, replica: self.id.clone(), generation: self.generation }
+    }
+
+    /// Whether its main process lives and is not known to hang.
+    #[must_use]
+    pub fn live(&self) -> bool {
+        matches!(self.phase, Phase::Starting | Phase::Ready { .. }) && self.unit.main_pid != 0
+    }
+
+    /// Whether it serves.
+    #[must_use]
+    pub fn ready(&self) -> bool {
+        matches!(self.phase, Phase::Ready { .. })
+    }
+
+    /// Whether it is done with everything: no process, no unit, no timer.
+    #[must_use]
+    pub fn at_rest(&self) -> bool {
+        matches!(self.phase, Phase::Stopped | Phase::Failed) && self.taken.is_empty()
+    }
+}
+
+impl Phase {
+    /// As it is published.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Phase::Stopped => "stopped",
+            Phase::WaitingForName | Phase::Staging => "staging",
+            Phase::Starting => "starting",
+            Phase::Ready { .. } => "ready",
+            Phase::Ending | Phase::Stopping => "stopping",
+            Phase::Backoff { .. } => "backoff",
+            Phase::Failed => "failed",
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! Owns the transient units: every property of an engine's unit and of the unit that checks before it, as typed data
+//! with the systemd version that knows it. Encoding them for the bus is the adapter's work.
+//!
+//! Both units share one sandbox, so what the checks could read the engine can read.
+
+mod sandbox;
+
+pub use sandbox::DEVICE_MASK_NONE;
+
+use crate::config::PoolSpec;
+use crate::engine::fill;
+use crate::name::{Endpoint, UnitKind, UnitName, Usec};
+
+/// Where the helper is installed.
+pub const HELPER: &str = "/usr/libexec/llamaorch/pool-helper";
+/// The slice of every unit of ours.
+pub const SLICE: &str = "llamaorch.slice";
+/// In a unit's environment: the endpoint that the daemon gave it, read back on adoption.
+pub const ENDPOINT_VARIABLE: &str = "LLAMAORCH_ENDPOINT";
+/// In a unit's environment: digest of the spec it was started from, read back on adoption.
+pub const SPEC_VARIABLE: &str = "LLAMAORCH_SPEC";
+/// In a unit's environment: the engine's version as its checks saw it, read back on adoption.
+pub const VERSION_VARIABLE: &str = "LLAMAORCH_ENGINE_VERSION";
+
+/// A transient unit as it is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnitSpec {
+    /// Its name.
+    pub name: UnitName,
+    /// Its properties, in the order in which they are sent.
+    pub properties: Vec<Property>,
+}
+
+/// One property of a transient unit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Property {
+    /// systemd's name on the bus, for instance `TimeoutStartUSec`.
+    pub name: &'static str,
+    /// The oldest systemd that takes it in a transient unit; 252 stands for "every one that counts".
+    pub since: u16,
+    /// Its value.
+    pub value: Value,
+}
+
+/// The value of a property, by what systemd's D-Bus API wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    /// `b`
+    Bool(bool),
+    /// `u`
+    U32(u32),
+    /// `t`
+    U64(u64),
+    /// `s`
+    Text(String),
+    /// `as`
+    Texts(Vec<String>),
+    /// `a(sasb)`: one command line.
+    Command(Vec<String>),
+    /// `a(ss)`
+    Pairs(Vec<(String, String)>),
+    /// `a(ssbt)`: read-only binds of a path onto itself; a missing source is left to the helper to name.
+    Binds(Vec<String>),
+    /// `(bas)`: allow (true) or deny a set of names.
+    Set(bool, Vec<String>),
+    /// `aay`: journal fields, `NAME=value`.
+    Fields(Vec<String>),
+    /// `a(iayu)`: every address of both families, `any`.
+    AnyAddress,
+    /// `a(iayu)`: the loopback networks, `localhost`.
+    Loopback,
+}
+
+fn property(name: &'static str, value: Value) -> Property {
+    Property { name, since: 252, value }
+}
+
+fn text(value: &str) -> Value {
+    Value::Text(value.to_owned())
+}
+
+/// What a unit is started with beyond its pool's spec.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Launch<'a> {
+    /// The pool.
+    pub spec: &'a PoolSpec,
+    /// The spec's digest.
+    pub spec_digest: &'a str,
+    /// Where this replica listens.
+    pub endpoint: &'a Endpoint,
+    /// The engine's version, where it is known.
+    pub engine_version: &'a str,
+}
+
+/// The unit that runs the engine.
+#[must_use]
+pub fn engine_unit(name: &UnitName, launch: &Launch<'_>) -> UnitSpec {
+    let Launch { spec, endpoint, .. } = launch;
+    let mut command = vec![
+        HELPER.to_owned(),
+        "launch".to_owned(),
+        "--health".to_owned(),
+        format!("{endpoint}{}", spec.template.health.path),
+        "--listen".to_owned(),
+        endpoint.authority(),
+        "--model".to_owned(),
+        spec.model.clone(),
+        "--start-timeout".to_owned(),
+        spec.health.start_timeout.0.to_string(),
+        "--start-limit".to_owned(),
+        spec.health.start_limit.0.to_string(),
+        "--".to_owned(),
+        spec.program.clone(),
+    ];
+    command.extend(spec.template.args.iter().chain(&spec.args).map(|arg| fill(arg, &spec.model, endpoint)));
+    let cache = format!("llamaorch/{}", spec.id);
+    let runtime = format!("llamaorch/{}", name.replica);
+    let mut properties = vec![
+        property("Description", text(&format!("LLM engine {} of pool {}", name.replica.index, spec.id))),
+        property("Type", text("notify")),
+        property("NotifyAccess", text("all")),
+        // A clean exit stays visible until it has been read, also while the daemon is away.
+        property("RemainAfterExit", Value::Bool(true)),
+        property("ExecStart", Value::Command(command)),
+        property("TimeoutStartUSec", Value::U64(spec.health.start_timeout.0)),
+        property("TimeoutStopUSec", Value::U64(Usec::from_secs(30).0)),
+        property("KillMode", text("mixed")),
+        property("OOMPolicy", text("kill")),
+        property("CacheDirectory", Value::Texts(vec![cache.clone()])),
+        property("CacheDirectoryMode", Value::U32(0o700)),
+        property("RuntimeDirectory", Value::Texts(vec![runtime])),
+        property("RuntimeDirectoryMode", Value::U32(0o700)),
+        property("WorkingDirectory", text(&format!("/var/cache/{cache}"))),
+        property("Environment", Value::Texts(environment(launch, &cache))),
+    ];
+    properties.extend(sandbox::common(name, spec));
+    UnitSpec { name: name.clone(), properties }
+}
+
+/// The unit that checks, as the engine's user and in its sandbox, whether the engine could run.
+#[must_use]
+pub fn stage_unit(name: &UnitName, launch: &Launch<'_>) -> UnitSpec {
+    let Launch { spec, endpoint, .. } = launch;
+    let mut command = vec![
+        HELPER.to_owned(),
+        "stage".to_owned(),
+        "--program".to_owned(),
+        spec.program.clone(),
+        "--model".to_owned(),
+        spec.model.clone(),
+        "--listen".to_owned(),
+        endpoint.authority(),
+    ];
+    if let Some(digest) = &spec.digest {
+        command.extend(["--digest".to_owned(), format!("sha256:{digest}")]);
+    }
+    for arg in &spec.template.version_args {
+        command.extend(["--version-arg".to_owned(), arg.clone()]);
+    }
+    let mut properties = vec![
+        property(
+            "Description",
+            text(&format!("Checks before LLM engine {} of pool {}", name.replica.index, spec.id)),
+        ),
+        property("Type", text("oneshot")),
+        property("NotifyAccess", text("all")),
+        property("RemainAfterExit", Value::Bool(true)),
+        property("ExecStart", Value::Command(command)),
+        property("TimeoutStartUSec", Value::U64(spec.health.start_timeout.0)),
+        property("TimeoutStopUSec", Value::U64(Usec::from_secs(5).0)),
+        property("KillMode", text("control-group")),
+        property("WorkingDirectory", text("/")),
+        property("Environment", Value::Texts(variables(spec))),
+    ];
+    properties.extend(sandbox::common(name, spec));
+    UnitSpec { name: name.clone(), properties }
+}
+
+/// The engine's environment: the daemon's own marks, then writable places, then template and pool.
+fn environment(launch: &Launch<'_>, cache: &str) -> Vec<String> {
+    let mut environment = vec![
+        format!("{ENDPOINT_VARIABLE}={}", launch.endpoint),
+        format!("{SPEC_VARIABLE}={}", launch.spec_digest),
+        format!("{VERSION_VARIABLE}={}", launch.engine_version),
+        format!("HOME=/var/cache/{cache}"),
+        format!("XDG_CACHE_HOME=/var/cache/{cache}"),
+        // Without a card in the mask none may be found by accident.
+        "CUDA_VISIBLE_DEVICES=".to_owned(),
+    ];
+    environment.extend(variables(launch.spec));
+    environment
+}
+
+fn variables(spec: &PoolSpec) -> Vec<String> {
+    spec.env.iter().map(|(name, value)| format!("{name}={value}")).collect()
+}
+
+impl UnitSpec {
+    /// The unit's journal identity and kind, as text for logs.
+    #[must_use]
+    pub fn is_engine(&self) -> bool {
+        self.name.kind == UnitKind::Engine
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Activation, Health, Listen, Port, RestartPolicy};
+    use crate::engine::{EngineTemplate, HealthRecipe};
+    use crate::name::ReplicaId;
+    use std::collections::BTreeMap;
+
+    fn spec() -> PoolSpec {
+        PoolSpec {
+            id: "chat".parse().unwrap(),
+            path: String::new(),
+            engine: "llama-cpp".into(),
+            template: EngineTemplate {
+                program: "llama-server".into(),
+                args: vec!["--port".into(), "{port}".into()],
+                env: BTreeMap::new(),
+                version_args: vec!["--version".into()],
+                health: HealthRecipe { path: "/health".into() },
+                sandbox: Default::default(),
+            },
+            program: "llama-server".into(),
+            model: "/srv/m.gguf".into(),
+            digest: None,
+            args: vec!["--ctx-size".into(), "512".into()],
+            env: BTreeMap::from([("A".into(), "b c".into())]),
+            replicas: 1,
+            activation: Activation::Resident,
+            listen: Listen { host: "127.0.0.1".into(), port: Port::Auto },
+            health: Health { start_limit: Usec::from_secs(60), start_timeout: Usec::from_secs(10) },
+            restart: RestartPolicy::OnFailure,
+        }
+    }
+
+    fn built(kind: UnitKind) -> UnitSpec {
+        let spec = spec();
+        let name = UnitName { kind, replica: ReplicaId { pool: spec.id.clone(), index: 0 }, generation: 1 };
+        let endpoint = Endpoint { host: "127.0.0.1".into(), port: 20000 };
+        let launch = Launch { spec: &spec, spec_digest: "d", endpoint: &endpoint, engine_version: "0.7.0" };
+        match kind {
+            UnitKind::Engine => engine_unit(&name, &launch),
+            UnitKind::Stage => stage_unit(&name, &launch),
+        }
+    }
+
+    fn value(unit: &UnitSpec, name: &str) -> Value {
+        unit.properties.iter().find(|p| p.name == name).unwrap_or_else(|| panic!("no {name}")).value.clone()
+    }
+
+    #[test]
+    fn the_engine_is_launched_with_the_templates_arguments_then_the_pools() {
+        let Value::Command(command) = value(&built(UnitKind::Engine), "ExecStart") else { panic!() };
+        let tail: Vec<&str> = command.iter().map(String::as_str).skip_while(|arg| *arg != "--").collect();
+        assert_eq!(tail, ["--", "llama-server", "--port", "20000", "--ctx-size", "512"]);
+        assert_eq!(command[3], "http://127.0.0.1:20000/health");
+    }
+
+    #[test]
+    fn checks_and_engine_share_user_and_sandbox() {
+        let (engine, stage) = (built(UnitKind::Engine), built(UnitKind::Stage));
+        for name in
+            ["User", "DynamicUser", "BindReadOnlyPaths", "SystemCallFilter", "ProtectHome", "IPAddressDeny"]
+        {
+            assert_eq!(value(&engine, name), value(&stage, name), "{name}");
+        }
+    }
+
+    #[test]
+    fn no_property_is_sent_twice() {
+        for kind in [UnitKind::Engine, UnitKind::Stage] {
+            let unit = built(kind);
+            let mut names: Vec<_> = unit.properties.iter().map(|p| p.name).collect();
+            names.sort_unstable();
+            let all = names.len();
+            names.dedup();
+            assert_eq!(names.len(), all);
+        }
+    }
+}

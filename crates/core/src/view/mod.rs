@@ -1,0 +1,250 @@
+//! Owns what is published: plain data derived from the state, in the types of the bus. What changed is found by
+//! comparing two views, so a property can neither be forgotten nor signalled twice.
+
+use crate::host::State;
+use crate::job::JobState;
+use crate::name::{PoolId, ReplicaId, Usec};
+use crate::pool::Pool;
+use crate::replica::{Phase, Replica};
+use std::collections::BTreeMap;
+
+pub use crate::unit::DEVICE_MASK_NONE;
+
+/// Everything that is published.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct View {
+    /// The manager.
+    pub manager: ManagerView,
+    /// The pools.
+    pub pools: BTreeMap<PoolId, PoolView>,
+    /// Their replicas.
+    pub replicas: BTreeMap<ReplicaId, ReplicaView>,
+    /// Jobs that run or are readable.
+    pub jobs: BTreeMap<u32, JobView>,
+}
+
+/// The manager object.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ManagerView {
+    /// Pools.
+    pub pool_count: u32,
+    /// Pools that serve.
+    pub ready_pool_count: u32,
+    /// Replicas.
+    pub replica_count: u32,
+    /// File and error.
+    pub configuration_errors: Vec<(String, String)>,
+    /// When the daemon started, realtime.
+    pub start_timestamp: Usec,
+}
+
+/// A pool object; names and units as in its D-Bus interface.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct PoolView {
+    pub id: String,
+    pub activation: &'static str,
+    pub config_path: String,
+    pub phase: &'static str,
+    pub live: bool,
+    pub ready: bool,
+    pub engine: String,
+    pub engine_version: String,
+    pub model_id: String,
+    pub model_path: String,
+    pub model_digest: String,
+    pub device_mask: String,
+    pub devices: Vec<String>,
+    pub replicas: u32,
+    pub ready_replicas: u32,
+    pub replica_ids: Vec<ReplicaId>,
+    pub endpoints: Vec<String>,
+    pub last_error: String,
+    pub last_error_class: String,
+    pub last_error_timestamp: Usec,
+    pub restart_count: u32,
+    pub backoff: Usec,
+    pub next_restart_timestamp: Usec,
+    pub spec_digest: String,
+    pub state_change_timestamp: Usec,
+    pub needs_reload: bool,
+    pub pending: Vec<String>,
+    pub detail: String,
+}
+
+/// A replica object; names and units as in its D-Bus interface.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct ReplicaView {
+    pub id: String,
+    pub pool: Option<PoolId>,
+    pub unit: String,
+    pub invocation_id: Vec<u8>,
+    pub main_pid: u32,
+    pub phase: &'static str,
+    pub live: bool,
+    pub ready: bool,
+    pub endpoint: String,
+    pub devices: Vec<String>,
+    pub status_text: String,
+    pub exit_class: String,
+    pub start_timestamp: Usec,
+    pub ready_timestamp: Usec,
+}
+
+/// A job object; names and units as in its D-Bus interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct JobView {
+    pub id: u32,
+    pub pool: PoolId,
+    pub operation: &'static str,
+    pub state: &'static str,
+    pub result: &'static str,
+    pub error: String,
+    pub detail: String,
+}
+
+impl View {
+    /// What is to be published of a state.
+    #[must_use]
+    pub fn of(state: &State) -> View {
+        let replicas = state.pools.values().flat_map(|pool| &pool.replicas);
+        let jobs = state.jobs.all.iter().map(|(id, job)| {
+            let (word, result, error) = match &job.state {
+                JobState::Running => ("running", "", String::new()),
+                JobState::Ended { result, error } => ("done", result.as_str(), error.clone()),
+            };
+            let detail = match job.state {
+                JobState::Running => state.pools.get(&job.pool).map_or(String::new(), Pool::detail),
+                JobState::Ended { .. } => error.clone(),
+            };
+            let view = JobView {
+                id: id.0,
+                pool: job.pool.clone(),
+                operation: job.operation.as_str(),
+                state: word,
+                result,
+                error,
+                detail,
+            };
+            (id.0, view)
+        });
+        View {
+            manager: ManagerView {
+                pool_count: count(state.pools.len()),
+                ready_pool_count: count(state.pools.values().filter(|pool| pool.ready()).count()),
+                replica_count: count(replicas.clone().count()),
+                configuration_errors: state
+                    .errors
+                    .iter()
+                    .map(|error| (error.file.clone(), error.error.clone()))
+                    .collect(),
+                start_timestamp: state.started,
+            },
+            pools: state.pools.iter().map(|(id, pool)| (id.clone(), pool_view(pool))).collect(),
+            replicas: replicas.map(|replica| (replica.id.clone(), replica_view(replica))).collect(),
+            jobs: jobs.collect(),
+        }
+    }
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+fn pool_view(pool: &Pool) -> PoolView {
+    // What is told of engine and model is what runs; the file may be newer.
+    let spec = pool
+        .replicas
+        .iter()
+        .filter(|replica| !matches!(replica.phase, Phase::Stopped | Phase::Failed))
+        .find_map(|replica| replica.revision.as_ref())
+        .unwrap_or(&pool.revision);
+    let (digest, spec) = (&spec.digest, &spec.spec);
+    let backoff = pool.replicas.iter().filter_map(|replica| match replica.phase {
+        Phase::Backoff { delay, until, .. } => Some((until, delay)),
+        Phase::Stopped
+        | Phase::WaitingForName
+        | Phase::Staging
+        | Phase::Starting
+        | Phase::Ready { .. }
+        | Phase::Ending
+        | Phase::Stopping
+        | Phase::Failed => None,
+    });
+    let (next_restart_timestamp, backoff) = backoff.min().unwrap_or_default();
+    let error = pool.last_error.as_ref();
+    let pending: Vec<String> = pool.pending().into_iter().map(str::to_owned).collect();
+    PoolView {
+        id: pool.id().to_string(),
+        activation: pool.revision.spec.activation.as_str(),
+        config_path: pool.revision.spec.path.clone(),
+        phase: pool.phase().as_str(),
+        live: pool.live(),
+        ready: pool.ready(),
+        engine: spec.engine.clone(),
+        engine_version: pool
+            .replicas
+            .iter()
+            .map(|replica| replica.engine_version.clone())
+            .max()
+            .unwrap_or_default(),
+        model_id: spec.model_id().to_owned(),
+        model_path: spec.model.clone(),
+        model_digest: spec.digest.as_ref().map_or(String::new(), |hex| format!("sha256:{hex}")),
+        device_mask: DEVICE_MASK_NONE.to_owned(),
+        devices: Vec::new(),
+        replicas: count(pool.replicas.len()),
+        ready_replicas: count(pool.replicas.iter().filter(|replica| replica.ready()).count()),
+        replica_ids: pool.replicas.iter().map(|replica| replica.id.clone()).collect(),
+        endpoints: pool.endpoints().into_iter().map(ToString::to_string).collect(),
+        last_error: error.map_or(String::new(), |error| error.text.clone()),
+        last_error_class: error.map_or(String::new(), |error| error.class.to_string()),
+        last_error_timestamp: error.map_or(Usec(0), |error| error.at),
+        restart_count: pool.restart_count,
+        backoff,
+        next_restart_timestamp,
+        spec_digest: digest.clone(),
+        state_change_timestamp: pool.changed,
+        needs_reload: !pending.is_empty(),
+        pending,
+        detail: pool.detail(),
+    }
+}
+
+fn replica_view(replica: &Replica) -> ReplicaView {
+    let kind = match replica.phase {
+        Phase::Staging => crate::name::UnitKind::Stage,
+        Phase::Stopped
+        | Phase::WaitingForName
+        | Phase::Starting
+        | Phase::Ready { .. }
+        | Phase::Ending
+        | Phase::Stopping
+        | Phase::Backoff { .. }
+        | Phase::Failed => crate::name::UnitKind::Engine,
+    };
+    let unit = replica.unit_name(kind);
+    let running = replica.taken.contains(&unit);
+    ReplicaView {
+        id: replica.id.to_string(),
+        pool: Some(replica.id.pool.clone()),
+        unit: if running { unit.to_string() } else { String::new() },
+        invocation_id: if replica.unit.invocation.is_none() {
+            Vec::new()
+        } else {
+            replica.unit.invocation.0.to_vec()
+        },
+        main_pid: replica.unit.main_pid,
+        phase: replica.phase.as_str(),
+        live: replica.live(),
+        ready: replica.ready(),
+        endpoint: replica.endpoint.as_ref().map_or(String::new(), ToString::to_string),
+        devices: Vec::new(),
+        status_text: replica.unit.status_text.clone(),
+        exit_class: replica.last_exit.as_ref().map_or(String::new(), ToString::to_string),
+        start_timestamp: replica.unit.started,
+        ready_timestamp: replica.unit.became_ready,
+    }
+}
