@@ -1,0 +1,2 @@
+//! poolctl
+fn main() {}

@@ -1,0 +1,248 @@
+//! Owns the reading of configuration folders: which file wins, what is masked, and where in a file an error stands.
+//! What a file means is decided by [`pool_core::config`].
+//!
+//! A file that cannot be used never stops the others from being read.
+
+mod locate;
+
+use locate::{Place, at_key, at_offset};
+use pool_core::config::fragment::{DaemonFragment, PoolFragment};
+use pool_core::config::{Configuration, FileError, Revision, Settings, check};
+use pool_core::engine::EngineTemplate;
+use pool_core::name::PoolId;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+
+/// The folders that are read, the one that wins first.
+#[derive(Debug, Clone)]
+pub struct Folders(Vec<PathBuf>);
+
+impl Default for Folders {
+    fn default() -> Self {
+        Folders(["/etc/llamaorch", "/run/llamaorch", "/usr/share/llamaorch"].map(PathBuf::from).to_vec())
+    }
+}
+
+impl Folders {
+    /// The standard folders below another root, for tests and for looking at a tree that is not booted.
+    #[must_use]
+    pub fn below(root: &Path) -> Self {
+        let Folders(standard) = Folders::default();
+        Folders(standard.iter().map(|folder| root.join(folder.strip_prefix("/").unwrap_or(folder))).collect())
+    }
+}
+
+/// Reads everything.
+#[must_use]
+pub fn read(folders: &Folders) -> Configuration {
+    let mut errors = Vec::new();
+    let settings = settings(folders, &mut errors);
+    let templates = templates(folders, &mut errors);
+    let mut pools = BTreeMap::new();
+    let mut broken = BTreeMap::new();
+    for (id, file) in entries(folders, "pools.d", &mut errors) {
+        let id: PoolId = match id.parse() {
+            Ok(id) => id,
+            Err(error) => {
+                let error = format!("the file's name is the pool's id: {error}");
+                errors.push(FileError { file: file.display().to_string(), error });
+                continue;
+            }
+        };
+        match read_pool(&id, &file, &templates) {
+            Ok(revision) => {
+                pools.insert(id, revision);
+            }
+            Err(found) => {
+                if let Some(first) = found.first() {
+                    broken.insert(id, first.clone());
+                }
+                errors.extend(found);
+            }
+        }
+    }
+    errors.sort_by(|a, b| a.file.cmp(&b.file));
+    Configuration { settings, pools, broken, errors }
+}
+
+/// Checks single pool files, against the engine templates of the folders.
+#[must_use]
+pub fn check_files(folders: &Folders, files: &[PathBuf]) -> Vec<FileError> {
+    let mut errors = Vec::new();
+    let templates = templates(folders, &mut errors);
+    for file in files {
+        let named = file.file_stem().and_then(OsStr::to_str).unwrap_or_default().parse::<PoolId>();
+        match named {
+            Ok(id) => errors.extend(read_pool(&id, file, &templates).err().unwrap_or_default()),
+            Err(error) => errors.push(FileError {
+                file: file.display().to_string(),
+                error: format!("the file's name is the pool's id: {error}"),
+            }),
+        }
+    }
+    errors
+}
+
+fn read_pool(
+    id: &PoolId,
+    file: &Path,
+    templates: &BTreeMap<String, EngineTemplate>,
+) -> Result<Revision, Vec<FileError>> {
+    let text = read_text(file).map_err(|error| vec![error])?;
+    let fragment: PoolFragment = parse(file, &text).map_err(|error| vec![error])?;
+    let spec = check(id, &file.display().to_string(), fragment, templates).map_err(|found| {
+        found
+            .into_iter()
+            .map(|error| at(file, at_key(&text, &error.key), &error.to_string()))
+            .collect::<Vec<_>>()
+    })?;
+    // Where the spec came from does not make it another one.
+    let identity = pool_core::config::PoolSpec { path: String::new(), ..spec.clone() };
+    let bytes = serde_json::to_vec(&identity)
+        .map_err(|error| vec![at(file, Place::default(), &error.to_string())])?;
+    let digest = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(Revision { digest, spec })
+}
+
+fn templates(folders: &Folders, errors: &mut Vec<FileError>) -> BTreeMap<String, EngineTemplate> {
+    let mut templates = BTreeMap::new();
+    for (name, file) in entries(folders, "engines.d", errors) {
+        let read = read_text(&file).and_then(|text| {
+            let template: EngineTemplate = parse(&file, &text)?;
+            check_template(&file, &text, &template)?;
+            Ok(template)
+        });
+        match read {
+            Ok(template) => {
+                templates.insert(name, template);
+            }
+            Err(error) => errors.push(error),
+        }
+    }
+    templates
+}
+
+fn check_template(file: &Path, text: &str, template: &EngineTemplate) -> Result<(), FileError> {
+    let complain = |key: &[&'static str], problem: String| Err(at(file, at_key(text, key), &problem));
+    if template.program.is_empty() || (template.program.contains('/') && !template.program.starts_with('/')) {
+        return complain(
+            &["program"],
+            "program: expected an absolute path, or a name that is looked up in PATH".into(),
+        );
+    }
+    if !template.health.path.starts_with('/')
+        || template.health.path.contains(|c: char| c.is_whitespace() || c.is_control())
+    {
+        return complain(&["health", "path"], "health.path: expected a path that begins with \"/\"".into());
+    }
+    for arg in &template.args {
+        if let Err(error) = pool_core::engine::check_placeholders(arg) {
+            return complain(&["args"], format!("args: {error}"));
+        }
+    }
+    Ok(())
+}
+
+fn settings(folders: &Folders, errors: &mut Vec<FileError>) -> Settings {
+    let Folders(folders) = folders;
+    let candidates = folders.iter().map(|folder| folder.join("pool-managerd.toml"));
+    let Some(file) = candidates.into_iter().find(|file| fs::symlink_metadata(file).is_ok()) else {
+        return Settings::default();
+    };
+    if masked(&file) {
+        return Settings::default();
+    }
+    read_text(&file).and_then(|text| read_settings(&file, &text)).unwrap_or_else(|error| {
+        errors.push(error);
+        Settings::default()
+    })
+}
+
+fn read_settings(file: &Path, text: &str) -> Result<Settings, FileError> {
+    let fragment: DaemonFragment = parse(file, text)?;
+    let Some(range) = fragment.network.and_then(|network| network.auto_ports) else {
+        return Ok(Settings::default());
+    };
+    let bounds = range
+        .split_once('-')
+        .and_then(|(low, high)| Some((low.trim().parse().ok()?, high.trim().parse().ok()?)));
+    match bounds {
+        Some((low, high)) if 0_u16 < low && low <= high => Ok(Settings { auto_ports: low..=high }),
+        _ => {
+            let problem = format!(
+                "network.auto_ports: \"{range}\": expected two ports, the lower first, for instance \"20000-20999\""
+            );
+            Err(at(file, at_key(text, &["network", "auto_ports"]), &problem))
+        }
+    }
+}
+
+/// The files of a folder by their names without `.toml`: the winning one of each name, masked ones left out.
+fn entries(folders: &Folders, folder: &str, errors: &mut Vec<FileError>) -> BTreeMap<String, PathBuf> {
+    let Folders(folders) = folders;
+    let mut winners = BTreeMap::new();
+    for root in folders {
+        let path = root.join(folder);
+        let listing = match fs::read_dir(&path) {
+            Ok(listing) => listing,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => {
+                errors.push(FileError {
+                    file: path.display().to_string(),
+                    error: format!("cannot be listed: {error}"),
+                });
+                continue;
+            }
+        };
+        for entry in listing.flatten() {
+            let name = entry.file_name();
+            let Some(stem) = name.to_str().and_then(|name| name.strip_suffix(".toml")) else { continue };
+            if !stem.starts_with('.') {
+                winners.entry(stem.to_owned()).or_insert_with(|| entry.path());
+            }
+        }
+    }
+    winners.retain(|_, file| !masked(file));
+    winners
+}
+
+/// Whether a file is a link to /dev/null, which hides the files of its name further down.
+fn masked(file: &Path) -> bool {
+    fs::metadata(file).is_ok_and(|metadata| metadata.file_type().is_char_device())
+}
+
+fn read_text(file: &Path) -> Result<String, FileError> {
+    const MOST: u64 = 1024 * 1024;
+    let size = fs::metadata(file).map(|metadata| metadata.len());
+    let problem = match size {
+        Ok(size) if size > MOST => format!("is {size} bytes long; a configuration file has at most {MOST}"),
+        Ok(_) => match fs::read_to_string(file) {
+            Ok(text) => return Ok(text),
+            Err(error) => format!("cannot be read: {error}"),
+        },
+        Err(error) => format!("cannot be read: {error}"),
+    };
+    Err(FileError { file: file.display().to_string(), error: problem })
+}
+
+fn parse<T: serde::de::DeserializeOwned>(file: &Path, text: &str) -> Result<T, FileError> {
+    toml::from_str(text).map_err(|error| {
+        let place = error.span().map_or(Place::default(), |span| at_offset(text, span.start));
+        at(file, place, error.message())
+    })
+}
+
+fn at(file: &Path, place: Place, problem: &str) -> FileError {
+    FileError {
+        file: file.display().to_string(),
+        error: format!("line {}, column {}: {problem}", place.line, place.column),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,122 @@
+use super::*;
+use std::os::unix::fs::symlink;
+
+/// A folder tree that goes away with the test.
+struct Tree(PathBuf);
+
+impl Tree {
+    fn new(name: &str) -> Tree {
+        let root = std::env::temp_dir().join(format!("pool-config-{name}-{}", std::process::id()));
+        fs::create_dir_all(&root).unwrap();
+        let tree = Tree(root);
+        tree.write(
+            "usr/share/llamaorch/engines.d/llama-cpp.toml",
+            include_str!("../../packaging/engines.d/llama-cpp.toml"),
+        );
+        tree
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        let file = self.0.join(path);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, text).unwrap();
+    }
+
+    fn read(&self) -> Configuration {
+        read(&Folders::below(&self.0))
+    }
+}
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.0).unwrap();
+    }
+}
+
+const GOOD: &str = "engine = \"llama-cpp\"\nmodel = \"file:/srv/m.gguf\"\ndevices = [\"none\"]\n";
+
+#[test]
+fn a_typo_names_file_line_column_and_the_expected_keys() {
+    let tree = Tree::new("typo");
+    tree.write("etc/llamaorch/pools.d/good.toml", GOOD);
+    tree.write("etc/llamaorch/pools.d/chat.toml", &format!("{GOOD}\n[network]\n  lisen = \"x\"\n"));
+    let read = tree.read();
+    assert_eq!(read.pools.keys().map(PoolId::as_str).collect::<Vec<_>>(), ["good"]);
+    let error = &read.broken[&"chat".parse().unwrap()];
+    assert!(error.file.ends_with("etc/llamaorch/pools.d/chat.toml"), "{error:?}");
+    assert!(error.error.starts_with("line 6, column 3: unknown field `lisen`"), "{error:?}");
+    assert!(error.error.contains("`listen`"), "{error:?}");
+}
+
+#[test]
+fn a_wrong_value_names_its_place() {
+    let tree = Tree::new("value");
+    tree.write("etc/llamaorch/pools.d/chat.toml", &format!("{GOOD}[network]\nlisten = \"nowhere\"\n"));
+    let read = tree.read();
+    assert!(
+        read.errors[0].error.starts_with("line 5, column 1: network.listen: \"nowhere\""),
+        "{:?}",
+        read.errors
+    );
+}
+
+#[test]
+fn a_type_error_names_its_place() {
+    let tree = Tree::new("type");
+    tree.write("etc/llamaorch/pools.d/chat.toml", &format!("{GOOD}replicas = \"two\"\n"));
+    assert!(tree.read().errors[0].error.starts_with("line 4, column 12: "), "{:?}", tree.read().errors);
+}
+
+#[test]
+fn etc_wins_over_run_over_usr_and_a_link_to_dev_null_masks() {
+    let tree = Tree::new("order");
+    for (folder, model) in [("usr/share", "c"), ("run", "b"), ("etc", "a")] {
+        tree.write(
+            &format!("{folder}/llamaorch/pools.d/one.toml"),
+            &GOOD.replace("/srv/m", &format!("/srv/{model}")),
+        );
+    }
+    tree.write("usr/share/llamaorch/pools.d/two.toml", GOOD);
+    tree.write("usr/share/llamaorch/pools.d/three.toml", GOOD);
+    symlink("/dev/null", tree.0.join("etc/llamaorch/pools.d/three.toml")).unwrap();
+    let read = tree.read();
+    assert_eq!(read.errors, []);
+    let models: Vec<_> = read.pools.values().map(|pool| pool.spec.model.as_str()).collect();
+    assert_eq!(models, ["/srv/a.gguf", "/srv/m.gguf"]);
+}
+
+#[test]
+fn a_bad_name_and_a_bad_template_are_errors_of_their_own() {
+    let tree = Tree::new("names");
+    tree.write("etc/llamaorch/pools.d/Chat.toml", GOOD);
+    tree.write(
+        "etc/llamaorch/engines.d/mine.toml",
+        "program = \"x\"\nargs = [\"{modle}\"]\n[health]\npath = \"/h\"\n",
+    );
+    let read = tree.read();
+    let texts: Vec<_> = read.errors.iter().map(|error| error.error.as_str()).collect();
+    assert!(texts[0].starts_with("line 2, column 1: args: unknown placeholder {modle}"), "{texts:?}");
+    assert!(texts[1].starts_with("the file's name is the pool's id"), "{texts:?}");
+}
+
+#[test]
+fn the_daemons_own_file_is_checked_too() {
+    let tree = Tree::new("daemon");
+    tree.write("etc/llamaorch/pool-managerd.toml", "[network]\nauto_ports = \"30000-30009\"\n");
+    assert_eq!(tree.read().settings.auto_ports, 30000..=30009);
+    tree.write("etc/llamaorch/pool-managerd.toml", "[network]\nauto_ports = \"9-1\"\n");
+    assert!(
+        tree.read().errors[0].error.starts_with("line 2, column 1: network.auto_ports"),
+        "{:?}",
+        tree.read().errors
+    );
+}
+
+#[test]
+fn a_spec_keeps_its_identity_when_its_file_moves() {
+    let tree = Tree::new("move");
+    tree.write("run/llamaorch/pools.d/a.toml", GOOD);
+    let before = tree.read().pools[&"a".parse().unwrap()].digest.clone();
+    tree.write("etc/llamaorch/pools.d/a.toml", &format!("# a comment\n{GOOD}"));
+    assert_eq!(tree.read().pools[&"a".parse().unwrap()].digest, before);
+}

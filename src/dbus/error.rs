@@ -1,0 +1,67 @@
+//! Errors by name: the one place where a refusal becomes a D-Bus error.
+
+use crate::supervisor::Refused;
+use pool_core::Denied;
+use zbus::message::{Header, Message};
+use zbus::names::ErrorName;
+
+/// An error as a caller sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error {
+    name: &'static str,
+    text: String,
+}
+
+macro_rules! name {
+    ($name:literal) => {
+        concat!("org.llamaorch.PoolManager.Error.", $name)
+    };
+}
+
+impl Error {
+    pub(super) fn invalid_args(text: String) -> Self {
+        Error { name: "org.freedesktop.DBus.Error.InvalidArgs", text }
+    }
+
+    /// An answer that does not belong to its question.
+    pub(super) fn internal(text: &str) -> Self {
+        Error { name: name!("Internal"), text: format!("{text}; this is a bug in pool-managerd") }
+    }
+}
+
+impl From<Denied> for Error {
+    fn from(denied: Denied) -> Self {
+        let name = match &denied {
+            Denied::NoSuchPool(_) => name!("NoSuchPool"),
+            Denied::NoSuchJob(_) => name!("NoSuchJob"),
+            Denied::Leaving(_) => name!("TransitionInProgress"),
+            Denied::NotReady { .. } => name!("NotReady"),
+            Denied::Timeout { .. } => name!("Timeout"),
+        };
+        Error { name, text: denied.to_string() }
+    }
+}
+
+impl From<Refused> for Error {
+    fn from(refused: Refused) -> Self {
+        let name = match refused {
+            Refused::Full => "org.freedesktop.DBus.Error.LimitsExceeded",
+            Refused::ShuttingDown => name!("ShuttingDown"),
+        };
+        Error { name, text: refused.to_string() }
+    }
+}
+
+impl zbus::DBusError for Error {
+    fn create_reply(&self, call: &Header<'_>) -> zbus::Result<Message> {
+        Message::error(call, self.name).build(&(self.text.as_str(),))
+    }
+
+    fn name(&self) -> ErrorName<'_> {
+        ErrorName::from_static_str_unchecked(self.name)
+    }
+
+    fn description(&self) -> Option<&str> {
+        Some(&self.text)
+    }
+}

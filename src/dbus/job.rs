@@ -1,0 +1,92 @@
+//! `org.llamaorch.PoolManager.Job`.
+
+use super::error::Error;
+use super::pool;
+use crate::supervisor::Handle;
+use pool_core::Request;
+use pool_core::host::Answer;
+use pool_core::job::JobId;
+use pool_core::view::JobView;
+use std::collections::HashMap;
+use std::sync::Arc;
+use tokio::sync::watch;
+use zbus::{OwnedObjectPath, Variant, interface};
+
+pub(super) const INTERFACE: &str = "org.llamaorch.PoolManager.Job";
+
+pub(super) struct JobObject {
+    pub(super) view: watch::Receiver<Arc<JobView>>,
+    pub(super) handle: Handle,
+}
+
+impl JobObject {
+    fn view(&self) -> Arc<JobView> {
+        self.view.borrow().clone()
+    }
+}
+
+#[interface(name = "org.llamaorch.PoolManager.Job", introspection_docs = false)]
+impl JobObject {
+    #[zbus(out_args("result"))]
+    async fn wait(&self) -> Result<String, Error> {
+        match self.handle.ask(Request::WaitJob { job: JobId(self.view().id) }).await? {
+            Answer::JobEnded(result) => Ok(result.as_str().to_owned()),
+            Answer::Denied(denied) => Err(denied.into()),
+            Answer::Job(_) | Answer::Ready | Answer::Reloaded { .. } => {
+                Err(Error::internal("a job's end was answered with something else"))
+            }
+        }
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn id(&self) -> u32 {
+        self.view().id
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn pool(&self) -> OwnedObjectPath {
+        pool::object_path(&self.view().pool)
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn operation(&self) -> String {
+        self.view().operation.to_owned()
+    }
+
+    #[zbus(property)]
+    fn state(&self) -> String {
+        self.view().state.to_owned()
+    }
+
+    #[zbus(property)]
+    fn result(&self) -> String {
+        self.view().result.to_owned()
+    }
+
+    #[zbus(property)]
+    fn error(&self) -> String {
+        self.view().error.clone()
+    }
+
+    #[zbus(property)]
+    fn detail(&self) -> String {
+        self.view().detail.clone()
+    }
+}
+
+/// The properties in which two views differ, with their new values.
+pub(super) fn changes<'a>(old: &JobView, new: &'a JobView) -> HashMap<&'static str, Variant<'a>> {
+    let mut changes = HashMap::new();
+    macro_rules! compare {
+        ($($name:literal: $field:ident => $value:expr),* $(,)?) => {
+            $(if old.$field != new.$field { changes.insert($name, Variant::new($value)); })*
+        };
+    }
+    compare! {
+        "State": state => new.state,
+        "Result": result => new.result,
+        "Error": error => new.error.as_str(),
+        "Detail": detail => new.detail.as_str(),
+    }
+    changes
+}

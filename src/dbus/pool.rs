@@ -1,0 +1,228 @@
+//! `org.llamaorch.PoolManager.Pool`.
+
+use super::error::Error;
+use super::manager::{no_options, started};
+use super::{pool_path, replica_path};
+use crate::supervisor::Handle;
+use pool_core::Request;
+use pool_core::view::PoolView;
+use std::collections::HashMap;
+use std::sync::Arc;
+use tokio::sync::watch;
+use zbus::{OwnedObjectPath, OwnedVariant, Variant, interface};
+
+pub(super) const INTERFACE: &str = "org.llamaorch.PoolManager.Pool";
+
+pub(super) struct PoolObject {
+    pub(super) view: watch::Receiver<Arc<PoolView>>,
+    pub(super) handle: Handle,
+}
+
+impl PoolObject {
+    fn view(&self) -> Arc<PoolView> {
+        self.view.borrow().clone()
+    }
+}
+
+#[interface(name = "org.llamaorch.PoolManager.Pool", introspection_docs = false)]
+impl PoolObject {
+    #[zbus(out_args("job"))]
+    async fn start(&self, options: HashMap<String, OwnedVariant>) -> Result<OwnedObjectPath, Error> {
+        no_options(&options)?;
+        started(self.handle.ask(Request::Start { pool: self.view().id.clone() }).await?)
+    }
+
+    #[zbus(out_args("job"))]
+    async fn stop(&self, options: HashMap<String, OwnedVariant>) -> Result<OwnedObjectPath, Error> {
+        no_options(&options)?;
+        started(self.handle.ask(Request::Stop { pool: self.view().id.clone() }).await?)
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn id(&self) -> String {
+        self.view().id.clone()
+    }
+
+    #[zbus(property)]
+    fn activation(&self) -> String {
+        self.view().activation.to_owned()
+    }
+
+    #[zbus(property)]
+    fn config_path(&self) -> String {
+        self.view().config_path.clone()
+    }
+
+    #[zbus(property)]
+    fn phase(&self) -> String {
+        self.view().phase.to_owned()
+    }
+
+    #[zbus(property)]
+    fn live(&self) -> bool {
+        self.view().live
+    }
+
+    #[zbus(property)]
+    fn ready(&self) -> bool {
+        self.view().ready
+    }
+
+    #[zbus(property)]
+    fn engine(&self) -> String {
+        self.view().engine.clone()
+    }
+
+    #[zbus(property)]
+    fn engine_version(&self) -> String {
+        self.view().engine_version.clone()
+    }
+
+    #[zbus(property)]
+    fn model_id(&self) -> String {
+        self.view().model_id.clone()
+    }
+
+    #[zbus(property)]
+    fn model_path(&self) -> String {
+        self.view().model_path.clone()
+    }
+
+    #[zbus(property)]
+    fn model_digest(&self) -> String {
+        self.view().model_digest.clone()
+    }
+
+    #[zbus(property)]
+    fn device_mask(&self) -> String {
+        self.view().device_mask.clone()
+    }
+
+    #[zbus(property)]
+    fn devices(&self) -> Vec<String> {
+        self.view().devices.clone()
+    }
+
+    #[zbus(property)]
+    fn replicas(&self) -> u32 {
+        self.view().replicas
+    }
+
+    #[zbus(property)]
+    fn ready_replicas(&self) -> u32 {
+        self.view().ready_replicas
+    }
+
+    #[zbus(property)]
+    fn replica_objects(&self) -> Vec<OwnedObjectPath> {
+        replica_objects(&self.view())
+    }
+
+    #[zbus(property)]
+    fn endpoints(&self) -> Vec<String> {
+        self.view().endpoints.clone()
+    }
+
+    #[zbus(property)]
+    fn last_error(&self) -> String {
+        self.view().last_error.clone()
+    }
+
+    #[zbus(property)]
+    fn last_error_class(&self) -> String {
+        self.view().last_error_class.clone()
+    }
+
+    #[zbus(property)]
+    fn last_error_timestamp(&self) -> u64 {
+        self.view().last_error_timestamp.0
+    }
+
+    #[zbus(property)]
+    fn restart_count(&self) -> u32 {
+        self.view().restart_count
+    }
+
+    #[zbus(property, name = "BackoffUSec")]
+    fn backoff_usec(&self) -> u64 {
+        self.view().backoff.0
+    }
+
+    #[zbus(property)]
+    fn next_restart_timestamp(&self) -> u64 {
+        self.view().next_restart_timestamp.0
+    }
+
+    #[zbus(property)]
+    fn spec_digest(&self) -> String {
+        self.view().spec_digest.clone()
+    }
+
+    #[zbus(property)]
+    fn state_change_timestamp(&self) -> u64 {
+        self.view().state_change_timestamp.0
+    }
+
+    #[zbus(property)]
+    fn needs_reload(&self) -> bool {
+        self.view().needs_reload
+    }
+
+    #[zbus(property)]
+    fn pending(&self) -> Vec<String> {
+        self.view().pending.clone()
+    }
+
+    #[zbus(property)]
+    fn detail(&self) -> String {
+        self.view().detail.clone()
+    }
+}
+
+fn replica_objects(view: &PoolView) -> Vec<OwnedObjectPath> {
+    view.replica_ids.iter().map(|id| super::path(replica_path(id))).collect()
+}
+
+/// The properties in which two views differ, with their new values.
+pub(super) fn changes<'a>(old: &PoolView, new: &'a PoolView) -> HashMap<&'static str, Variant<'a>> {
+    let mut changes = HashMap::new();
+    macro_rules! compare {
+        ($($name:literal: $field:ident => $value:expr),* $(,)?) => {
+            $(if old.$field != new.$field { changes.insert($name, Variant::new($value)); })*
+        };
+    }
+    compare! {
+        "Activation": activation => new.activation,
+        "ConfigPath": config_path => new.config_path.as_str(),
+        "Phase": phase => new.phase,
+        "Live": live => new.live,
+        "Ready": ready => new.ready,
+        "Engine": engine => new.engine.as_str(),
+        "EngineVersion": engine_version => new.engine_version.as_str(),
+        "ModelId": model_id => new.model_id.as_str(),
+        "ModelPath": model_path => new.model_path.as_str(),
+        "ModelDigest": model_digest => new.model_digest.as_str(),
+        "DeviceMask": device_mask => new.device_mask.as_str(),
+        "Devices": devices => new.devices.clone(),
+        "Replicas": replicas => new.replicas,
+        "ReadyReplicas": ready_replicas => new.ready_replicas,
+        "ReplicaObjects": replica_ids => replica_objects(new),
+        "Endpoints": endpoints => new.endpoints.clone(),
+        "LastError": last_error => new.last_error.as_str(),
+        "LastErrorClass": last_error_class => new.last_error_class.as_str(),
+        "LastErrorTimestamp": last_error_timestamp => new.last_error_timestamp.0,
+        "RestartCount": restart_count => new.restart_count,
+        "BackoffUSec": backoff => new.backoff.0,
+        "NextRestartTimestamp": next_restart_timestamp => new.next_restart_timestamp.0,
+        "SpecDigest": spec_digest => new.spec_digest.as_str(),
+        "StateChangeTimestamp": state_change_timestamp => new.state_change_timestamp.0,
+        "NeedsReload": needs_reload => new.needs_reload,
+        "Pending": pending => new.pending.clone(),
+        "Detail": detail => new.detail.as_str(),
+    }
+    changes
+}
+
+pub(super) fn object_path(id: &pool_core::name::PoolId) -> OwnedObjectPath {
+    super::path(pool_path(id))
+}

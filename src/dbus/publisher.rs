@@ -1,0 +1,190 @@
+//! The only code that touches the object server. It compares the last view with the latest, adds and removes objects,
+//! sends one `PropertiesChanged` for each object and interface that differs, and answers callers after that.
+
+use super::job::{self, JobObject};
+use super::manager::{self, ManagerObject};
+use super::pool::{self, PoolObject};
+use super::replica::{self, ReplicaObject};
+use super::{ROOT, job_path, path, pool_path, replica_path};
+use crate::supervisor::{Handle, Publication, answer};
+use pool_core::name::{PoolId, ReplicaId};
+use pool_core::view::{JobView, PoolView, ReplicaView, View};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use tokio::sync::watch;
+use zbus::object_server::{Interface, SignalEmitter};
+use zbus::{Connection, Variant};
+
+/// The objects that are served, and what each says.
+pub(super) struct Publisher {
+    connection: Connection,
+    handle: Handle,
+    last: Arc<View>,
+    manager: watch::Sender<(u64, Arc<View>)>,
+    pools: BTreeMap<PoolId, watch::Sender<Arc<PoolView>>>,
+    replicas: BTreeMap<ReplicaId, watch::Sender<Arc<ReplicaView>>>,
+    jobs: BTreeMap<u32, watch::Sender<Arc<JobView>>>,
+}
+
+impl Publisher {
+    pub(super) fn new(
+        connection: Connection,
+        handle: Handle,
+        manager: watch::Sender<(u64, Arc<View>)>,
+    ) -> Self {
+        Publisher {
+            connection,
+            handle,
+            last: Arc::new(View::default()),
+            manager,
+            pools: BTreeMap::new(),
+            replicas: BTreeMap::new(),
+            jobs: BTreeMap::new(),
+        }
+    }
+
+    /// Publishes a view and gives the answers that belong to it.
+    pub(super) async fn publish(&mut self, publication: Publication) -> zbus::Result<()> {
+        let new = publication.view;
+        if *new != *self.last {
+            self.manager.send_modify(|(generation, view)| {
+                *generation += 1;
+                *view = new.clone();
+            });
+            let old = std::mem::replace(&mut self.last, new.clone());
+            self.objects(&old, &new).await?;
+            self.signals(&old, &new).await?;
+        }
+        for (caller, reply) in publication.replies {
+            answer(caller, reply);
+        }
+        if publication.alive {
+            crate::notify::alive();
+        }
+        Ok(())
+    }
+
+    /// Objects that came, changed or went. A pool's replicas come before it and go after it, so that the paths that
+    /// it names are always there.
+    async fn objects(&mut self, old: &View, new: &View) -> zbus::Result<()> {
+        for (id, view) in &new.replicas {
+            match old.replicas.get(id) {
+                None => {
+                    let (sender, view) = watch::channel(Arc::new(view.clone()));
+                    self.replicas.insert(id.clone(), sender);
+                    self.add(replica_path(id), ReplicaObject { view }).await?;
+                }
+                Some(before) if before != view => {
+                    replace(self.replicas.get(id), view);
+                    self.changed(replica_path(id), replica::INTERFACE, replica::changes(before, view))
+                        .await?;
+                }
+                Some(_) => {}
+            }
+        }
+        for (id, view) in &new.pools {
+            match old.pools.get(id) {
+                None => {
+                    let (sender, view) = watch::channel(Arc::new(view.clone()));
+                    self.pools.insert(id.clone(), sender);
+                    self.add(pool_path(id), PoolObject { view, handle: self.handle.clone() }).await?;
+                }
+                Some(before) if before != view => {
+                    replace(self.pools.get(id), view);
+                    self.changed(pool_path(id), pool::INTERFACE, pool::changes(before, view)).await?;
+                }
+                Some(_) => {}
+            }
+        }
+        for (id, view) in &new.jobs {
+            match old.jobs.get(id) {
+                None => {
+                    let (sender, view) = watch::channel(Arc::new(view.clone()));
+                    self.jobs.insert(*id, sender);
+                    self.add(job_path(*id), JobObject { view, handle: self.handle.clone() }).await?;
+                }
+                Some(before) if before != view => {
+                    replace(self.jobs.get(id), view);
+                    self.changed(job_path(*id), job::INTERFACE, job::changes(before, view)).await?;
+                }
+                Some(_) => {}
+            }
+        }
+        for id in old.jobs.keys().filter(|id| !new.jobs.contains_key(id)) {
+            self.jobs.remove(id);
+            self.connection.object_server().remove::<JobObject, _>(job_path(*id)).await?;
+        }
+        for id in old.pools.keys().filter(|id| !new.pools.contains_key(id)) {
+            self.pools.remove(id);
+            self.connection.object_server().remove::<PoolObject, _>(pool_path(id)).await?;
+        }
+        for id in old.replicas.keys().filter(|id| !new.replicas.contains_key(id)) {
+            self.replicas.remove(id);
+            self.connection.object_server().remove::<ReplicaObject, _>(replica_path(id)).await?;
+        }
+        self.changed(ROOT.to_owned(), manager::INTERFACE, manager::changes(&old.manager, &new.manager)).await
+    }
+
+    /// The manager's own signals.
+    async fn signals(&self, old: &View, new: &View) -> zbus::Result<()> {
+        let emitter = SignalEmitter::new(&self.connection, ROOT)?;
+        for (id, view) in &new.pools {
+            let before = old.pools.get(id);
+            if before.is_none() {
+                ManagerObject::pool_added(&emitter, id.as_str(), pool::object_path(id)).await?;
+            }
+            let (live, ready) = before.map_or((false, false), |before| (before.live, before.ready));
+            if (live, ready) != (view.live, view.ready) {
+                ManagerObject::health_changed(&emitter, id.as_str(), view.live, view.ready, &view.detail)
+                    .await?;
+            }
+        }
+        for (id, before) in old.pools.iter().filter(|(id, _)| !new.pools.contains_key(id)) {
+            if before.live || before.ready {
+                ManagerObject::health_changed(&emitter, id.as_str(), false, false, "the pool was removed")
+                    .await?;
+            }
+            ManagerObject::pool_removed(&emitter, id.as_str(), pool::object_path(id)).await?;
+        }
+        for (id, view) in &new.jobs {
+            let before = old.jobs.get(id);
+            let job = path(job_path(*id));
+            if before.is_none() {
+                ManagerObject::job_new(&emitter, *id, job.clone(), view.pool.as_str(), view.operation)
+                    .await?;
+            }
+            if view.state == "done" && before.is_none_or(|before| before.state != "done") {
+                ManagerObject::job_removed(&emitter, *id, job, view.pool.as_str(), view.result).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn add<I: Interface>(&self, at: String, object: I) -> zbus::Result<()> {
+        if self.connection.object_server().at(at.as_str(), object).await?.is_some() {
+            tracing::error!("{at} was served already; this is a bug in pool-managerd");
+        }
+        Ok(())
+    }
+
+    async fn changed(
+        &self,
+        at: String,
+        interface: &str,
+        changes: HashMap<&'static str, Variant<'_>>,
+    ) -> zbus::Result<()> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let invalidated: &[&str] = &[];
+        SignalEmitter::new(&self.connection, at)?
+            .emit("org.freedesktop.DBus.Properties", "PropertiesChanged", &(interface, changes, invalidated))
+            .await
+    }
+}
+
+fn replace<T: Clone>(sender: Option<&watch::Sender<Arc<T>>>, view: &T) {
+    if let Some(sender) = sender {
+        sender.send_replace(Arc::new(view.clone()));
+    }
+}

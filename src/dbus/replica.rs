@@ -1,0 +1,118 @@
+//! `org.llamaorch.PoolManager.Replica`.
+
+use super::pool;
+use pool_core::view::ReplicaView;
+use std::collections::HashMap;
+use std::sync::Arc;
+use tokio::sync::watch;
+use zbus::{OwnedObjectPath, Variant, interface};
+
+pub(super) const INTERFACE: &str = "org.llamaorch.PoolManager.Replica";
+
+pub(super) struct ReplicaObject {
+    pub(super) view: watch::Receiver<Arc<ReplicaView>>,
+}
+
+impl ReplicaObject {
+    fn view(&self) -> Arc<ReplicaView> {
+        self.view.borrow().clone()
+    }
+}
+
+#[interface(name = "org.llamaorch.PoolManager.Replica", introspection_docs = false)]
+impl ReplicaObject {
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn id(&self) -> String {
+        self.view().id.clone()
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn pool(&self) -> OwnedObjectPath {
+        self.view().pool.as_ref().map(pool::object_path).unwrap_or_default()
+    }
+
+    #[zbus(property)]
+    fn unit(&self) -> String {
+        self.view().unit.clone()
+    }
+
+    #[zbus(property)]
+    fn invocation_id(&self) -> Vec<u8> {
+        self.view().invocation_id.clone()
+    }
+
+    #[zbus(property)]
+    fn main_pid(&self) -> u32 {
+        self.view().main_pid
+    }
+
+    #[zbus(property)]
+    fn phase(&self) -> String {
+        self.view().phase.to_owned()
+    }
+
+    #[zbus(property)]
+    fn live(&self) -> bool {
+        self.view().live
+    }
+
+    #[zbus(property)]
+    fn ready(&self) -> bool {
+        self.view().ready
+    }
+
+    #[zbus(property)]
+    fn endpoint(&self) -> String {
+        self.view().endpoint.clone()
+    }
+
+    #[zbus(property)]
+    fn devices(&self) -> Vec<String> {
+        self.view().devices.clone()
+    }
+
+    #[zbus(property)]
+    fn status_text(&self) -> String {
+        self.view().status_text.clone()
+    }
+
+    #[zbus(property)]
+    fn exit_class(&self) -> String {
+        self.view().exit_class.clone()
+    }
+
+    #[zbus(property)]
+    fn start_timestamp(&self) -> u64 {
+        self.view().start_timestamp.0
+    }
+
+    #[zbus(property)]
+    fn ready_timestamp(&self) -> u64 {
+        self.view().ready_timestamp.0
+    }
+}
+
+/// The properties in which two views differ, with their new values.
+pub(super) fn changes<'a>(old: &ReplicaView, new: &'a ReplicaView) -> HashMap<&'static str, Variant<'a>> {
+    let mut changes = HashMap::new();
+    macro_rules! compare {
+        ($($name:literal: $field:ident => $value:expr),* $(,)?) => {
+            $(if old.$field != new.$field { changes.insert($name, Variant::new($value)); })*
+        };
+    }
+    compare! {
+        "Unit": unit => new.unit.as_str(),
+        "InvocationId": invocation_id => new.invocation_id.clone(),
+        "MainPid": main_pid => new.main_pid,
+        "Phase": phase => new.phase,
+        "Live": live => new.live,
+        "Ready": ready => new.ready,
+        "Endpoint": endpoint => new.endpoint.as_str(),
+        "Devices": devices => new.devices.clone(),
+        "StatusText": status_text => new.status_text.as_str(),
+        "ExitClass": exit_class => new.exit_class.as_str(),
+        "StartTimestamp": start_timestamp => new.start_timestamp.0,
+        "ReadyTimestamp": ready_timestamp => new.ready_timestamp.0,
+    }
+    changes
+}

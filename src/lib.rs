@@ -1,0 +1,40 @@
+//! `pool-managerd` owns every LLM engine process on a GPU server: an operator writes a small file per pool, the daemon
+//! starts its engines as sandboxed transient systemd units, knows from systemd when each is ready, and publishes all
+//! of it on the system bus.
+//!
+//! ```text
+//!  systemd signals ─┐                                              ┌─> systemd: start, stop, forget units
+//!  D-Bus requests ──┼─> Event ─> supervisor loop ── core::apply ───┤   timers, saved state, journal
+//!  timers ──────────┤            (owns State)      State' + Effects└─> replies
+//!  files ───────────┘                 │
+//!                                     └─> View ─> publisher ─> D-Bus properties and signals
+//! ```
+//!
+//! | room | owns | may use |
+//! | --- | --- | --- |
+//! | [`pool_core`] | every decision; no IO | serde, thiserror |
+//! | [`supervisor`] | the loop, timers, the order of effects | core, `config`, `store`, `systemd`, `telemetry`, `notify` |
+//! | [`systemd`] | units and what systemd says of them | core |
+//! | [`config`] | reading configuration folders | core |
+//! | [`store`] | what is saved | core |
+//! | [`dbus`] | the served objects, the publisher | core, `supervisor`'s handle, `notify` |
+//! | [`telemetry`] | lines for the journal | core |
+//! | [`notify`] | what systemd is told of the daemon | nothing |
+//! | [`client`] | typed proxies of the public API | nothing |
+//! | `bin/poolctl` | the command line | `client`, and `config` for `check` |
+//! | `main` | wiring | everything |
+//!
+//! `tests/architecture.rs` holds the source against this table.
+//!
+//! Words: a *pool* is one served model with one configuration; a *replica* is one running engine of a pool; an *engine*
+//! is an LLM server program; a *template* says how to run a kind of engine; a *job* is a long operation that somebody
+//! asked for.
+
+pub mod client;
+pub mod config;
+pub mod dbus;
+pub mod notify;
+pub mod store;
+pub mod supervisor;
+pub mod systemd;
+pub mod telemetry;

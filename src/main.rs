@@ -1,0 +1,114 @@
+//! `pool-managerd`: arguments, runtime, wiring, exit code; nothing else.
+
+use clap::Parser;
+use pool_managerd::config::Folders;
+use pool_managerd::dbus::Server;
+use pool_managerd::store::Store;
+use pool_managerd::supervisor::{Ended, Signal, Signals, Supervisor, calls};
+use pool_managerd::systemd::Client;
+use pool_managerd::{notify, telemetry};
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+/// Owns every LLM engine process on this host; see pool-managerd(8).
+///
+/// systemd runs it as pool-managerd.service. It reads /etc/llamaorch and serves org.llamaorch.PoolManager on the
+/// system bus. SIGHUP reads the configuration again; SIGTERM ends it and leaves the engines running.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// Look for configuration folders below this folder instead of /
+    #[arg(long, value_name = "FOLDER", default_value = "/")]
+    root: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    telemetry::start();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!("cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run(&arguments)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{}", telemetry::chain(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    let signals = signals()?;
+    let bus = zbus::Connection::system().await.map_err(|error| Box::new(NoBus(error)))?;
+    let (observed, observations) = mpsc::channel(1024);
+    let systemd = Client::connect(&bus, observed).await?;
+    let (handle, asked) = calls();
+    let (published, publications) = mpsc::channel(64);
+    let server = Server::start(None, systemd.version().to_owned(), tainted(), handle, publications).await?;
+    // systemd names the folders of the daemon's unit; by hand they are the same.
+    let folder = |variable: &str, standard: &str| {
+        std::env::var_os(variable).map_or_else(|| standard.into(), PathBuf::from)
+    };
+    let store = Store::new(
+        &folder("RUNTIME_DIRECTORY", "/run/pool-managerd"),
+        &folder("STATE_DIRECTORY", "/var/lib/llamaorch"),
+    );
+    let folders = Folders::below(&arguments.root);
+    let mut supervisor = Supervisor::new(folders, store, systemd, observations, asked, published);
+    let first = supervisor.take_stock().await?;
+    server.take_name().await?;
+    let ended = supervisor.run(first, signals).await;
+    notify::stopping();
+    match ended {
+        Ok(()) => Ok(()),
+        Err(error @ (Ended::Disconnected | Ended::PublisherGone | Ended::Systemd(_))) => Err(error.into()),
+    }
+}
+
+/// What limits this host, in the words of the `Tainted` property.
+fn tainted() -> Vec<String> {
+    let controllers = std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
+    let missing = ["cpu", "memory", "pids"]
+        .iter()
+        .any(|wanted| !controllers.split_whitespace().any(|word| word == *wanted));
+    let mut tainted = Vec::new();
+    if missing {
+        tainted.push("cgroup-controllers-missing".to_owned());
+    }
+    if !Path::new("/proc/driver/nvidia/version").exists() {
+        tainted.push("no-gpu-driver".to_owned());
+    }
+    tainted
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("cannot reach the system bus; is dbus.socket active?")]
+struct NoBus(#[source] zbus::Error);
+
+fn signals() -> std::io::Result<Signals> {
+    let (sender, signals) = mpsc::channel(8);
+    let wanted = [
+        (SignalKind::hangup(), Signal::Reload),
+        (SignalKind::terminate(), Signal::Terminate),
+        (SignalKind::interrupt(), Signal::Terminate),
+    ];
+    for (kind, meaning) in wanted {
+        let mut stream = signal(kind)?;
+        let sender = sender.clone();
+        tokio::spawn(async move {
+            while stream.recv().await.is_some() {
+                if sender.send(meaning).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    Ok(signals)
+}

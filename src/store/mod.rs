@@ -1,0 +1,141 @@
+//! Owns what is saved: what operators asked for, which survives a reboot, and what the next run of the daemon needs.
+//!
+//! Files are written beside their place and renamed, carry a version, and a damaged one is set aside rather than fatal.
+
+use pool_core::host::Saved;
+use pool_core::name::PoolId;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+const VERSION: u32 = 1;
+
+/// A file that could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot save {}", file.display())]
+pub struct StoreError {
+    file: PathBuf,
+    #[source]
+    source: io::Error,
+}
+
+/// Where things are saved.
+#[derive(Debug, Clone)]
+pub struct Store {
+    runtime: PathBuf,
+    wishes: PathBuf,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Versioned<T> {
+    version: u32,
+    #[serde(flatten)]
+    content: T,
+}
+
+#[derive(Serialize, Deserialize, Default)]
+struct Wishes {
+    stopped: BTreeSet<PoolId>,
+}
+
+impl Store {
+    /// A store in the folders that systemd gives the daemon's unit.
+    #[must_use]
+    pub fn new(runtime: &Path, state: &Path) -> Self {
+        Store { runtime: runtime.join("pools.json"), wishes: state.join("wishes.json") }
+    }
+
+    /// What the last run saved, and complaints about what of it could not be used.
+    #[must_use]
+    pub fn load(&self) -> (Saved, BTreeSet<PoolId>, Vec<String>) {
+        let mut complaints = Vec::new();
+        let saved: Saved = load(&self.runtime, &mut complaints);
+        let wishes: Wishes = load(&self.wishes, &mut complaints);
+        (saved, wishes.stopped, complaints)
+    }
+
+    /// Saves what the next run needs.
+    ///
+    /// # Errors
+    /// The file could not be written; the old one is still there.
+    pub fn save_runtime(&self, saved: &Saved) -> Result<(), StoreError> {
+        save(&self.runtime, saved)
+    }
+
+    /// Saves what operators asked for.
+    ///
+    /// # Errors
+    /// The file could not be written; the old one is still there.
+    pub fn save_wishes(&self, stopped: &BTreeSet<PoolId>) -> Result<(), StoreError> {
+        save(&self.wishes, &Wishes { stopped: stopped.clone() })
+    }
+}
+
+fn save<T: Serialize>(file: &Path, content: &T) -> Result<(), StoreError> {
+    let write = || {
+        let bytes = serde_json::to_vec(&Versioned { version: VERSION, content })?;
+        let beside = file.with_extension("json.new");
+        let mut out = File::create(&beside)?;
+        out.write_all(&bytes)?;
+        out.sync_data()?;
+        fs::rename(&beside, file)
+    };
+    write().map_err(|source| StoreError { file: file.to_owned(), source })
+}
+
+fn load<T: DeserializeOwned + Default>(file: &Path, complaints: &mut Vec<String>) -> T {
+    let problem = match fs::read(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return T::default(),
+        Err(error) => format!("cannot be read: {error}"),
+        Ok(bytes) => match serde_json::from_slice::<Versioned<T>>(&bytes) {
+            Ok(read) if read.version == VERSION => return read.content,
+            Ok(read) => format!("has version {}, this daemon reads {VERSION}", read.version),
+            Err(error) => format!("is damaged: {error}"),
+        },
+    };
+    let aside = file.with_extension("json.damaged");
+    let kept = match fs::rename(file, &aside) {
+        Ok(()) => format!("kept as {}", aside.display()),
+        Err(error) => format!("and cannot be set aside: {error}"),
+    };
+    complaints.push(format!("{} {problem}; {kept}, going on without it", file.display()));
+    T::default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(name: &str) -> PathBuf {
+        let folder = std::env::temp_dir().join(format!("pool-store-{name}-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        folder
+    }
+
+    #[test]
+    fn what_is_saved_is_read_back() {
+        let folder = folder("back");
+        let store = Store::new(&folder, &folder);
+        let stopped = BTreeSet::from(["chat".parse().unwrap()]);
+        store.save_wishes(&stopped).unwrap();
+        store.save_runtime(&Saved::default()).unwrap();
+        assert_eq!(store.load(), (Saved::default(), stopped, vec![]));
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_damaged_or_foreign_file_is_set_aside() {
+        for (name, text) in [("damaged", "{\"version\":1,"), ("foreign", "{\"version\":9,\"stopped\":[]}")] {
+            let folder = folder(name);
+            fs::write(folder.join("wishes.json"), text).unwrap();
+            let (_, stopped, complaints) = Store::new(&folder, &folder).load();
+            assert!(stopped.is_empty());
+            assert_eq!(complaints.len(), 1, "{complaints:?}");
+            assert_eq!(fs::read_to_string(folder.join("wishes.json.damaged")).unwrap(), text);
+            fs::remove_dir_all(folder).unwrap();
+        }
+    }
+}

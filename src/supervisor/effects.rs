@@ -1,0 +1,115 @@
+//! Carrying out what takes time: calls to systemd, in order for each replica and beside the loop, and timers.
+
+use super::Returned;
+use crate::systemd::{Client, SystemdError};
+use crate::telemetry::chain;
+use pool_core::host::TimerId;
+use pool_core::name::{ReplicaId, UnitName};
+use pool_core::{Effect, Event};
+use std::collections::HashMap;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+pub(super) async fn send(returned: &mpsc::Sender<Returned>, what: Returned) {
+    if returned.send(what).await.is_err() {
+        tracing::debug!("the loop has ended; what came back is dropped");
+    }
+}
+
+/// One line of calls for each replica.
+pub(super) struct Lanes {
+    systemd: Client,
+    last: HashMap<ReplicaId, JoinHandle<()>>,
+}
+
+impl Lanes {
+    pub(super) fn new(systemd: Client) -> Self {
+        Lanes { systemd, last: HashMap::new() }
+    }
+
+    pub(super) fn carry_out(&mut self, effect: Effect, returned: &mpsc::Sender<Returned>) {
+        self.last.retain(|_, task| !task.is_finished());
+        let replica = match &effect {
+            Effect::StartUnit(unit) => unit.name.replica.clone(),
+            Effect::StopUnit(name) | Effect::ForgetUnit(name) => name.replica.clone(),
+            _ => return,
+        };
+        let before = self.last.remove(&replica);
+        let (systemd, returned) = (self.systemd.clone(), returned.clone());
+        let task = tokio::spawn(async move {
+            if let Some(before) = before {
+                if let Err(error) = before.await {
+                    tracing::error!("a call to systemd was cut off: {error}");
+                }
+            }
+            if let Some(event) = carry_out(&systemd, effect).await {
+                send(&returned, Returned::Event(event)).await;
+            }
+        });
+        self.last.insert(replica, task);
+    }
+}
+
+/// The call, and what its failure means to the core.
+async fn carry_out(systemd: &Client, effect: Effect) -> Option<Event> {
+    match effect {
+        Effect::StartUnit(unit) => {
+            let error = systemd.start(&unit).await.err()?;
+            let name_taken = matches!(error, SystemdError::NameTaken);
+            Some(Event::UnitRefused { name: unit.name, name_taken, error: chain(&error) })
+        }
+        Effect::StopUnit(name) => gone(systemd.stop(&name).await, name, "stop"),
+        Effect::ForgetUnit(name) => gone(systemd.forget(&name).await, name, "forget"),
+        _ => None,
+    }
+}
+
+fn gone(result: Result<(), SystemdError>, name: UnitName, what: &str) -> Option<Event> {
+    match result {
+        Ok(()) => None,
+        Err(SystemdError::NoSuchUnit) => Some(Event::UnitForgotten(name)),
+        Err(error) => {
+            tracing::error!("cannot {what} {name}: {}", chain(&error));
+            None
+        }
+    }
+}
+
+/// Timers that run.
+pub(super) struct TimerTasks {
+    running: HashMap<TimerId, JoinHandle<()>>,
+    fired: (mpsc::UnboundedSender<TimerId>, mpsc::UnboundedReceiver<TimerId>),
+}
+
+impl Default for TimerTasks {
+    fn default() -> Self {
+        // No more entries than timers that the core set: it bounds them.
+        TimerTasks { running: HashMap::new(), fired: mpsc::unbounded_channel() }
+    }
+}
+
+impl TimerTasks {
+    pub(super) fn set(&mut self, id: TimerId, after: Duration) {
+        let fired = self.fired.0.clone();
+        let task = tokio::spawn(async move {
+            tokio::time::sleep(after).await;
+            if fired.send(id).is_err() {
+                tracing::debug!("the loop has ended before a timer did");
+            }
+        });
+        self.running.insert(id, task);
+    }
+
+    pub(super) fn cancel(&mut self, id: TimerId) {
+        if let Some(task) = self.running.remove(&id) {
+            task.abort();
+        }
+    }
+
+    pub(super) async fn fired(&mut self) -> Option<TimerId> {
+        let id = self.fired.1.recv().await?;
+        self.running.remove(&id);
+        Some(id)
+    }
+}

@@ -1,0 +1,337 @@
+//! Owns the loop: the one task that holds the state. It takes events in, lets the core decide, hands the view to the
+//! publisher and carries effects out. It never waits for systemd: calls run beside it, in order for each replica, and
+//! come back as events.
+//!
+//! | channel | from | to | bound, when full |
+//! | --- | --- | --- | --- |
+//! | observations | systemd's listener | loop | 1024, the listener waits |
+//! | refusals | effects | loop | 1024, the effect waits |
+//! | calls | D-Bus handlers | loop | 256, the caller gets `LimitsExceeded` |
+//! | publications | loop | publisher | 64, the loop waits: what is published may lag, never grow |
+
+mod clock;
+mod effects;
+mod handle;
+
+pub use handle::{Call, Handle, Refused, answer, calls};
+
+use crate::config::{self, Folders};
+use crate::store::Store;
+use crate::systemd::{Client, Observation, SystemdError};
+use crate::{notify, telemetry};
+use effects::{Lanes, TimerTasks};
+use handle::Wanted;
+use pool_core::config::Configuration;
+use pool_core::host::{Answer, RequestId, UnitFacts};
+use pool_core::name::UnitName;
+use pool_core::view::View;
+use pool_core::{Effect, Effects, Event, State, apply, decide};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+/// What the loop hands to the publisher after a turn.
+#[derive(Debug)]
+pub struct Publication {
+    /// Everything that is published.
+    pub view: Arc<View>,
+    /// Answers, to be given after the signals of the view.
+    pub replies: Vec<(oneshot::Sender<Answer>, Answer)>,
+    /// Whether the publisher shall tell systemd that the daemon lives: the watchdog covers both.
+    pub alive: bool,
+}
+
+/// Why the loop ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Ended {
+    /// systemd could not be asked for the units that are there.
+    #[error("cannot read the units that are there")]
+    Systemd(#[source] SystemdError),
+    /// The bus went away; systemd starts the daemon again, and engines go on.
+    #[error("the system bus is gone")]
+    Disconnected,
+    /// The publisher is gone.
+    #[error("the publisher ended")]
+    PublisherGone,
+}
+
+/// What comes back to the loop.
+#[derive(Debug)]
+enum Returned {
+    Event(Event),
+    Configuration(Box<Configuration>, Vec<RequestId>),
+    UnitsRead(BTreeSet<UnitName>, Vec<UnitFacts>),
+}
+
+/// The loop's task.
+pub struct Supervisor {
+    state: State,
+    folders: Folders,
+    store: Store,
+    systemd: Client,
+    observations: mpsc::Receiver<Observation>,
+    calls: mpsc::Receiver<Call>,
+    publications: mpsc::Sender<Publication>,
+    returned: (mpsc::Sender<Returned>, mpsc::Receiver<Returned>),
+    callers: BTreeMap<RequestId, oneshot::Sender<Answer>>,
+    last_request: u64,
+    lanes: Lanes,
+    timers: TimerTasks,
+    said: String,
+    /// Callers of a reading of the files that runs, and those who came too late for it.
+    reading: Option<Vec<RequestId>>,
+}
+
+/// At most so many events in a turn, so that a flood still lets the view out.
+const EVENTS_A_TURN: usize = 256;
+
+impl Supervisor {
+    /// A loop that has not seen anything.
+    #[must_use]
+    pub fn new(
+        folders: Folders,
+        store: Store,
+        systemd: Client,
+        observations: mpsc::Receiver<Observation>,
+        calls: mpsc::Receiver<Call>,
+        publications: mpsc::Sender<Publication>,
+    ) -> Self {
+        let returned = mpsc::channel(1024);
+        Supervisor {
+            state: State::default(),
+            folders,
+            store,
+            lanes: Lanes::new(systemd.clone()),
+            systemd,
+            observations,
+            calls,
+            publications,
+            timers: TimerTasks::default(),
+            returned,
+            callers: BTreeMap::new(),
+            last_request: 0,
+            said: String::new(),
+            reading: None,
+        }
+    }
+
+    /// Reads files, saved state and units, and publishes what they come to. Nothing is started yet: the effects that
+    /// come back are to be handed to [`run`](Self::run) once the name is ours, so that a second daemon does nothing.
+    ///
+    /// # Errors
+    /// systemd could not be asked.
+    pub async fn take_stock(&mut self) -> Result<Effects, Ended> {
+        let configuration = config::read(&self.folders);
+        let (saved, stopped, complaints) = self.store.load();
+        for complaint in complaints {
+            tracing::warn!("{complaint}");
+        }
+        let units = self.systemd.units().await.map_err(Ended::Systemd)?;
+        let effects =
+            apply(&mut self.state, clock::input(Event::Started { configuration, units, saved, stopped }));
+        self.publish(Vec::new(), false).await?;
+        Ok(effects)
+    }
+
+    /// The loop, until `stop` or until the bus is gone.
+    ///
+    /// # Errors
+    /// Why it cannot go on.
+    pub async fn run(
+        &mut self,
+        first: Effects,
+        mut signals: crate::supervisor::Signals,
+    ) -> Result<(), Ended> {
+        let replies = self.carry_out(first);
+        self.publish(replies, false).await?;
+        notify::ready(&self.status());
+        let watchdog = notify::watchdog_interval().unwrap_or(Duration::from_secs(5));
+        let mut heartbeat = tokio::time::interval(watchdog);
+        heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let mut events = Vec::new();
+            let mut alive = false;
+            // Leaving comes first, then what systemd says, then what follows from it; callers come last, so that a
+            // flood of them cannot delay the news that they ask for.
+            tokio::select! {
+                biased;
+                signal = signals.recv() => match signal {
+                    Some(Signal::Reload) => self.read_configuration(None),
+                    Some(Signal::Terminate) | None => return Ok(()),
+                },
+                seen = self.observations.recv() => match seen {
+                    Some(seen) => self.observed(seen, &mut events)?,
+                    None => return Err(Ended::Disconnected),
+                },
+                Some(returned) = self.returned.1.recv() => self.came_back(returned, &mut events),
+                Some(timer) = self.timers.fired() => events.push(Event::TimerFired(timer)),
+                _ = heartbeat.tick() => alive = true,
+                Some(call) = self.calls.recv() => self.called(call, &mut events),
+            }
+            while events.len() < EVENTS_A_TURN {
+                match self.observations.try_recv() {
+                    Ok(seen) => self.observed(seen, &mut events)?,
+                    Err(_) => break,
+                }
+            }
+            let quiet = events.is_empty();
+            let mut replies = Vec::new();
+            for event in events {
+                let effects = apply(&mut self.state, clock::input(event));
+                replies.extend(self.carry_out(effects));
+            }
+            if !quiet || alive {
+                self.publish(replies, alive).await?;
+            }
+        }
+    }
+
+    fn observed(&mut self, seen: Observation, events: &mut Vec<Event>) -> Result<(), Ended> {
+        match seen {
+            Observation::Seen(seen) => events.push(Event::UnitSeen(seen)),
+            Observation::Forgotten(name) => events.push(Event::UnitForgotten(name)),
+            Observation::ReadAnew => self.read_units(),
+            Observation::Disconnected => return Err(Ended::Disconnected),
+        }
+        Ok(())
+    }
+
+    fn came_back(&mut self, returned: Returned, events: &mut Vec<Event>) {
+        match returned {
+            Returned::Event(event) => events.push(event),
+            Returned::UnitsRead(asked, units) => events.push(Event::UnitsRead { asked, units }),
+            Returned::Configuration(configuration, requests) => {
+                events.push(Event::ConfigurationRead { configuration: *configuration, requests });
+                // Who asked while the files were read may mean a newer state of them.
+                if let Some(late) = self.reading.take().filter(|late| !late.is_empty()) {
+                    for request in late {
+                        self.read_configuration(Some(request));
+                    }
+                }
+            }
+        }
+    }
+
+    fn called(&mut self, call: Call, events: &mut Vec<Event>) {
+        let Call { wanted, reply } = call;
+        match wanted {
+            Wanted::Request(request) => match decide(&self.state, &request) {
+                Ok(accepted) => {
+                    let request = self.expect(reply);
+                    events.push(Event::Asked { request, accepted });
+                }
+                Err(denied) => answer(reply, Answer::Denied(denied)),
+            },
+            Wanted::Reload => {
+                let request = self.expect(reply);
+                self.read_configuration(Some(request));
+            }
+        }
+    }
+
+    fn expect(&mut self, reply: oneshot::Sender<Answer>) -> RequestId {
+        self.last_request += 1;
+        let request = RequestId(self.last_request);
+        self.callers.insert(request, reply);
+        request
+    }
+
+    /// Reads the files beside the loop: a slow file system must not stop it.
+    fn read_configuration(&mut self, request: Option<RequestId>) {
+        if let Some(late) = &mut self.reading {
+            late.extend(request);
+            return;
+        }
+        self.reading = Some(Vec::new());
+        let folders = self.folders.clone();
+        let returned = self.returned.0.clone();
+        tokio::spawn(async move {
+            let read = tokio::task::spawn_blocking(move || config::read(&folders)).await;
+            let configuration = Box::new(read.unwrap_or_default());
+            effects::send(&returned, Returned::Configuration(configuration, request.into_iter().collect()))
+                .await;
+        });
+    }
+
+    fn read_units(&mut self) {
+        let systemd = self.systemd.clone();
+        let returned = self.returned.0.clone();
+        let asked = self.state.units();
+        tokio::spawn(async move {
+            match systemd.units().await {
+                Ok(units) => effects::send(&returned, Returned::UnitsRead(asked, units)).await,
+                Err(error) => tracing::error!("cannot read the units anew: {}", telemetry::chain(&error)),
+            }
+        });
+    }
+
+    /// Carries effects out and hands back the replies, which leave with the next view.
+    fn carry_out(&mut self, effects: Effects) -> Vec<(oneshot::Sender<Answer>, Answer)> {
+        let mut replies = Vec::new();
+        // What is saved is saved before what follows from it is started.
+        if effects.contains(&Effect::SaveWishes) {
+            saved(self.store.save_wishes(&self.state.stopped));
+        }
+        if effects.contains(&Effect::SaveRuntime) {
+            saved(self.store.save_runtime(&self.state.saved()));
+        }
+        for effect in effects {
+            match effect {
+                Effect::StartUnit(_) | Effect::StopUnit(_) | Effect::ForgetUnit(_) => {
+                    self.lanes.carry_out(effect, &self.returned.0);
+                }
+                Effect::SetTimer(id, after) => self.timers.set(id, Duration::from_micros(after.0)),
+                Effect::CancelTimer(id) => self.timers.cancel(id),
+                Effect::SaveRuntime | Effect::SaveWishes => {}
+                Effect::Reply(request, answer) => {
+                    if let Some(caller) = self.callers.remove(&request) {
+                        replies.push((caller, answer));
+                    }
+                }
+                Effect::Log(line) => telemetry::write(&line),
+            }
+        }
+        replies
+    }
+
+    async fn publish(
+        &mut self,
+        replies: Vec<(oneshot::Sender<Answer>, Answer)>,
+        alive: bool,
+    ) -> Result<(), Ended> {
+        let view = Arc::new(View::of(&self.state));
+        let status = self.status();
+        if status != self.said && !self.said.is_empty() {
+            notify::status(&status);
+        }
+        self.said = status;
+        self.publications.send(Publication { view, replies, alive }).await.map_err(|_| Ended::PublisherGone)
+    }
+
+    fn status(&self) -> String {
+        let pools = self.state.pools.len();
+        let ready = self.state.pools.values().filter(|pool| pool.ready()).count();
+        let broken = self.state.errors.len();
+        let errors = if broken == 0 { String::new() } else { format!(", {broken} files with errors") };
+        format!("{ready} of {pools} pools ready{errors}")
+    }
+}
+
+/// What the daemon is told by Unix signals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// Read the files again.
+    Reload,
+    /// Go away; engines stay.
+    Terminate,
+}
+
+/// Where [`Signal`]s come from.
+pub type Signals = mpsc::Receiver<Signal>;
+
+fn saved(result: Result<(), crate::store::StoreError>) {
+    if let Err(error) = result {
+        tracing::error!("{}; what is decided now may not survive a restart", telemetry::chain(&error));
+    }
+}

@@ -1,0 +1,105 @@
+//! From a unit's typed properties to what `StartTransientUnit` takes.
+
+use pool_core::unit::{UnitSpec, Value};
+use zbus::Variant;
+
+/// systemd's own names for the two address families.
+const AF_INET: i32 = 2;
+const AF_INET6: i32 = 10;
+
+/// The properties that this systemd knows, and the names of those that it does not.
+pub(super) fn properties(unit: &UnitSpec, systemd: u16) -> (Vec<(&str, Variant<'_>)>, Vec<&'static str>) {
+    let (known, unknown): (Vec<_>, Vec<_>) =
+        unit.properties.iter().partition(|property| property.since <= systemd);
+    let encoded = known.into_iter().map(|property| (property.name, encode(&property.value))).collect();
+    (encoded, unknown.into_iter().map(|property| property.name).collect())
+}
+
+/// The leading number of systemd's version; 252, the oldest that counts, where there is none.
+pub(super) fn major(version: &str) -> u16 {
+    let digits = version.find(|c: char| !c.is_ascii_digit()).unwrap_or(version.len());
+    version.get(..digits).and_then(|digits| digits.parse().ok()).unwrap_or(252)
+}
+
+fn encode(value: &Value) -> Variant<'_> {
+    match value {
+        Value::Bool(flag) => Variant::new(*flag),
+        Value::U32(number) => Variant::new(*number),
+        Value::U64(number) => Variant::new(*number),
+        Value::Text(text) => Variant::new(text.as_str()),
+        Value::Texts(texts) => Variant::new(texts.iter().map(String::as_str).collect::<Vec<_>>()),
+        Value::Command(command) => {
+            let program = command.first().map_or("", String::as_str);
+            let arguments: Vec<&str> = command.iter().map(String::as_str).collect();
+            Variant::new(vec![(program, arguments, false)])
+        }
+        Value::Pairs(pairs) => Variant::new(
+            pairs.iter().map(|(left, right)| (left.as_str(), right.as_str())).collect::<Vec<_>>(),
+        ),
+        Value::Binds(paths) => {
+            let ignore_missing = true;
+            let recursive: u64 = 0x4000;
+            Variant::new(
+                paths
+                    .iter()
+                    .map(|path| (path.as_str(), path.as_str(), ignore_missing, recursive))
+                    .collect::<Vec<_>>(),
+            )
+        }
+        Value::Set(allow, names) => {
+            Variant::new((*allow, names.iter().map(String::as_str).collect::<Vec<_>>()))
+        }
+        Value::Fields(fields) => {
+            Variant::new(fields.iter().map(|field| field.as_bytes().to_vec()).collect::<Vec<_>>())
+        }
+        Value::AnyAddress => addresses(&[(AF_INET, &[0; 4], 0), (AF_INET6, &[0; 16], 0)]),
+        Value::Loopback => {
+            let mut v6 = [0; 16];
+            v6[15] = 1;
+            addresses(&[(AF_INET, &[127, 0, 0, 0], 8), (AF_INET6, &v6, 128)])
+        }
+    }
+}
+
+fn addresses(prefixes: &[(i32, &[u8], u32)]) -> Variant<'static> {
+    Variant::new(
+        prefixes.iter().map(|(family, bytes, length)| (*family, bytes.to_vec(), *length)).collect::<Vec<_>>(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pool_core::unit::Property;
+
+    #[test]
+    fn each_value_has_the_signature_that_systemd_wants() {
+        for (value, signature) in [
+            (Value::Bool(true), "b"),
+            (Value::U32(1), "u"),
+            (Value::U64(1), "t"),
+            (Value::Text("x".into()), "s"),
+            (Value::Texts(vec![]), "as"),
+            (Value::Command(vec!["x".into()]), "a(sasb)"),
+            (Value::Pairs(vec![]), "a(ss)"),
+            (Value::Binds(vec!["/x".into()]), "a(ssbt)"),
+            (Value::Set(true, vec![]), "(bas)"),
+            (Value::Fields(vec!["A=b".into()]), "aay"),
+            (Value::AnyAddress, "a(iayu)"),
+            (Value::Loopback, "a(iayu)"),
+        ] {
+            assert_eq!(encode(&value).value_signature().to_string(), signature, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn a_property_that_systemd_does_not_know_is_left_out_and_named() {
+        let property = |name, since| Property { name, since, value: Value::Bool(true) };
+        let name = "llamaorch-engine-a-r0.g1.service".parse().unwrap();
+        let unit = UnitSpec { name, properties: vec![property("Old", 252), property("New", 257)] };
+        let (known, left_out) = properties(&unit, major("252.39-1~deb12u2"));
+        assert_eq!(known.iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["Old"]);
+        assert_eq!(left_out, ["New"]);
+        assert_eq!(major("v-unknown"), 252);
+    }
+}

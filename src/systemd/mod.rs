@@ -1,0 +1,199 @@
+//! Owns the connection to systemd: units are asked for here, and what systemd says of them becomes observations.
+//!
+//! Signals are believed only from the connection that owns `org.freedesktop.systemd1`, whose unique name is tracked:
+//! any local user can send a signal that claims to be systemd's. Nothing here decides anything.
+
+mod encode;
+mod manager;
+mod observe;
+
+use manager::ManagerProxy;
+use pool_core::host::UnitFacts;
+use pool_core::name::{Endpoint, UnitName, Usec, path_element};
+use pool_core::replica::{ActiveState, UnitObservation};
+use pool_core::unit::{ENDPOINT_VARIABLE, SPEC_VARIABLE, UnitSpec, VERSION_VARIABLE};
+use std::collections::HashMap;
+use tokio::sync::mpsc;
+use zbus::{Connection, Variant};
+
+pub use observe::Observation;
+
+const SYSTEMD: &str = "org.freedesktop.systemd1";
+const UNIT_PATH: &str = "/org/freedesktop/systemd1/unit/";
+
+/// Something systemd could not be asked or would not do.
+#[derive(Debug, thiserror::Error)]
+pub enum SystemdError {
+    /// The bus or systemd is away.
+    #[error("systemd does not answer on the system bus")]
+    Unavailable(#[source] zbus::Error),
+    /// The unit's name is in use.
+    #[error("the unit exists already")]
+    NameTaken,
+    /// There is no such unit.
+    #[error("no such unit")]
+    NoSuchUnit,
+    /// systemd refused, in its own words.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl From<zbus::Error> for SystemdError {
+    fn from(error: zbus::Error) -> Self {
+        match &error {
+            zbus::Error::MethodError(name, text, _) => match name.as_str() {
+                "org.freedesktop.systemd1.UnitExists" => SystemdError::NameTaken,
+                "org.freedesktop.systemd1.NoSuchUnit" => SystemdError::NoSuchUnit,
+                name => SystemdError::Refused(text.clone().unwrap_or_else(|| name.to_owned())),
+            },
+            _ => SystemdError::Unavailable(error),
+        }
+    }
+}
+
+/// A client of systemd. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Client {
+    manager: ManagerProxy<'static>,
+    version: String,
+}
+
+impl Client {
+    /// Connects to systemd over a bus connection of its own, and sends what it says into `observations` from now on.
+    ///
+    /// # Errors
+    /// systemd cannot be reached.
+    pub async fn connect(
+        connection: &Connection,
+        observations: mpsc::Sender<Observation>,
+    ) -> Result<Client, SystemdError> {
+        observe::start(connection, observations).await?;
+        let manager = ManagerProxy::new(connection).await?;
+        let version = manager.version().await?;
+        Ok(Client { manager, version })
+    }
+
+    /// systemd's version as it says it, for instance `252.39-1~deb12u2`.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// Asks for a transient unit and its start.
+    ///
+    /// # Errors
+    /// systemd refused it.
+    pub async fn start(&self, unit: &UnitSpec) -> Result<(), SystemdError> {
+        let (properties, left_out) = encode::properties(unit, encode::major(&self.version));
+        for name in left_out {
+            tracing::warn!(
+                "{}: systemd {} does not know {name}; the line is left out",
+                unit.name,
+                self.version
+            );
+        }
+        let name = unit.name.to_string();
+        self.manager.start_transient_unit(&name, "fail", &properties, &[]).await?;
+        Ok(())
+    }
+
+    /// Asks for a unit's stop.
+    ///
+    /// # Errors
+    /// There is no such unit, or systemd refused.
+    pub async fn stop(&self, name: &UnitName) -> Result<(), SystemdError> {
+        self.manager.stop_unit(&name.to_string(), "replace").await?;
+        Ok(())
+    }
+
+    /// Makes systemd forget that a unit failed, and with that the unit.
+    ///
+    /// # Errors
+    /// There is no such unit, or systemd refused.
+    pub async fn forget(&self, name: &UnitName) -> Result<(), SystemdError> {
+        self.manager.reset_failed_unit(&name.to_string()).await?;
+        Ok(())
+    }
+
+    /// Reads all units of ours.
+    ///
+    /// # Errors
+    /// systemd cannot be asked.
+    pub async fn units(&self) -> Result<Vec<UnitFacts>, SystemdError> {
+        let patterns = ["llamaorch-engine-*.service", "llamaorch-stage-*.service"];
+        let listed = self.manager.list_units_by_patterns(&[], &patterns).await?;
+        let names = listed
+            .into_iter()
+            .filter(|unit| unit.2 == "loaded")
+            .filter_map(|unit| unit.0.parse::<UnitName>().ok());
+        let reads = names.map(|name| self.read(name));
+        // A unit that went away between the two questions is no longer one of ours.
+        let read: Vec<Result<UnitFacts, SystemdError>> = futures_util::future::join_all(reads).await;
+        read.into_iter()
+            .filter(|read| !matches!(read, Err(SystemdError::Refused(_) | SystemdError::NoSuchUnit)))
+            .collect()
+    }
+
+    async fn read(&self, name: UnitName) -> Result<UnitFacts, SystemdError> {
+        let path = format!("{UNIT_PATH}{}", path_element(&name.to_string()));
+        let connection = self.manager.inner().connection();
+        let mut seen = UnitObservation { active: ActiveState::Other, ..UnitObservation::new(name) };
+        let mut facts = Facts::default();
+        for interface in [observe::SERVICE, observe::UNIT] {
+            let reply = connection
+                .call_method(
+                    Some(SYSTEMD),
+                    path.as_str(),
+                    Some("org.freedesktop.DBus.Properties"),
+                    "GetAll",
+                    &(interface,),
+                )
+                .await?;
+            let body = reply.body();
+            for (property, value) in body.deserialize::<HashMap<&str, Variant<'_>>>()? {
+                observe::absorb(&mut seen, property, &value);
+                facts.absorb(property, &value);
+            }
+        }
+        Ok(facts.with(seen))
+    }
+}
+
+/// What adoption needs besides the observation.
+#[derive(Default)]
+struct Facts {
+    became_active: Usec,
+    environment: Vec<String>,
+}
+
+impl Facts {
+    fn absorb(&mut self, property: &str, value: &Variant<'_>) {
+        match (property, value) {
+            ("ActiveEnterTimestamp", Variant::U64(usec)) => self.became_active = Usec(*usec),
+            ("Environment", Variant::Array(entries)) => {
+                let texts = entries.inner().iter().filter_map(|entry| match entry {
+                    Variant::Str(text) => Some(text.to_string()),
+                    _ => None,
+                });
+                self.environment = texts.collect();
+            }
+            _ => {}
+        }
+    }
+
+    fn with(self, seen: UnitObservation) -> UnitFacts {
+        let variable = |name: &str| {
+            self.environment
+                .iter()
+                .find_map(|entry| entry.strip_prefix(name)?.strip_prefix('='))
+                .unwrap_or_default()
+        };
+        UnitFacts {
+            endpoint: variable(ENDPOINT_VARIABLE).parse::<Endpoint>().ok(),
+            spec_digest: variable(SPEC_VARIABLE).to_owned(),
+            engine_version: variable(VERSION_VARIABLE).to_owned(),
+            became_active: self.became_active,
+            seen,
+        }
+    }
+}

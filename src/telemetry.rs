@@ -1,0 +1,111 @@
+//! Owns the daemon's lines: into the journal with the design's fields where systemd runs the daemon, else to standard
+//! error in the same words.
+
+use pool_core::host::{Level, LogKind, LogLine};
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// Starts logging.
+pub fn start() {
+    let registry = tracing_subscriber::registry().with(LevelFilter::INFO);
+    let in_journal = std::env::var_os("JOURNAL_STREAM").is_some();
+    let journal = in_journal.then(tracing_journald::layer).and_then(Result::ok);
+    let started = match journal {
+        // Without the prefix, or every field would be called F_….
+        Some(layer) => {
+            let layer = layer.with_field_prefix(None).with_syslog_identifier("pool-managerd".to_owned());
+            registry.with(layer).try_init()
+        }
+        None => {
+            let layer = tracing_subscriber::fmt::layer()
+                .with_writer(std::io::stderr)
+                .with_target(false)
+                .with_ansi(false)
+                .without_time();
+            registry.with(layer).try_init()
+        }
+    };
+    if let Err(error) = started {
+        eprintln!("pool-managerd: logging was set up twice: {error}");
+    }
+}
+
+/// Writes a line of the core.
+pub fn write(line: &LogLine) {
+    macro_rules! emit {
+        ($level:ident) => {
+            tracing::$level!(
+                message_id = message_id(line.kind),
+                pool_id = line.field("pool_id"),
+                engine = line.field("engine"),
+                engine_id = line.field("engine_id"),
+                engine_version = line.field("engine_version"),
+                device_mask = line.field("device_mask"),
+                model_id = line.field("model_id"),
+                restart_count = line.field("restart_count"),
+                backoff_ms = line.field("backoff_ms"),
+                last_error = line.field("last_error"),
+                exit_class = line.field("exit_class"),
+                unit = line.field("unit"),
+                invocation_id = line.field("invocation_id"),
+                uptime_seconds = line.field("uptime_seconds"),
+                job_id = line.field("job_id"),
+                config_path = line.field("config_path"),
+                "{}",
+                line.message
+            )
+        };
+    }
+    match line.kind.level() {
+        Level::Info => emit!(info),
+        Level::Warning => emit!(warn),
+        Level::Error => emit!(error),
+    }
+}
+
+/// The journal's message id of a kind of line; the catalog explains each.
+#[must_use]
+pub const fn message_id(kind: LogKind) -> &'static str {
+    match kind {
+        LogKind::PoolStaging => "b745cb0e621b5a270e9ae6d6ea166384",
+        LogKind::EngineStarting => "f66bbd69590ea88f706fa702ee46acc8",
+        LogKind::EngineReady => "d18281f2077823e86077bf628f7fb4a5",
+        LogKind::EngineFailed => "55bc6a3ef2370afddfeeabbc3a1378de",
+        LogKind::EngineRefused => "328f609e2a01318ca6db6526b2b7dd9a",
+        LogKind::EngineRestarting => "1fbbb2bba3fa72fc21bd5faacf233a24",
+        LogKind::EngineStopping => "ad2f7b1a9a20c974fd4e58a79c092621",
+        LogKind::EngineStopped => "2bbaad6bf3ba7a0dcb37ed5ec38dd2c3",
+        LogKind::EngineAdopted => "0e83c246dd532b669a9359e3142894a9",
+        LogKind::DaemonStarted => "55c58263edce27d9dedccce0b34de250",
+        LogKind::ConfigurationLoaded => "2744156154be956b5733ad4e2e3267ab",
+        LogKind::ConfigurationError => "469f84019a52236999d926463b0f008f",
+        LogKind::Anomaly => "68f08174d4b45566af49aa495b6b5a9e",
+    }
+}
+
+/// An error with its causes, in one line.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_line_has_a_catalog_entry_of_its_own() {
+        let catalog = include_str!("../packaging/catalog/pool-managerd.catalog");
+        for kind in LogKind::ALL {
+            assert_eq!(catalog.matches(&format!("-- {}\n", message_id(kind))).count(), 1, "{kind:?}");
+        }
+    }
+}
