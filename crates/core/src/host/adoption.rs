@@ -4,7 +4,7 @@
 use super::turn::Clock;
 use super::{Effect, Effects, LogKind, LogLine, State, configure};
 use crate::config::{Configuration, Revision};
-use crate::name::{Endpoint, PoolId, UnitKind, UnitName, Usec};
+use crate::name::{Endpoint, PoolId, ReplicaId, UnitKind, UnitName, Usec};
 use crate::pool::{Pool, Wish, lifecycle};
 use crate::replica::{ActiveState, Replica, UnitObservation};
 use serde::{Deserialize, Serialize};
@@ -118,6 +118,7 @@ pub(super) fn started(
             let message = format!("{name} belongs to pool {id}, whose file is gone; stopping it");
             effects.push(Effect::Log(LogLine::plain(LogKind::Anomaly, message)));
             discard(effects, &name);
+            state.ending.insert(name);
         }
     }
     let ids: Vec<PoolId> = state.pools.keys().cloned().collect();
@@ -153,33 +154,38 @@ fn remember(pool: &mut Pool, saved: &SavedPool) {
     }
 }
 
-/// Gives a pool the units that run for it.
+/// Gives a pool the units that are there for it.
 pub(super) fn claim(state: &mut State, clock: Clock, effects: &mut Effects, id: &PoolId) {
-    let names: Vec<UnitName> =
-        state.unclaimed.keys().filter(|name| name.replica.pool == *id).cloned().collect();
+    let is_its = |name: &&UnitName| name.replica.pool == *id;
+    let ending: Vec<UnitName> = state.ending.iter().filter(is_its).cloned().collect();
+    for name in ending {
+        state.ending.remove(&name);
+        state.with_pool(clock, effects, id, |pool, _| {
+            // Nothing but the name is in the way.
+            if let Some(replica) = make_room(pool, &name) {
+                replica.taken.insert(name.clone());
+            }
+        });
+    }
+    let names: Vec<UnitName> = state.unclaimed.keys().filter(is_its).cloned().collect();
     for name in names {
         let Some(facts) = state.unclaimed.remove(&name) else { continue };
         state.with_pool(clock, effects, id, |pool, turn| {
-            let index = usize::from(name.replica.index);
-            let running =
-                facts.seen.name.kind == UnitKind::Engine && facts.seen.active != ActiveState::Failed;
-            // The file may have fewer replicas by now; those that run are kept until somebody stops them.
-            while running && pool.replicas.len() <= index {
-                let next = u16::try_from(pool.replicas.len()).unwrap_or(u16::MAX);
-                pool.replicas.push(Replica::new(crate::name::ReplicaId { pool: id.clone(), index: next }));
-            }
-            let Some(replica) = pool.replicas.get_mut(index) else {
+            let runs = name.kind == UnitKind::Engine && facts.seen.active != ActiveState::Failed;
+            let (current, wanted) = (pool.revision.clone(), name.replica.index < pool.revision.spec.replicas);
+            let Some(replica) = make_room(pool, &name) else { return };
+            if !runs && !wanted {
+                replica.taken.insert(name.clone());
                 discard(turn.effects, &name);
                 return;
-            };
+            }
             let known = replica.revision.take().filter(|revision| revision.digest == facts.spec_digest);
-            let same = pool.revision.digest == facts.spec_digest;
-            replica.revision = if same { Some(pool.revision.clone()) } else { known };
-            if running && pool.wish == Wish::Stop {
+            replica.revision = if current.digest == facts.spec_digest { Some(current) } else { known };
+            if runs && pool.wish == Wish::Stop {
                 // It runs although nobody is known to want it; what runs is kept.
                 pool.wish = Wish::Run;
             }
-            lifecycle::adopt(pool, index, &facts, turn);
+            lifecycle::adopt(pool, usize::from(name.replica.index), &facts, turn);
         });
     }
     // A pool that was stopped by an operator is stopped for good, whatever runs.
@@ -206,6 +212,15 @@ pub(super) fn units_read(
             lifecycle::unit_seen(pool, index, facts.seen, turn)
         });
     }
+}
+
+/// The replica that a unit is of. The file may have fewer by now; one that is there is kept until nothing of it is left.
+fn make_room<'a>(pool: &'a mut Pool, name: &UnitName) -> Option<&'a mut Replica> {
+    let index = name.replica.index;
+    for next in u16::try_from(pool.replicas.len()).unwrap_or(u16::MAX)..=index {
+        pool.replicas.push(Replica::new(ReplicaId { pool: name.replica.pool.clone(), index: next }));
+    }
+    pool.replicas.get_mut(usize::from(index))
 }
 
 fn discard(effects: &mut Effects, name: &UnitName) {

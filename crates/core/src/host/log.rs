@@ -102,7 +102,13 @@ impl LogLine {
     }
 
     /// A line about a pool or about one of its replicas.
-    pub(crate) fn of(pool: &Pool, replica: Option<usize>, kind: LogKind, message: String, now: Usec) -> Self {
+    pub(crate) fn of(
+        pool: &Pool,
+        replica: Option<usize>,
+        kind: LogKind,
+        message: String,
+        real: Usec,
+    ) -> Self {
         let replica = replica.and_then(|index| pool.replicas.get(index));
         let spec = replica
             .and_then(|replica| replica.revision.as_ref())
@@ -135,18 +141,14 @@ impl LogLine {
             if !replica.unit.invocation.is_none() && kind != LogKind::PoolStaging {
                 fields.push(("invocation_id", replica.unit.invocation.to_string()));
             }
-            match replica.phase {
-                Phase::Backoff { delay, .. } => fields.push(("backoff_ms", delay.as_millis().to_string())),
-                Phase::Ready { since } => {
-                    fields.push(("uptime_seconds", (now.since(since).0 / 1_000_000).to_string()))
-                }
-                Phase::Stopped
-                | Phase::WaitingForName
-                | Phase::Staging
-                | Phase::Starting
-                | Phase::Ending
-                | Phase::Stopping
-                | Phase::Failed => {}
+            if matches!(kind, LogKind::EngineFailed | LogKind::EngineStopped | LogKind::EngineAdopted)
+                && replica.unit.started.0 != 0
+            {
+                let uptime = real.since(replica.unit.started);
+                fields.push(("uptime_seconds", (uptime.0 / 1_000_000).to_string()));
+            }
+            if let Phase::Backoff { delay, .. } = replica.phase {
+                fields.push(("backoff_ms", delay.as_millis().to_string()));
             }
         }
         LogLine { kind, message: format!("{subject}: {message}"), fields }

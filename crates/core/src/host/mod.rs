@@ -44,6 +44,8 @@ pub struct State {
     pub errors: Vec<FileError>,
     /// Engines that run although nothing is known of their pool, because its file is broken.
     pub unclaimed: BTreeMap<UnitName, UnitFacts>,
+    /// Units that are being removed and belong to no pool; their names are not free yet.
+    pub ending: BTreeSet<UnitName>,
     /// When the daemon started, realtime; 0 before [`Event::Started`].
     pub started: Usec,
 }
@@ -382,6 +384,7 @@ fn open_job(
 
 fn forgotten(state: &mut State, clock: turn::Clock, effects: &mut Effects, name: &UnitName) {
     state.unclaimed.remove(name);
+    state.ending.remove(name);
     state.with_replica(clock, effects, &name.replica, |pool, index, turn| {
         lifecycle::unit_forgotten(pool, index, name.kind, turn);
     });

@@ -111,6 +111,6 @@ impl<'a> Turn<'a> {
 
     /// Writes a line about a replica, or about the pool as a whole.
     pub(crate) fn log(&mut self, pool: &Pool, replica: Option<usize>, kind: LogKind, message: String) {
-        self.effects.push(Effect::Log(LogLine::of(pool, replica, kind, message, self.mono)));
+        self.effects.push(Effect::Log(LogLine::of(pool, replica, kind, message, self.real)));
     }
 }

@@ -31,12 +31,12 @@ pub(crate) fn resume(pool: &mut Pool, turn: &mut Turn<'_>) {
 fn run(pool: &mut Pool, turn: &mut Turn<'_>, due: fn(&Replica) -> bool) {
     pool.wish = Wish::Run;
     if pool.replicas.iter().all(|replica| matches!(replica.phase, Phase::Stopped | Phase::Failed)) {
-        for gone in pool.replicas.iter().skip(usize::from(pool.revision.spec.replicas)) {
-            turn.ports.release(&gone.id);
+        for gone in pool.resize() {
+            turn.ports.release(&gone);
         }
-        pool.resize();
     }
-    for index in 0..pool.replicas.len() {
+    let wanted = pool.replicas.len().min(usize::from(pool.revision.spec.replicas));
+    for index in 0..wanted {
         let Some(replica) = pool.replicas.get_mut(index).filter(|replica| due(replica)) else { continue };
         if let Phase::Backoff { timer, .. } = replica.phase {
             turn.cancel(timer);
@@ -271,7 +271,7 @@ fn ended(pool: &mut Pool, index: usize, seen: &UnitObservation, turn: &mut Turn<
         replica.failures = 0;
     }
     replica.unit.main_pid = 0;
-    let policy = replica.revision.as_ref().map_or(RestartPolicy::Never, |revision| revision.spec.restart);
+    let policy = replica.revision.as_ref().unwrap_or(&pool.revision).spec.restart;
     if clean && policy != RestartPolicy::Always {
         replica.phase = Phase::Stopped;
         replica.last_exit = Some(ExitClass::Exit(0));
@@ -296,7 +296,7 @@ fn fail(pool: &mut Pool, index: usize, turn: &mut Turn<'_>, class: ExitClass, te
     pool.last_error = Some(LastError { class: class.clone(), text: text.clone(), at: turn.real });
     let Some(replica) = pool.replicas.get_mut(index) else { return };
     replica.last_exit = Some(class.clone());
-    let policy = replica.revision.as_ref().map_or(RestartPolicy::Never, |revision| revision.spec.restart);
+    let policy = replica.revision.as_ref().unwrap_or(&pool.revision).spec.restart;
     let restart = pool.wish == Wish::Run && policy != RestartPolicy::Never && class.worth_a_restart();
     if !restart {
         replica.phase = Phase::Failed;
@@ -457,13 +457,16 @@ pub(crate) fn adopt(pool: &mut Pool, index: usize, facts: &crate::host::UnitFact
         turn.ports.keep(&replica.id, endpoint.port);
     }
     replica.phase = Phase::Starting;
-    let since = turn.real.since(facts.became_active);
-    turn.log(pool, Some(index), LogKind::EngineAdopted, "adopted as it runs".to_owned());
-    unit_seen(pool, index, seen.clone(), turn);
-    if let Some(replica) = pool.replicas.get_mut(index) {
-        if let Phase::Ready { since: ready } = &mut replica.phase {
-            *ready = Usec(turn.mono.0.saturating_sub(since.0));
-            replica.unit.became_ready = facts.became_active;
-        }
+    if seen.active == ActiveState::Active && !seen.exited {
+        let ready_for = turn.real.since(facts.became_active);
+        replica.phase = Phase::Ready { since: Usec(turn.mono.0.saturating_sub(ready_for.0)) };
+        replica.unit.became_ready = facts.became_active;
     }
+    unit_seen(pool, index, seen.clone(), turn);
+    turn.log(
+        pool,
+        Some(index),
+        LogKind::EngineAdopted,
+        "adopted from an earlier run of the daemon".to_owned(),
+    );
 }

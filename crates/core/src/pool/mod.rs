@@ -111,13 +111,17 @@ impl Pool {
         &self.revision.spec.id
     }
 
-    /// As many replicas as its file says. Only for a pool at rest.
-    pub(crate) fn resize(&mut self) {
+    /// As many replicas as its file says. One too many goes once nothing of it is left, and is handed back then.
+    pub(crate) fn resize(&mut self) -> Vec<ReplicaId> {
         let count = self.revision.spec.replicas;
-        self.replicas.truncate(usize::from(count));
+        let mut gone = Vec::new();
+        while self.replicas.len() > usize::from(count) && self.replicas.last().is_some_and(Replica::at_rest) {
+            gone.extend(self.replicas.pop().map(|replica| replica.id));
+        }
         for index in u16::try_from(self.replicas.len()).unwrap_or(u16::MAX)..count {
             self.replicas.push(Replica::new(ReplicaId { pool: self.id().clone(), index }));
         }
+        gone
     }
 
     /// Whether nothing of it runs, waits or is left.

@@ -1,0 +1,271 @@
+//! A state with a scripted systemd beside it: it carries effects out when told to, and knows which units there are.
+
+use pool_core::config::{Activation, Configuration, Health, Listen, PoolSpec, Port, RestartPolicy, Revision};
+use pool_core::engine::{EngineTemplate, HealthRecipe};
+use pool_core::host::{Answer, RequestId, Saved, TimerId, UnitFacts};
+use pool_core::name::{InvocationId, PoolId, ReplicaId, UnitKind, UnitName, Usec};
+use pool_core::pool::{Pool, PoolPhase};
+use pool_core::refusal::Refusal;
+use pool_core::replica::{ActiveState, UnitObservation};
+use pool_core::{Denied, Effect, Event, Input, Request, State, apply, decide};
+use std::collections::{BTreeMap, BTreeSet};
+
+pub struct World {
+    pub state: State,
+    /// Units that systemd has, as it last said.
+    pub units: BTreeMap<UnitName, UnitObservation>,
+    pub timers: BTreeMap<TimerId, Usec>,
+    pub answers: Vec<(RequestId, Answer)>,
+    pub started: Vec<UnitName>,
+    pub lines: Vec<String>,
+    pub now: Usec,
+    seed: u64,
+    requests: u64,
+    invocations: u8,
+}
+
+pub fn spec(id: &str) -> PoolSpec {
+    PoolSpec {
+        id: id.parse().unwrap(),
+        path: format!("/etc/llamaorch/pools.d/{id}.toml"),
+        engine: "test".into(),
+        template: EngineTemplate {
+            program: "server".into(),
+            args: vec![],
+            env: BTreeMap::new(),
+            version_args: vec![],
+            health: HealthRecipe { path: "/health".into() },
+            sandbox: Default::default(),
+        },
+        program: "server".into(),
+        model: "/srv/m".into(),
+        digest: None,
+        args: vec![],
+        env: BTreeMap::new(),
+        replicas: 1,
+        activation: Activation::Resident,
+        listen: Listen { host: "127.0.0.1".into(), port: Port::Auto },
+        health: Health { start_limit: Usec::from_secs(60), start_timeout: Usec::from_secs(10) },
+        restart: RestartPolicy::OnFailure,
+    }
+}
+
+pub fn configuration(specs: &[PoolSpec]) -> Configuration {
+    let revision = |spec: &PoolSpec| Revision {
+        digest: format!("{:?}", (&spec.args, &spec.model, spec.replicas)),
+        spec: spec.clone(),
+    };
+    Configuration {
+        pools: specs.iter().map(|spec| (spec.id.clone(), revision(spec))).collect(),
+        ..Configuration::default()
+    }
+}
+
+pub fn unit(kind: UnitKind, pool: &str, index: u16) -> UnitName {
+    UnitName { kind, replica: ReplicaId { pool: pool.parse().unwrap(), index }, generation: 1 }
+}
+
+impl World {
+    pub fn empty() -> World {
+        World {
+            state: State::default(),
+            units: BTreeMap::new(),
+            timers: BTreeMap::new(),
+            answers: Vec::new(),
+            started: Vec::new(),
+            lines: Vec::new(),
+            now: Usec::from_secs(1_000),
+            seed: 1,
+            requests: 0,
+            invocations: 0,
+        }
+    }
+
+    /// A daemon that has just started with these pools.
+    pub fn with(specs: &[PoolSpec]) -> World {
+        let mut world = World::empty();
+        world.start_daemon(specs, Saved::default(), BTreeSet::new());
+        world
+    }
+
+    pub fn start_daemon(&mut self, specs: &[PoolSpec], saved: Saved, stopped: BTreeSet<PoolId>) {
+        let units = self.facts();
+        self.state = State::default();
+        self.timers.clear();
+        self.event(Event::Started { configuration: configuration(specs), units, saved, stopped });
+    }
+
+    /// The daemon dies and comes back; what it saved is there.
+    pub fn restart_daemon(&mut self, specs: &[PoolSpec]) {
+        let (saved, stopped) = (self.state.saved(), self.state.stopped.clone());
+        self.start_daemon(specs, saved, stopped);
+    }
+
+    pub fn facts(&self) -> Vec<UnitFacts> {
+        let fact = |seen: &UnitObservation| UnitFacts {
+            seen: seen.clone(),
+            endpoint: "http://127.0.0.1:20000".parse().ok(),
+            spec_digest: String::new(),
+            engine_version: String::new(),
+            became_active: Usec(0),
+        };
+        self.units.values().map(fact).collect()
+    }
+
+    pub fn event(&mut self, event: Event) {
+        self.seed += 1;
+        self.now = self.now.plus(Usec(1_000));
+        let effects =
+            apply(&mut self.state, Input { mono: self.now, real: self.now, seed: self.seed, event });
+        for effect in effects {
+            self.carry_out(effect);
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::StartUnit(spec) => {
+                assert!(!self.units.contains_key(&spec.name), "{} was started while it was there", spec.name);
+                self.invocations = self.invocations.wrapping_add(1).max(1);
+                let seen = UnitObservation {
+                    invocation: InvocationId([self.invocations; 16]),
+                    main_pid: 100 + u32::from(self.invocations),
+                    ..UnitObservation::new(spec.name.clone())
+                };
+                self.started.push(spec.name.clone());
+                self.units.insert(spec.name, seen);
+            }
+            // What systemd makes of a stop is said by the test, with `stopped`.
+            Effect::StopUnit(name) | Effect::ForgetUnit(name) => {
+                if let Some(unit) = self.units.get_mut(&name) {
+                    if unit.active != ActiveState::Failed {
+                        unit.active = ActiveState::Deactivating;
+                    }
+                }
+            }
+            Effect::SetTimer(id, after) => {
+                self.timers.insert(id, self.now.plus(after));
+            }
+            Effect::CancelTimer(id) => {
+                self.timers.remove(&id);
+            }
+            Effect::Reply(to, answer) => self.answers.push((to, answer)),
+            Effect::Log(line) => self.lines.push(line.message),
+            Effect::SaveRuntime | Effect::SaveWishes => {}
+        }
+    }
+
+    pub fn ask(&mut self, request: Request) -> Result<RequestId, Denied> {
+        let before = self.state.clone();
+        let accepted = decide(&self.state, &request);
+        assert_eq!(before, self.state);
+        self.requests += 1;
+        let id = RequestId(self.requests);
+        self.event(Event::Asked { request: id, accepted: accepted? });
+        Ok(id)
+    }
+
+    pub fn start(&mut self, pool: &str) -> RequestId {
+        self.ask(Request::Start { pool: pool.into() }).unwrap()
+    }
+
+    pub fn stop(&mut self, pool: &str) -> RequestId {
+        self.ask(Request::Stop { pool: pool.into() }).unwrap()
+    }
+
+    pub fn configure(&mut self, specs: &[PoolSpec]) {
+        self.event(Event::ConfigurationRead { configuration: configuration(specs), requests: vec![] });
+    }
+
+    /// systemd says something new of a unit.
+    pub fn seen(&mut self, name: &UnitName, change: impl FnOnce(&mut UnitObservation)) {
+        let unit = self
+            .units
+            .get_mut(name)
+            .unwrap_or_else(|| panic!("{name} is not there; started so far: {:?}", self.started));
+        change(unit);
+        let seen = unit.clone();
+        self.event(Event::UnitSeen(seen));
+    }
+
+    /// systemd has forgotten a unit.
+    pub fn forgotten(&mut self, name: &UnitName) {
+        assert!(self.units.remove(name).is_some(), "{name} is not there");
+        self.event(Event::UnitForgotten(name.clone()));
+    }
+
+    /// Every unit that is failed or on its way down is gone.
+    pub fn settle(&mut self) {
+        let over =
+            |unit: &UnitObservation| matches!(unit.active, ActiveState::Failed | ActiveState::Deactivating);
+        while let Some(name) = self.units.values().find(|unit| over(unit)).map(|unit| unit.name.clone()) {
+            self.forgotten(&name);
+        }
+    }
+
+    /// The checks pass and the engine gets ready.
+    pub fn serve(&mut self, pool: &str, index: u16) {
+        self.checks_pass(pool, index);
+        self.becomes_ready(pool, index);
+    }
+
+    pub fn checks_pass(&mut self, pool: &str, index: u16) {
+        let stage = unit(UnitKind::Stage, pool, index);
+        self.seen(&stage, |unit| {
+            unit.active = ActiveState::Active;
+            unit.exited = true;
+            unit.status_text = "staged, engine version 1.2".into();
+        });
+        self.settle();
+    }
+
+    pub fn becomes_ready(&mut self, pool: &str, index: u16) {
+        self.seen(&unit(UnitKind::Engine, pool, index), |unit| {
+            unit.active = ActiveState::Active;
+            unit.entered_active = true;
+        });
+    }
+
+    pub fn refuses(&mut self, pool: &str, refusal: Refusal) {
+        self.seen(&unit(UnitKind::Stage, pool, 0), |unit| {
+            unit.active = ActiveState::Failed;
+            unit.result = "exit-code".into();
+            unit.exec_code = 1;
+            unit.exec_status = i32::from(refusal.exit_status());
+            unit.status_text = format!("{}: because", refusal.class());
+        });
+    }
+
+    pub fn dies(&mut self, pool: &str, index: u16) {
+        self.seen(&unit(UnitKind::Engine, pool, index), |unit| {
+            unit.active = ActiveState::Failed;
+            unit.main_pid = 0;
+            unit.result = "signal".into();
+            unit.exec_code = 2;
+            unit.exec_status = 9;
+        });
+    }
+
+    /// The next timer rings; how far away it was.
+    pub fn ring(&mut self) -> Usec {
+        let (id, at) =
+            self.timers.iter().min_by_key(|(_, at)| **at).map(|(id, at)| (*id, *at)).expect("a timer runs");
+        self.timers.remove(&id);
+        let wait = at.since(self.now);
+        self.now = self.now.plus(wait);
+        self.event(Event::TimerFired(id));
+        wait
+    }
+
+    pub fn pool(&self, id: &str) -> &Pool {
+        &self.state.pools[&id.parse::<PoolId>().unwrap()]
+    }
+
+    pub fn phase(&self, id: &str) -> PoolPhase {
+        self.pool(id).phase()
+    }
+
+    pub fn answers_to(&self, request: RequestId) -> Vec<&Answer> {
+        self.answers.iter().filter(|(to, _)| *to == request).map(|(_, answer)| answer).collect()
+    }
+}
