@@ -2,6 +2,7 @@
 //! error in the same words.
 
 use pool_core::host::{Level, LogKind, LogLine};
+use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -14,7 +15,13 @@ pub fn start() {
     let started = match journal {
         // Without the prefix, or every field would be called F_….
         Some(layer) => {
-            let layer = layer.with_field_prefix(None).with_syslog_identifier("pool-managerd".to_owned());
+            let layer = layer
+                .with_field_prefix(None)
+                .with_syslog_identifier("pool-managerd".to_owned())
+                .with_priority_mappings(PriorityMappings {
+                    info: Priority::Informational,
+                    ..PriorityMappings::new()
+                });
             registry.with(layer).try_init()
         }
         None => {

@@ -15,20 +15,30 @@ _poolctl() {
             mapfile -t COMPREPLY < <(compgen -W 'list status start stop wait check reload --help --version' -- "$word")
             return
             ;;
+        list)
+            mapfile -t COMPREPLY < <(compgen -W '--json' -- "$word")
+            ;;
         status | start | stop | wait)
             [[ ${COMP_WORDS[COMP_CWORD - 1]} == --timeout ]] && return
             pools=$(poolctl list 2>/dev/null | awk 'NR > 1 { print $1 }')
             ;;&
-        status | start)
-            ((COMP_CWORD == i + 1)) && mapfile -t COMPREPLY < <(compgen -W "$pools" -- "$word")
+        status)
+            mapfile -t COMPREPLY < <(compgen -W "$pools --json" -- "$word")
+            ;;
+        start)
+            mapfile -t COMPREPLY < <(compgen -W "$pools --no-wait" -- "$word")
             ;;
         stop)
-            ((COMP_CWORD == i + 1)) && mapfile -t COMPREPLY < <(compgen -W "$pools --all" -- "$word")
+            mapfile -t COMPREPLY < <(compgen -W "$pools --all --no-wait" -- "$word")
             ;;
         wait)
             mapfile -t COMPREPLY < <(compgen -W "$pools --timeout" -- "$word")
             ;;
         check)
+            if [[ $word == -* ]]; then
+                mapfile -t COMPREPLY < <(compgen -W '--root' -- "$word")
+                return
+            fi
             mapfile -t COMPREPLY < <(compgen -f -X '!*.toml' -- "$word"; compgen -d -S / -- "$word")
             [[ ${COMPREPLY[*]} == */ ]] && compopt -o nospace 2>/dev/null
             ;;

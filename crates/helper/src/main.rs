@@ -1,0 +1,52 @@
+//! `pool-helper`: checks, starts and watches over the start of one engine, from inside its systemd unit.
+//!
+//! ```text
+//! stage  ──> program, model, digest, address, version ──> STATUS=staged, exit 0
+//! launch ──> program, model, address ──> prober detached ──> exec: this process *is* the engine from here on
+//! probe  ──> asks /health until it says 200 ──> READY=1, exit
+//! ```
+//!
+//! It runs as the engine's user in the engine's sandbox, so what it finds readable, executable and free is so for the
+//! engine. It fails by a [`refused::Refused`]: an exit status, the same class in `STATUS=`, and a remedy.
+
+mod arguments;
+mod cgroup;
+mod digest;
+mod endpoint;
+mod engine;
+mod health;
+mod launch;
+mod listen;
+mod listener;
+mod model;
+mod notify;
+mod obstacle;
+mod pace;
+mod probe;
+mod program;
+mod progress;
+mod refused;
+mod stage;
+mod usage;
+mod version;
+
+use std::process::ExitCode;
+
+use arguments::Command;
+
+fn main() -> ExitCode {
+    let done = match arguments::parse(std::env::args_os().skip(1)) {
+        Ok(Command::Print(text)) => {
+            println!("{text}");
+            Ok(())
+        }
+        Ok(Command::Stage(options)) => stage::run(&options),
+        Ok(Command::Launch(options)) => launch::run(&options),
+        Ok(Command::Probe(options)) => return probe::run_detached(&options),
+        Err(refused) => Err(refused),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(refused) => refused.report(),
+    }
+}

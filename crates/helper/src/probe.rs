@@ -1,0 +1,143 @@
+//! Owns the prober: it stands beside the engine until it is ready, and tells systemd the truth about it.
+//!
+//! What always holds: no `READY=1` before the engine's own 200; one question at a time; at most one status text and one
+//! extension a second; no extension beyond the start limit; and it ends when the engine does.
+
+use std::fs;
+use std::process::ExitCode;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::arguments::ProbeOptions;
+use crate::cgroup::Cgroup;
+use crate::engine::Engine;
+use crate::health::{self, Answer};
+use crate::listener;
+use crate::notify::{self, State};
+use crate::pace;
+use crate::progress::{self, Usage};
+use crate::usage::Meter;
+
+/// The time between two looks at the engine's progress, which is the time between two messages about it.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Detaches from the process that started it, so that it is nobody's child, and probes until the engine is ready or gone.
+///
+/// A fork is enough for that, where a second execution would cost the start another millisecond.
+pub(crate) fn run_detached(options: &ProbeOptions) -> ExitCode {
+    match nix::unistd::daemon(false, true) {
+        Ok(()) => {
+            run(options);
+            ExitCode::SUCCESS
+        }
+        Err(errno) => {
+            eprintln!("the prober could not detach: {errno}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &ProbeOptions) {
+    let started = Instant::now();
+    // Else it would be called "exe" in every list of processes. If not, it works all the same.
+    drop(fs::write("/proc/self/comm", "pool-prober"));
+    let engine = Engine::watch(options.pid);
+    let cgroup = Cgroup::own();
+    let mut loading = Loading::begin(options, Meter::new(cgroup.as_ref(), engine.pid()));
+    loop {
+        let (answer, stream) = health::ask(&options.health);
+        if engine.is_gone() {
+            return;
+        }
+        let answer = match (answer, &cgroup) {
+            (Answer::Status(200), Some(cgroup))
+                if listener::is_outsider(options.health.endpoint.port(), cgroup) =>
+            {
+                Answer::Outsider
+            }
+            (answer, _) => answer,
+        };
+        let ready = answer == Answer::Status(200) && notify::send(&[State::Status("serving"), State::Ready]);
+        if let Some(stream) = stream {
+            health::drain(stream);
+        }
+        if ready {
+            return;
+        }
+        let elapsed = started.elapsed();
+        if elapsed >= loading.next_look() {
+            loading.look(elapsed, answer);
+        }
+        thread::sleep(pace::pause(elapsed));
+    }
+}
+
+/// What was last seen of the load, and last said.
+struct Loading<'a> {
+    options: &'a ProbeOptions,
+    meter: Meter<'a>,
+    seen: Usage,
+    answered: Option<Answer>,
+    said: String,
+}
+
+impl<'a> Loading<'a> {
+    fn begin(options: &'a ProbeOptions, mut meter: Meter<'a>) -> Self {
+        let seen = meter.read(Duration::ZERO);
+        Loading { options, meter, seen, answered: None, said: String::new() }
+    }
+
+    fn next_look(&self) -> Duration {
+        self.seen.at + LOOK
+    }
+
+    /// Compares with the last look, and says what there is to say in one message.
+    fn look(&mut self, elapsed: Duration, answer: Answer) {
+        let now = self.meter.read(elapsed);
+        let new_answer = self.answered.replace(answer) != Some(answer);
+        let progress = progress::is_seen(&self.seen, &now, new_answer);
+        self.seen = now;
+        let status = format!("loading: {}{now}", answer.describe(&self.options.health));
+        let news = status != self.said;
+        self.said = status;
+        let extension = extension(elapsed, self.options.start_timeout, self.options.start_limit);
+        let states = [
+            news.then_some(State::Status(&self.said)),
+            extension.filter(|_| progress).map(State::ExtendTimeout),
+        ];
+        let states: Vec<State<'_>> = states.into_iter().flatten().collect();
+        if !states.is_empty() {
+            notify::send(&states);
+        }
+    }
+}
+
+/// The extension to ask for, in microseconds from now: the start time-out, cut off at the start limit. systemd never
+/// shortens a time-out by one, so the end is the limit itself.
+fn extension(elapsed: Duration, start_timeout: Duration, start_limit: Duration) -> Option<u64> {
+    let left = start_limit.checked_sub(elapsed)?;
+    u64::try_from(start_timeout.min(left).as_micros()).ok().filter(|&usec| usec > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_start_limit_ends_all_extensions() {
+        let seconds = Duration::from_secs;
+        for (elapsed, expected) in [
+            (1, Some(600_000_000)),
+            (3_000, Some(600_000_000)),
+            (3_500, Some(100_000_000)),
+            (3_600, None),
+            (4_000, None),
+        ] {
+            assert_eq!(
+                extension(seconds(elapsed), seconds(600), seconds(3_600)),
+                expected,
+                "after {elapsed} s"
+            );
+        }
+    }
+}

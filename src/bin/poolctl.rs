@@ -1,2 +1,0 @@
-//! poolctl
-fn main() {}

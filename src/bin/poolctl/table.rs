@@ -1,0 +1,270 @@
+//! The layout of `list` and `status`: plain text, aligned by spaces.
+//!
+//! Texts of engines and files are shown without control characters: they shall not steer the terminal.
+
+use super::moment;
+use pool_managerd::client::{PoolStatus, ReplicaStatus};
+use std::iter;
+
+/// A line of headings and a line for each pool. Every cell has a text, so that no column is mistaken for its neighbour.
+pub(crate) fn list(pools: &[PoolStatus]) -> String {
+    let headings = ["POOL", "PHASE", "READY", "ENGINE", "MODEL", "ENDPOINTS", "RESTARTS"].map(str::to_owned);
+    let rows: Vec<[String; 7]> = iter::once(headings).chain(pools.iter().map(row)).collect();
+    let mut widths = [0; 7];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |row: &[String; 7]| {
+        let cells: Vec<String> =
+            row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        cells.join("  ").trim_end().to_owned() + "\n"
+    };
+    rows.iter().map(line).collect()
+}
+
+fn row(pool: &PoolStatus) -> [String; 7] {
+    [
+        cell(&pool.id),
+        cell(&pool.phase),
+        format!("{}/{}", ready(pool), pool.replicas.len()),
+        cell(&pool.engine),
+        cell(&pool.model_id),
+        cell(&pool.endpoints.join(",")),
+        pool.restart_count.to_string(),
+    ]
+}
+
+fn cell(text: &str) -> String {
+    if text.is_empty() { "-".to_owned() } else { printable(text) }
+}
+
+/// Everything of one pool that an operator asks for.
+pub(crate) fn status(pool: &PoolStatus, now: u64) -> String {
+    let mut lines = Lines::default();
+    lines.add("Pool", &pool.id);
+    lines.add("Phase", &since(&pool.phase, pool.state_change_timestamp, now));
+    lines.add("Detail", &pool.detail);
+    lines.add("Ready", &format!("{} ({} of {} replicas)", yes(pool.ready), ready(pool), pool.replicas.len()));
+    lines.add("Live", yes(pool.live));
+    lines.add("Engine", format!("{} {}", pool.engine, pool.engine_version).trim_end());
+    lines.add("Model", &pool.model_id);
+    lines.add("  Path", &pool.model_path);
+    lines.add("Devices", &pool.device_mask);
+    lines.add("Endpoints", &pool.endpoints.join(", "));
+    lines.add("Activation", &pool.activation);
+    lines.add("File", &pool.config_path);
+    lines.add("Restarts", &pool.restart_count.to_string());
+    if pool.next_restart_timestamp > 0 {
+        let wait = moment::length(pool.backoff_usec);
+        lines.add(
+            "Next start",
+            &format!("{}, after {wait}", moment::future(pool.next_restart_timestamp, now)),
+        );
+    }
+    if pool.last_error_timestamp > 0 || !pool.last_error.is_empty() {
+        lines.add("Last error", &pool.last_error);
+        lines.add("  Class", &pool.last_error_class);
+        lines.add("  Seen", &moment::past(pool.last_error_timestamp, now));
+    }
+    if pool.needs_reload {
+        let keys = pool.pending.join(", ");
+        lines.add("Pending", &format!("the file has another value of: {keys}"));
+        lines.add("  Apply", &format!("poolctl stop {0} && poolctl start {0}", pool.id));
+    }
+    lines.add("Log", &format!("journalctl POOL_ID={}", pool.id));
+    for replica in &pool.replicas {
+        lines.replica(replica, now);
+    }
+    lines.aligned()
+}
+
+/// Keys and values; a key that begins with a space belongs to the one above.
+#[derive(Default)]
+struct Lines(Vec<(&'static str, String)>);
+
+impl Lines {
+    /// What is absent has no line.
+    fn add(&mut self, key: &'static str, value: &str) {
+        if !value.is_empty() {
+            self.0.push((key, printable(value)));
+        }
+    }
+
+    fn replica(&mut self, replica: &ReplicaStatus, now: u64) {
+        self.add("Replica", &replica.id);
+        let since = if replica.ready { replica.ready_timestamp } else { 0 };
+        self.add("  Phase", &self::since(&replica.phase, since, now));
+        self.add("  Live", yes(replica.live));
+        self.add("  Unit", &replica.unit);
+        self.add("  Invocation", &replica.invocation_id);
+        if replica.main_pid > 0 {
+            self.add("  PID", &replica.main_pid.to_string());
+        }
+        if replica.start_timestamp > 0 {
+            self.add("  Started", &moment::past(replica.start_timestamp, now));
+        }
+        self.add("  Endpoint", &replica.endpoint);
+        self.add("  Status", &replica.status_text);
+        self.add("  Last end", &replica.exit_class);
+    }
+
+    fn aligned(&self) -> String {
+        let width = self.0.iter().map(|(key, _)| key.len() + 1).max().unwrap_or_default();
+        self.0.iter().map(|(key, value)| format!("{:width$} {value}\n", format!("{key}:"))).collect()
+    }
+}
+
+fn ready(pool: &PoolStatus) -> usize {
+    pool.replicas.iter().filter(|replica| replica.ready).count()
+}
+
+fn since(phase: &str, moment: u64, now: u64) -> String {
+    match moment {
+        0 => phase.to_owned(),
+        _ => format!("{phase} since {}", moment::past(moment, now)),
+    }
+}
+
+fn yes(flag: bool) -> &'static str {
+    if flag { "yes" } else { "no" }
+}
+
+/// A text on one line that does nothing to a terminal.
+pub(crate) fn printable(text: &str) -> String {
+    let shown = |c: char| match c {
+        '\n' | '\r' | '\t' => ' ',
+        c if c.is_control() => char::REPLACEMENT_CHARACTER,
+        c => c,
+    };
+    text.chars().map(shown).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 1_764_064_815_000_000;
+
+    fn chat() -> PoolStatus {
+        PoolStatus {
+            id: "chat".into(),
+            phase: "ready".into(),
+            state_change_timestamp: NOW - 12_000_000,
+            live: true,
+            ready: true,
+            engine: "llama-cpp".into(),
+            engine_version: "0.7.0".into(),
+            model_id: "qwen3-8b-q4_k_m.gguf".into(),
+            model_path: "/srv/models/qwen3-8b-q4_k_m.gguf".into(),
+            endpoints: vec!["http://127.0.0.1:20000".into()],
+            restart_count: 1,
+            config_path: "/etc/llamaorch/pools.d/chat.toml".into(),
+            activation: "resident".into(),
+            device_mask: "none".into(),
+            last_error: "chat-r0 was killed\nby signal KILL".into(),
+            last_error_class: "signal:KILL".into(),
+            last_error_timestamp: NOW - 65_000_000,
+            needs_reload: true,
+            pending: vec!["args".into(), "network.listen".into()],
+            replicas: vec![
+                ReplicaStatus {
+                    id: "chat-r0".into(),
+                    unit: "llamaorch-engine-chat-r0.g2.service".into(),
+                    invocation_id: "0aff".into(),
+                    main_pid: 4242,
+                    phase: "ready".into(),
+                    live: true,
+                    ready: true,
+                    endpoint: "http://127.0.0.1:20000".into(),
+                    status_text: "serving \u{1b}[31m".into(),
+                    exit_class: "signal:KILL".into(),
+                    start_timestamp: NOW - 14_000_000,
+                    ready_timestamp: NOW - 12_000_000,
+                },
+                ReplicaStatus { id: "chat-r1".into(), phase: "stopped".into(), ..ReplicaStatus::default() },
+            ],
+            ..PoolStatus::default()
+        }
+    }
+
+    #[test]
+    fn a_list_has_aligned_columns_and_no_empty_cell() {
+        let big = PoolStatus {
+            id: "big".into(),
+            phase: "backoff".into(),
+            engine: "vllm".into(),
+            model_id: "Llama".into(),
+            restart_count: 12,
+            replicas: vec![ReplicaStatus::default()],
+            ..PoolStatus::default()
+        };
+        assert_eq!(
+            list(&[big, chat()]),
+            "\
+POOL  PHASE    READY  ENGINE     MODEL                 ENDPOINTS               RESTARTS
+big   backoff  0/1    vllm       Llama                 -                       12
+chat  ready    1/2    llama-cpp  qwen3-8b-q4_k_m.gguf  http://127.0.0.1:20000  1
+"
+        );
+    }
+
+    #[test]
+    fn without_pools_the_headings_stand_alone() {
+        assert_eq!(list(&[]), "POOL  PHASE  READY  ENGINE  MODEL  ENDPOINTS  RESTARTS\n");
+    }
+
+    #[test]
+    fn a_status_says_what_there_is_and_what_to_do() {
+        assert_eq!(
+            status(&chat(), NOW),
+            "\
+Pool:         chat
+Phase:        ready since 2025-11-25 10:00:03 UTC (12 s ago)
+Ready:        yes (1 of 2 replicas)
+Live:         yes
+Engine:       llama-cpp 0.7.0
+Model:        qwen3-8b-q4_k_m.gguf
+  Path:       /srv/models/qwen3-8b-q4_k_m.gguf
+Devices:      none
+Endpoints:    http://127.0.0.1:20000
+Activation:   resident
+File:         /etc/llamaorch/pools.d/chat.toml
+Restarts:     1
+Last error:   chat-r0 was killed by signal KILL
+  Class:      signal:KILL
+  Seen:       2025-11-25 09:59:10 UTC (1 min 5 s ago)
+Pending:      the file has another value of: args, network.listen
+  Apply:      poolctl stop chat && poolctl start chat
+Log:          journalctl POOL_ID=chat
+Replica:      chat-r0
+  Phase:      ready since 2025-11-25 10:00:03 UTC (12 s ago)
+  Live:       yes
+  Unit:       llamaorch-engine-chat-r0.g2.service
+  Invocation: 0aff
+  PID:        4242
+  Started:    2025-11-25 10:00:01 UTC (14 s ago)
+  Endpoint:   http://127.0.0.1:20000
+  Status:     serving \u{fffd}[31m
+  Last end:   signal:KILL
+Replica:      chat-r1
+  Phase:      stopped
+  Live:       no
+"
+        );
+    }
+
+    #[test]
+    fn a_wait_says_when_it_ends() {
+        let pool = PoolStatus {
+            id: "chat".into(),
+            phase: "backoff".into(),
+            backoff_usec: 8_000_000,
+            next_restart_timestamp: NOW + 5_000_000,
+            ..PoolStatus::default()
+        };
+        let text = status(&pool, NOW);
+        assert!(text.contains("Next start: 2025-11-25 10:00:20 UTC (in 5 s), after 8 s\n"), "{text}");
+    }
+}

@@ -1,0 +1,311 @@
+//! How the pools stand, as plain data made of one `GetManagedObjects`. Serialized, this is what `poolctl --json`
+//! prints; fields are added, never taken away.
+//!
+//! A property that is missing, or of another type, is taken as absent: a newer or older daemon is no error.
+
+use serde::Serialize;
+use std::collections::HashMap;
+use zbus::fdo::ManagedObjects;
+use zbus::{OwnedObjectPath, OwnedVariant};
+
+const POOL: &str = "org.llamaorch.PoolManager.Pool";
+const REPLICA: &str = "org.llamaorch.PoolManager.Replica";
+
+/// How a pool stands. Timestamps are microseconds since the epoch; what is absent is 0, "" or empty.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct PoolStatus {
+    /// The pool's id.
+    pub id: String,
+    /// "stopped", "staging", "starting", "ready", "stopping", "backoff", "failed", or a later version's word.
+    pub phase: String,
+    /// When the phase last changed.
+    pub state_change_timestamp: u64,
+    /// At least one engine runs and is not known to hang.
+    pub live: bool,
+    /// At least one engine answers requests.
+    pub ready: bool,
+    /// The engine template's name.
+    pub engine: String,
+    /// What the engine's program says of its version.
+    pub engine_version: String,
+    /// The model's name.
+    pub model_id: String,
+    /// Where the model lies.
+    pub model_path: String,
+    /// Where the ready engines answer.
+    pub endpoints: Vec<String>,
+    /// The last error, in words; it stays when the pool is ready again.
+    pub last_error: String,
+    /// Its class, for instance "exit:1".
+    pub last_error_class: String,
+    /// When it was seen.
+    pub last_error_timestamp: u64,
+    /// How often engines were started again after a failure.
+    pub restart_count: u32,
+    /// The length of the wait before the next start, in microseconds.
+    pub backoff_usec: u64,
+    /// When the next start is due.
+    pub next_restart_timestamp: u64,
+    /// An engine runs with settings other than those loaded from the file.
+    pub needs_reload: bool,
+    /// The keys whose values differ.
+    pub pending: Vec<String>,
+    /// Why the pool is in its phase, in words.
+    pub detail: String,
+    /// The pool's file.
+    pub config_path: String,
+    /// "resident" or "manual".
+    pub activation: String,
+    /// Ascending device indices joined by commas, or "none".
+    pub device_mask: String,
+    /// Identifies the settings that the engines run with.
+    pub spec_digest: String,
+    /// The pool's engines, in the order of their numbers.
+    pub replicas: Vec<ReplicaStatus>,
+}
+
+/// How an engine of a pool stands.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct ReplicaStatus {
+    /// The pool's id and the replica's number: "chat-r0".
+    pub id: String,
+    /// The unit of the engine, or of the checks before it.
+    pub unit: String,
+    /// systemd's id of this run of the unit, 32 hexadecimal digits.
+    pub invocation_id: String,
+    /// The engine's main process.
+    pub main_pid: u32,
+    /// As a pool's.
+    pub phase: String,
+    /// The engine's main process runs and is not known to hang.
+    pub live: bool,
+    /// The engine answers requests.
+    pub ready: bool,
+    /// Where the engine answers; set before it is ready.
+    pub endpoint: String,
+    /// What the unit says of itself.
+    pub status_text: String,
+    /// How the last run ended, for instance "exit:1".
+    pub exit_class: String,
+    /// When the engine was started.
+    pub start_timestamp: u64,
+    /// When this run became ready.
+    pub ready_timestamp: u64,
+}
+
+/// The pools among the objects of the daemon, sorted by id.
+pub(super) fn pools(objects: ManagedObjects) -> Vec<PoolStatus> {
+    let mut pools = Vec::new();
+    let mut replicas = HashMap::new();
+    for (path, interfaces) in objects {
+        for (interface, properties) in interfaces {
+            match interface.as_str() {
+                POOL => pools.push(Properties(properties)),
+                REPLICA => {
+                    replicas.insert(path.clone(), Properties(properties).replica());
+                }
+                _ => {}
+            }
+        }
+    }
+    let mut pools: Vec<PoolStatus> = pools.into_iter().map(|pool| pool.pool(&mut replicas)).collect();
+    pools.sort_by(|a, b| a.id.cmp(&b.id));
+    pools
+}
+
+/// The properties of one object.
+struct Properties(HashMap<String, OwnedVariant>);
+
+impl Properties {
+    fn take<T: TryFrom<OwnedVariant> + Default>(&mut self, name: &str) -> T {
+        self.0.remove(name).and_then(|value| T::try_from(value).ok()).unwrap_or_default()
+    }
+
+    fn pool(mut self, replicas: &mut HashMap<OwnedObjectPath, ReplicaStatus>) -> PoolStatus {
+        let paths: Vec<OwnedObjectPath> = self.take("ReplicaObjects");
+        PoolStatus {
+            id: self.take("Id"),
+            phase: self.take("Phase"),
+            state_change_timestamp: self.take("StateChangeTimestamp"),
+            live: self.take("Live"),
+            ready: self.take("Ready"),
+            engine: self.take("Engine"),
+            engine_version: self.take("EngineVersion"),
+            model_id: self.take("ModelId"),
+            model_path: self.take("ModelPath"),
+            endpoints: self.take("Endpoints"),
+            last_error: self.take("LastError"),
+            last_error_class: self.take("LastErrorClass"),
+            last_error_timestamp: self.take("LastErrorTimestamp"),
+            restart_count: self.take("RestartCount"),
+            backoff_usec: self.take("BackoffUSec"),
+            next_restart_timestamp: self.take("NextRestartTimestamp"),
+            needs_reload: self.take("NeedsReload"),
+            pending: self.take("Pending"),
+            detail: self.take("Detail"),
+            config_path: self.take("ConfigPath"),
+            activation: self.take("Activation"),
+            device_mask: self.take("DeviceMask"),
+            spec_digest: self.take("SpecDigest"),
+            replicas: paths.iter().filter_map(|path| replicas.remove(path)).collect(),
+        }
+    }
+
+    fn replica(mut self) -> ReplicaStatus {
+        let invocation: Vec<u8> = self.take("InvocationId");
+        ReplicaStatus {
+            id: self.take("Id"),
+            unit: self.take("Unit"),
+            invocation_id: invocation.iter().map(|byte| format!("{byte:02x}")).collect(),
+            main_pid: self.take("MainPid"),
+            phase: self.take("Phase"),
+            live: self.take("Live"),
+            ready: self.take("Ready"),
+            endpoint: self.take("Endpoint"),
+            status_text: self.take("StatusText"),
+            exit_class: self.take("ExitClass"),
+            start_timestamp: self.take("StartTimestamp"),
+            ready_timestamp: self.take("ReadyTimestamp"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zbus::Variant;
+    use zbus::names::OwnedInterfaceName;
+
+    fn path(text: &str) -> OwnedObjectPath {
+        OwnedObjectPath::try_from(text).unwrap()
+    }
+
+    fn object<const N: usize>(
+        interface: &str,
+        properties: [(&str, Variant<'static>); N],
+    ) -> HashMap<OwnedInterfaceName, HashMap<String, OwnedVariant>> {
+        let properties = properties
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), OwnedVariant::try_from(value).unwrap()))
+            .collect();
+        HashMap::from([(OwnedInterfaceName::try_from(interface).unwrap(), properties)])
+    }
+
+    fn two_pools() -> ManagedObjects {
+        HashMap::from([
+            (
+                path("/p/zoo"),
+                object(
+                    POOL,
+                    [("Id", "zoo".into()), ("Later", 7_u32.into()), ("RestartCount", "many".into())],
+                ),
+            ),
+            (
+                path("/p/chat"),
+                object(
+                    POOL,
+                    [
+                        ("Id", "chat".into()),
+                        ("Phase", "ready".into()),
+                        ("Ready", true.into()),
+                        ("Endpoints", vec!["http://127.0.0.1:20000".to_owned()].into()),
+                        ("BackoffUSec", 5_u64.into()),
+                        ("ReplicaObjects", vec![path("/r/1"), path("/r/0"), path("/r/gone")].into()),
+                    ],
+                ),
+            ),
+            (
+                path("/r/0"),
+                object(
+                    REPLICA,
+                    [
+                        ("Id", "chat-r0".into()),
+                        ("MainPid", 42_u32.into()),
+                        ("InvocationId", vec![0x0a_u8, 0xff].into()),
+                    ],
+                ),
+            ),
+            (path("/r/1"), object(REPLICA, [("Id", "chat-r1".into())])),
+            (path("/j/1"), object("org.llamaorch.PoolManager.Job", [("Id", 1_u32.into())])),
+        ])
+    }
+
+    #[test]
+    fn pools_are_sorted_and_have_their_replicas_in_the_order_that_they_name() {
+        let pools = pools(two_pools());
+        let ids: Vec<_> = pools.iter().map(|pool| pool.id.as_str()).collect();
+        assert_eq!(ids, ["chat", "zoo"]);
+        let chat = &pools[0];
+        assert!(chat.ready);
+        assert_eq!(chat.phase, "ready");
+        assert_eq!(chat.endpoints, ["http://127.0.0.1:20000"]);
+        assert_eq!(chat.backoff_usec, 5);
+        let replicas: Vec<_> = chat.replicas.iter().map(|replica| replica.id.as_str()).collect();
+        assert_eq!(replicas, ["chat-r1", "chat-r0"]);
+        assert_eq!(chat.replicas[1].main_pid, 42);
+        assert_eq!(chat.replicas[1].invocation_id, "0aff");
+    }
+
+    #[test]
+    fn what_is_missing_unknown_or_of_another_type_is_absent() {
+        let zoo = pools(two_pools()).remove(1);
+        assert_eq!(zoo, PoolStatus { id: "zoo".to_owned(), ..PoolStatus::default() });
+    }
+
+    #[test]
+    fn the_serialized_names_are_kept() {
+        let pool = PoolStatus { replicas: vec![ReplicaStatus::default()], ..PoolStatus::default() };
+        let keys = |value: &serde_json::Value| -> Vec<String> {
+            let mut keys: Vec<_> = value.as_object().unwrap().keys().cloned().collect();
+            keys.sort();
+            keys
+        };
+        let json = serde_json::to_value(&pool).unwrap();
+        assert_eq!(
+            keys(&json),
+            [
+                "activation",
+                "backoff_usec",
+                "config_path",
+                "detail",
+                "device_mask",
+                "endpoints",
+                "engine",
+                "engine_version",
+                "id",
+                "last_error",
+                "last_error_class",
+                "last_error_timestamp",
+                "live",
+                "model_id",
+                "model_path",
+                "needs_reload",
+                "next_restart_timestamp",
+                "pending",
+                "phase",
+                "ready",
+                "replicas",
+                "restart_count",
+                "spec_digest",
+                "state_change_timestamp",
+            ]
+        );
+        assert_eq!(
+            keys(&json["replicas"][0]),
+            [
+                "endpoint",
+                "exit_class",
+                "id",
+                "invocation_id",
+                "live",
+                "main_pid",
+                "phase",
+                "ready",
+                "ready_timestamp",
+                "start_timestamp",
+                "status_text",
+                "unit",
+            ]
+        );
+    }
+}

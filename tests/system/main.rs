@@ -1,0 +1,14 @@
+//! The built package, installed on a real systemd, with real engines. One module for each behaviour.
+
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+mod adoption;
+mod configuration;
+mod crash;
+mod daemon;
+mod host;
+mod journal;
+mod readiness;
+mod refusal;
+mod sandbox;
+mod serving;

@@ -1,0 +1,166 @@
+//! `cargo xtask`: arguments and exit codes; the work is in the library.
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use xtask::dist::{self, Place};
+use xtask::host;
+use xtask::image::{self, Recipe, Suite};
+use xtask::sandbox::{self, Sandbox};
+use xtask::test_levels::{self, Choice, Level};
+use xtask::{Failure, ci, demo, gguf};
+
+/// What a developer of pool-managerd runs.
+///
+/// A command that needs root says without it what it would install and make, changes nothing, and exits with 77. What is
+/// missing is installed with apt-get; each command's --help says what that may be.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Show the product at work: installed, a pool made ready, engine and daemon killed.
+    ///
+    /// Needs root. Installs mmdebstrap, systemd-container, build-essential and binutils where they are missing. The first
+    /// run builds the package and a forky tree (minutes); later ones take well under a minute.
+    Demo {
+        /// Leave the sandbox running, for `cargo xtask shell`.
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Enter the sandbox that `demo --keep` left running.
+    ///
+    /// Needs root and installs nothing, unless --fresh has to make a tree first (see `image`).
+    Shell {
+        /// Its name; the newest if none is named.
+        name: Option<String>,
+        /// Boot a new sandbox of this release instead; it goes when the shell ends.
+        #[arg(long, value_name = "SUITE", conflicts_with = "name")]
+        fresh: Option<Suite>,
+        /// Take kept sandboxes down instead of entering one.
+        #[arg(long, conflicts_with = "fresh")]
+        stop: bool,
+    },
+    /// Run the test levels: unit, bus, system (on bookworm, trixie and forky).
+    ///
+    /// The unit level needs cargo alone. The bus level needs dbus-daemon. The system level needs root; it installs what
+    /// `demo` does and makes the trees that `image` does. A level that cannot run says what is missing and fails the run.
+    /// The last line is `N passed, N failed`.
+    Test {
+        /// A level to run; may be repeated. All if none is given.
+        #[arg(long, value_name = "LEVEL")]
+        level: Vec<Level>,
+        /// A release for the system level; may be repeated. All if none is given.
+        #[arg(long, value_name = "SUITE")]
+        suite: Vec<Suite>,
+        /// Arguments of the test binaries: part of a test's name, --nocapture and the like.
+        #[arg(last = true)]
+        filter: Vec<String>,
+    },
+    /// Make the Debian trees that sandboxes boot (bookworm, trixie, forky), or those named.
+    ///
+    /// Needs root, a Debian mirror and about 250 MB of disk per release. Installs mmdebstrap where it is missing. Trees are
+    /// kept in POOL_IMAGE_DIR, else in pool-managerd/images below XDG_CACHE_HOME or ~/.cache, so that every clone shares
+    /// them; a changed recipe makes a new tree.
+    Image {
+        /// Releases to make; all three if none is named.
+        suites: Vec<Suite>,
+        /// Remove the trees of older recipes that nobody uses.
+        #[arg(long)]
+        prune: bool,
+    },
+    /// Build release binaries and the Debian package into target/dist.
+    ///
+    /// Installs build-essential and binutils where they are missing. Where this host's libc is newer than Debian 12's and
+    /// the binaries ask for that, they are built in a Debian 12 tree, which needs root and installs mmdebstrap.
+    Dist {
+        /// Build in the Debian 12 tree in any case.
+        #[arg(long)]
+        in_tree: bool,
+    },
+    /// Write a tiny random model that llama-server loads and generates with. Needs nothing.
+    Gguf {
+        /// Where to.
+        file: PathBuf,
+    },
+    /// Run everything that must hold: format, clippy, cargo deny, documentation, all test levels.
+    ///
+    /// Installs cargo-deny with cargo where it is missing, and what `test` installs; the system level needs root. The
+    /// advisories check is left out, and that is said, where its database cannot be fetched.
+    Ci,
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(code) => code,
+        Err(failure) => {
+            eprintln!("xtask: {failure}");
+            let mut source = failure.source();
+            while let Some(cause) = source {
+                eprintln!("  because: {cause}");
+                source = cause.source();
+            }
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn run(task: Task) -> Result<ExitCode, Failure> {
+    match task {
+        Task::Demo { keep } => demo::run(keep)?,
+        Task::Shell { name, fresh, stop } => return shell(name.as_deref(), fresh, stop),
+        Task::Test { level, suite, filter } => {
+            let levels = if level.is_empty() { Level::ALL.to_vec() } else { level };
+            let suites = if suite.is_empty() { Suite::ALL.to_vec() } else { suite };
+            let report = test_levels::run(&Choice { levels, suites, filter });
+            println!("\n{report}");
+            return Ok(ExitCode::from(report.exit_code()));
+        }
+        Task::Image { prune: true, .. } => {
+            for tree in image::prune()? {
+                println!("removed {}", tree.display());
+            }
+        }
+        Task::Image { suites, .. } => {
+            let suites = if suites.is_empty() { Suite::ALL.to_vec() } else { suites };
+            let recipes: Vec<_> = suites.into_iter().map(Recipe::System).collect();
+            for image in image::ensure_all(&recipes)? {
+                println!("{}: {}", image.recipe, image.tree.display());
+            }
+        }
+        Task::Dist { in_tree } => {
+            let package = dist::package(if in_tree { Place::Tree } else { Place::HostFirst })?;
+            println!("{}", package.display());
+        }
+        Task::Gguf { file } => gguf::write(&file)?,
+        Task::Ci => return Ok(ExitCode::from(ci::run())),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn shell(name: Option<&str>, fresh: Option<Suite>, stop: bool) -> Result<ExitCode, Failure> {
+    host::prepare("cargo xtask shell", sandbox::NEEDS, &sandbox::TOOLS, &["nothing that stays".to_owned()])?;
+    if stop {
+        for machine in sandbox::stop_kept(name)? {
+            println!("stopped {machine}");
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let login = ["bash", "--login"];
+    let term = std::env::var("TERM").unwrap_or_else(|_| "dumb".to_owned());
+    let status = match fresh {
+        Some(suite) => {
+            let sandbox = Sandbox::boot(suite, "shell")?;
+            eprintln!("xtask: {} is up after {:.2} s", sandbox.machine(), sandbox.boot_time().as_secs_f64());
+            sandbox.command(&login).env("TERM", term).status()?
+        }
+        None => sandbox::find_kept(name)?.enter().args(login).env("TERM", term).status()?,
+    };
+    Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
+}

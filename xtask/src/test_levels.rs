@@ -1,0 +1,381 @@
+//! The test levels, from fast to real, and the count of what they ran.
+//!
+//! A level that cannot run is a failure that says what is missing; it is never passed over. All levels run whatever the
+//! ones before them did. The last line is `N passed, N failed`, and a level that could not run counts as one failed.
+
+use std::fmt;
+use std::io::{BufRead, BufReader, Write};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use crate::dist::{self, Place};
+use crate::failure::Failure;
+use crate::host::{self, Tool};
+use crate::image::{self, Recipe, Suite};
+use crate::sandbox;
+
+/// A level of tests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Everything that needs nothing but cargo.
+    Unit,
+    /// The compiled daemon on a private bus.
+    Bus,
+    /// The built package in a sandbox with systemd as PID 1, on each release.
+    System,
+}
+
+impl Level {
+    /// All of them, in order.
+    pub const ALL: [Self; 3] = [Self::Unit, Self::Bus, Self::System];
+
+    /// The word on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unit => "unit",
+            Self::Bus => "bus",
+            Self::System => "system",
+        }
+    }
+}
+
+impl std::str::FromStr for Level {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|level| level.name() == word);
+        found.ok_or_else(|| format!("no level `{word}`; there are unit, bus and system"))
+    }
+}
+
+/// What the bus level needs beside cargo.
+pub const BUS_TOOLS: [Tool; 2] = [Tool::new("dbus-daemon", "dbus-daemon"), Tool::new("busctl", "systemd")];
+
+/// Test targets that the unit level leaves to the others.
+const NOT_UNIT: [&str; 3] = ["bus", "system", "sandbox"];
+
+/// What to run.
+#[derive(Debug, Clone)]
+pub struct Choice {
+    /// Levels, in the order of [`Level::ALL`].
+    pub levels: Vec<Level>,
+    /// Releases of the system level.
+    pub suites: Vec<Suite>,
+    /// Arguments of the test binaries: names to filter by, `--nocapture` and the like.
+    pub filter: Vec<String>,
+}
+
+/// What ran and how it ended.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Tally {
+    /// Tests that passed.
+    pub passed: u64,
+    /// Tests that failed, and what could not be run.
+    pub failed: u64,
+    /// Tests marked to be left out.
+    pub ignored: u64,
+}
+
+impl Tally {
+    /// Counts one line of a test binary's output, if it is its result.
+    fn count_line(&mut self, line: &str) {
+        let Some(result) = line.trim_start().strip_prefix("test result: ") else { return };
+        for part in result.split_once(". ").map_or("", |(_, counts)| counts).split(';') {
+            let Some((number, what)) = part.trim().split_once(' ') else { continue };
+            let Ok(number) = number.parse::<u64>() else { continue };
+            match what {
+                "passed" => self.passed += number,
+                "failed" => self.failed += number,
+                "ignored" => self.ignored += number,
+                _ => {}
+            }
+        }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.ignored += other.ignored;
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} passed, {} failed", self.passed, self.failed)
+    }
+}
+
+/// One line of the report.
+#[derive(Debug)]
+struct Row {
+    name: String,
+    tally: Tally,
+    took: Duration,
+    /// Set where it could not run at all.
+    could_not_run: Option<Failure>,
+}
+
+/// What all levels came to.
+#[derive(Debug, Default)]
+pub struct Report {
+    rows: Vec<Row>,
+}
+
+impl Report {
+    /// The sum of all levels.
+    pub fn tally(&self) -> Tally {
+        let mut sum = Tally::default();
+        for row in &self.rows {
+            sum.add(row.tally);
+        }
+        sum
+    }
+
+    /// 0 if all passed; 77 if the only failures are levels that this machine cannot run; else 1.
+    pub fn exit_code(&self) -> u8 {
+        let failed = self.rows.iter().filter(|row| row.tally.failed > 0);
+        let codes = failed.map(|row| row.could_not_run.as_ref().map_or(1, Failure::exit_code));
+        codes.reduce(|one, other| if one == other { one } else { 1 }).unwrap_or(0)
+    }
+
+    fn push(&mut self, name: String, begun: Instant, ended: Result<Tally, Failure>) {
+        let took = begun.elapsed();
+        let (tally, could_not_run) = match ended {
+            Ok(tally) => (tally, None),
+            Err(failure) => {
+                eprintln!("\nxtask: {name} could not run:\n{failure}\n");
+                (Tally { failed: 1, ..Tally::default() }, Some(failure))
+            }
+        };
+        self.rows.push(Row { name, tally, took, could_not_run });
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for row in &self.rows {
+            write!(f, "{:<17} {}", row.name, row.tally)?;
+            if row.tally.ignored > 0 {
+                write!(f, ", {} ignored", row.tally.ignored)?;
+            }
+            if row.could_not_run.is_some() {
+                write!(f, " (could not run, see above)")?;
+            }
+            writeln!(f, ", {:.1} s", row.took.as_secs_f64())?;
+        }
+        write!(f, "{}", self.tally())
+    }
+}
+
+/// Runs the chosen levels.
+pub fn run(choice: &Choice) -> Report {
+    let mut report = Report::default();
+    for level in Level::ALL.into_iter().filter(|level| choice.levels.contains(level)) {
+        let begun = Instant::now();
+        match level {
+            Level::Unit => report.push("unit".to_owned(), begun, unit(choice)),
+            Level::Bus => report.push("bus".to_owned(), begun, bus(choice)),
+            Level::System => system(choice, &mut report),
+        }
+    }
+    report
+}
+
+fn unit(choice: &Choice) -> Result<Tally, Failure> {
+    let mut arguments = vec!["--workspace".to_owned(), "--lib".to_owned(), "--bins".to_owned()];
+    for (_, target) in test_targets()?.into_iter().filter(|(_, target)| !NOT_UNIT.contains(&target.as_str()))
+    {
+        arguments.extend(["--test".to_owned(), target]);
+    }
+    let mut tally = cargo_test(&arguments, choice, &[])?;
+    tally.add(cargo_test(&["--workspace".to_owned(), "--doc".to_owned()], choice, &[])?);
+    Ok(tally)
+}
+
+fn bus(choice: &Choice) -> Result<Tally, Failure> {
+    require_target("pool-managerd", "bus")?;
+    host::ensure(&BUS_TOOLS)?;
+    cargo_test(&["-p", "pool-managerd", "--test", "bus"].map(str::to_owned), choice, &[])
+}
+
+/// What the system level needs, in words.
+pub fn system_needs() -> Vec<&'static str> {
+    sandbox::NEEDS.iter().chain(image::NEEDS).copied().collect()
+}
+
+/// The programs that the system level needs.
+pub fn system_tools() -> Vec<Tool> {
+    sandbox::TOOLS.iter().chain(&image::TOOLS).chain(&dist::TOOLS).copied().collect()
+}
+
+fn system(choice: &Choice, report: &mut Report) {
+    let begun = Instant::now();
+    let prepared = prepare_system(choice);
+    let environment = match prepared {
+        Ok(environment) => environment,
+        Err(failure) => return report.push("system".to_owned(), begun, Err(failure)),
+    };
+    for suite in &choice.suites {
+        let begun = Instant::now();
+        let mut environment = environment.clone();
+        environment.push(("POOL_TEST_SUITE", suite.name().to_owned()));
+        let ended = ["xtask sandbox", "pool-managerd system"].into_iter().try_fold(
+            Tally::default(),
+            |mut sum, words| {
+                let (package, target) = words.split_once(' ').unwrap_or((words, words));
+                require_target(package, target)?;
+                let arguments = ["-p", package, "--test", target].map(str::to_owned);
+                sum.add(cargo_test(&arguments, choice, &environment)?);
+                Ok(sum)
+            },
+        );
+        report.push(format!("system {suite}"), begun, ended);
+    }
+}
+
+type Environment = Vec<(&'static str, String)>;
+
+fn prepare_system(choice: &Choice) -> Result<Environment, Failure> {
+    let makes = [
+        format!("the trees of {} in {}", names(&choice.suites), image::cache_dir()?.display()),
+        "the package and the conformance engine in target/dist".to_owned(),
+        "sandboxes in target/sandbox, one or more at a time, removed again".to_owned(),
+    ];
+    host::prepare("cargo xtask test --level system", &system_needs(), &system_tools(), &makes)?;
+    let recipes: Vec<_> = choice.suites.iter().copied().map(Recipe::System).collect();
+    image::ensure_all(&recipes)?;
+    let package = dist::package(Place::default())?;
+    let conformance = dist::conformance_engine(Place::default())?;
+    Ok(vec![
+        ("POOL_TEST_PACKAGE", package.display().to_string()),
+        ("POOL_TEST_CONFORMANCE", conformance.display().to_string()),
+    ])
+}
+
+fn names(suites: &[Suite]) -> String {
+    suites.iter().map(|suite| suite.name()).collect::<Vec<_>>().join(", ")
+}
+
+/// Runs `cargo test` to its end, shows what it prints and counts its results.
+fn cargo_test(
+    arguments: &[String],
+    choice: &Choice,
+    environment: &[(&str, String)],
+) -> Result<Tally, Failure> {
+    let mut command = host::cargo();
+    command.args(["test", "--quiet", "--no-fail-fast"]).args(arguments).arg("--").args(&choice.filter);
+    command.envs(environment.iter().map(|(name, value)| (name, value))).stdout(Stdio::piped());
+    eprintln!("\nxtask: cargo test {}", arguments.join(" "));
+    let spawn_error = |source| host::Error::Spawn { command: "cargo test".to_owned(), source };
+    let mut child = command.spawn().map_err(spawn_error)?;
+    let mut tally = Tally::default();
+    if let Some(stdout) = child.stdout.take() {
+        let mut lines = BufReader::new(stdout);
+        let mut line = Vec::new();
+        while lines.read_until(b'\n', &mut line)? > 0 {
+            std::io::stdout().write_all(&line)?;
+            tally.count_line(&String::from_utf8_lossy(&line));
+            line.clear();
+        }
+    }
+    let status = child.wait().map_err(spawn_error)?;
+    if !status.success() && tally.failed == 0 {
+        // It did not compile, or a test binary died before it could say anything.
+        tally.failed = 1;
+    }
+    Ok(tally)
+}
+
+fn require_target(package: &str, target: &str) -> Result<(), Failure> {
+    let known = test_targets()?.iter().any(|(owner, name)| owner == package && name == target);
+    if known {
+        return Ok(());
+    }
+    Err(Failure::Broken(format!(
+        "package {package} has no test target `{target}` (tests/{target}.rs or tests/{target}/main.rs)"
+    )))
+}
+
+/// Package and name of every integration test in the workspace.
+fn test_targets() -> Result<Vec<(String, String)>, Failure> {
+    let output = host::cargo()
+        .args(["metadata", "--no-deps", "--format-version=1"])
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|source| host::Error::Spawn { command: "cargo metadata".to_owned(), source })?;
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout)
+        .map_err(|error| Failure::Broken(format!("cargo metadata says no JSON: {error}")))?;
+    Ok(targets_in(&metadata))
+}
+
+fn targets_in(metadata: &serde_json::Value) -> Vec<(String, String)> {
+    let list =
+        |value: &serde_json::Value, key: &str| value.get(key).and_then(|list| list.as_array()).cloned();
+    let text =
+        |value: &serde_json::Value| value.get("name").and_then(|name| name.as_str()).map(str::to_owned);
+    let mut found = Vec::new();
+    for package in list(metadata, "packages").unwrap_or_default() {
+        for target in list(&package, "targets").unwrap_or_default() {
+            let is_test = list(&target, "kind").unwrap_or_default().iter().any(|kind| kind == "test");
+            if let (true, Some(package), Some(target)) = (is_test, text(&package), text(&target)) {
+                found.push((package, target));
+            }
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tally(passed: u64, failed: u64, ignored: u64) -> Tally {
+        Tally { passed, failed, ignored }
+    }
+
+    #[test]
+    fn results_are_counted_and_other_lines_are_not() {
+        let mut sum = Tally::default();
+        for line in [
+            "test result: ok. 13 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s",
+            "test a ... ok",
+            "test result: FAILED. 4 passed; 2 failed; 0 ignored; 0 measured; 7 filtered out; finished in 20.07s\n",
+            "all 3 passed; 9 failed",
+        ] {
+            sum.count_line(line);
+        }
+        assert_eq!(sum, tally(17, 2, 1));
+    }
+
+    #[test]
+    fn the_last_line_is_the_sum_alone() {
+        let mut report = Report::default();
+        report.push("unit".to_owned(), Instant::now(), Ok(tally(5, 0, 1)));
+        report.push("bus".to_owned(), Instant::now(), Err(Failure::Broken("no bus".to_owned())));
+        let text = report.to_string();
+        assert_eq!(text.lines().last(), Some("5 passed, 1 failed"));
+        assert!(text.contains("5 passed, 0 failed, 1 ignored, "), "{text}");
+        assert!(text.contains("could not run"), "{text}");
+        assert_eq!(report.exit_code(), 1);
+    }
+
+    #[test]
+    fn a_machine_that_cannot_run_a_level_is_told_apart_from_a_failed_test() {
+        let lacks = || Err(Failure::from(host::Error::NoApt(Vec::new())));
+        let mut report = Report::default();
+        report.push("unit".to_owned(), Instant::now(), Ok(tally(1, 0, 0)));
+        assert_eq!(report.exit_code(), 0);
+        report.push("system".to_owned(), Instant::now(), lacks());
+        assert_eq!(report.exit_code(), host::EXIT_CANNOT_RUN);
+        report.push("bus".to_owned(), Instant::now(), Ok(tally(0, 1, 0)));
+        assert_eq!(report.exit_code(), 1);
+    }
+
+    #[test]
+    fn integration_tests_are_found_by_package() {
+        let metadata = serde_json::json!({"packages": [
+            {"name": "a", "targets": [{"name": "a", "kind": ["lib"]}, {"name": "bus", "kind": ["test"]}]},
+        ]});
+        assert_eq!(targets_in(&metadata), [("a".to_owned(), "bus".to_owned())]);
+    }
+}
