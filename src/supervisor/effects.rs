@@ -54,25 +54,30 @@ impl Lanes {
 /// The call, and what its failure means to the core.
 async fn carry_out(systemd: &Client, effect: Effect) -> Option<Event> {
     match effect {
-        Effect::StartUnit(unit) => {
-            let error = systemd.start(&unit).await.err()?;
-            let name_taken = matches!(error, SystemdError::NameTaken);
-            Some(Event::UnitRefused { name: unit.name, name_taken, error: chain(&error) })
+        Effect::StartUnit(unit) => match systemd.start(&unit).await {
+            Ok(()) => Some(Event::UnitTaken(unit.name)),
+            Err(error) => {
+                let name_taken = matches!(error, SystemdError::NameTaken);
+                Some(Event::UnitRefused { name: unit.name, name_taken, error: chain(&error) })
+            }
+        },
+        Effect::StopUnit(name) => {
+            log(systemd.stop(&name).await, &name, "stop");
+            None
         }
-        Effect::StopUnit(name) => gone(systemd.stop(&name).await, name, "stop"),
-        Effect::ForgetUnit(name) => gone(systemd.forget(&name).await, name, "forget"),
+        Effect::ForgetUnit(name) => {
+            log(systemd.forget(&name).await, &name, "forget");
+            None
+        }
         _ => None,
     }
 }
 
-fn gone(result: Result<(), SystemdError>, name: UnitName, what: &str) -> Option<Event> {
+fn log(result: Result<(), SystemdError>, name: &UnitName, what: &str) {
     match result {
-        Ok(()) => None,
-        Err(SystemdError::NoSuchUnit) => Some(Event::UnitForgotten(name)),
-        Err(error) => {
-            tracing::error!("cannot {what} {name}: {}", chain(&error));
-            None
-        }
+        // That a unit is gone is told by its own signal, which stands in order with those of the next of its name.
+        Ok(()) | Err(SystemdError::NoSuchUnit) => {}
+        Err(error) => tracing::error!("cannot {what} {name}: {}", chain(&error)),
     }
 }
 

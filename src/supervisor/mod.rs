@@ -24,9 +24,10 @@ use handle::Wanted;
 use pool_core::config::Configuration;
 use pool_core::host::{Answer, RequestId, UnitFacts};
 use pool_core::name::UnitName;
+use pool_core::replica::StartId;
 use pool_core::view::View;
 use pool_core::{Effect, Effects, Event, State, apply, decide};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -61,7 +62,7 @@ pub enum Ended {
 enum Returned {
     Event(Event),
     Configuration(Box<Configuration>, Vec<RequestId>),
-    UnitsRead(BTreeSet<UnitName>, Vec<UnitFacts>),
+    UnitsRead(BTreeMap<UnitName, StartId>, Vec<UnitFacts>),
 }
 
 /// The loop's task.

@@ -60,7 +60,8 @@ pub(super) async fn start(
         .map_err(zbus::Error::from)?;
     let manager = ManagerProxy::new(connection).await?;
     manager.subscribe().await?;
-    let listener = Listener { owner: owner.to_string(), units: HashMap::new(), manager, observations };
+    let listener =
+        Listener { owner: owner.to_string(), reloading: false, units: HashMap::new(), manager, observations };
     tokio::spawn(listener.run(messages));
     Ok(())
 }
@@ -68,6 +69,8 @@ pub(super) async fn start(
 struct Listener {
     /// The unique name that systemd has on the bus.
     owner: String,
+    /// Whether systemd reads its units again: it signals that each is removed and new, which none is.
+    reloading: bool,
     units: HashMap<UnitName, UnitObservation>,
     manager: ManagerProxy<'static>,
     observations: mpsc::Sender<Observation>,
@@ -111,6 +114,7 @@ impl Listener {
                     return Ok(None);
                 }
                 new.clone_into(&mut self.owner);
+                self.reloading = false;
                 let manager = self.manager.clone();
                 tokio::spawn(async move {
                     if let Err(error) = manager.subscribe().await {
@@ -120,6 +124,12 @@ impl Listener {
                 Ok(Some(Observation::ReadAnew))
             }
             _ if sender.as_str() != self.owner => Ok(None),
+            (MANAGER, "Reloading") => {
+                let (begins,): (bool,) = body.deserialize()?;
+                self.reloading = begins;
+                Ok((!begins).then_some(Observation::ReadAnew))
+            }
+            _ if self.reloading => Ok(None),
             (MANAGER, "UnitRemoved") => {
                 let (name, _): (&str, zbus::ObjectPath<'_>) = body.deserialize()?;
                 let name = name.parse::<UnitName>().ok();
@@ -127,10 +137,6 @@ impl Listener {
                     self.units.remove(name);
                 }
                 Ok(name.map(Observation::Forgotten))
-            }
-            (MANAGER, "Reloading") => {
-                let (begins,): (bool,) = body.deserialize()?;
-                Ok((!begins).then_some(Observation::ReadAnew))
             }
             (PROPERTIES, "PropertiesChanged") => {
                 let Some(name) = header.path().and_then(|path| unit_of(path.as_str())) else {

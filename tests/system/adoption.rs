@@ -25,6 +25,7 @@ fn a_restart_of_the_daemon_leaves_a_loading_engine_alone() {
     let host = host();
     let pool = host.conformance("loading", &["--load-time", "4s"]);
     pool.wait_phase("starting");
+    host.wait_until("its process is known", || pool.main_pid(0) != 0);
     let before = pool.main_pid(0);
     let daemon = host.daemon_pid();
     host.shell("systemctl restart pool-managerd");

@@ -53,7 +53,7 @@ fn exit_codes_and_signals_have_their_classes() {
     for (request, class, said) in [
         ("exit?code=3", "exit:3", "status 3"),
         ("signal?name=SIGSEGV", "signal:SEGV", "SIGSEGV"),
-        ("signal?name=SIGTERM", "signal:TERM", "SIGTERM"),
+        ("signal?name=SIGABRT", "signal:ABRT", "SIGABRT"),
     ] {
         pool.wait_ready();
         host.http("POST", &format!("{}/{request}", pool.endpoint()));

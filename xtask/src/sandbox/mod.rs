@@ -196,7 +196,7 @@ impl Sandbox {
         if leader.is_none() {
             let reason = match said.trim_end().strip_prefix("error ") {
                 Some(reason) => reason.to_owned(),
-                None => format!("its guard ended; see {}", sandbox.folder.join("guard.log").display()),
+                None => "its guard ended without a word; what unshare or bash said is above".to_owned(),
             };
             return Err(Error::NotStarted { suite, reason });
         }

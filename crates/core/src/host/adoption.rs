@@ -6,7 +6,7 @@ use super::{Effect, Effects, LogKind, LogLine, State, configure};
 use crate::config::{Configuration, Revision};
 use crate::name::{Endpoint, PoolId, ReplicaId, UnitKind, UnitName, Usec};
 use crate::pool::{Pool, Wish, lifecycle};
-use crate::replica::{ActiveState, Replica, UnitObservation};
+use crate::replica::{ActiveState, Replica, StartId, UnitObservation};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -49,14 +49,11 @@ pub struct SavedPool {
 }
 
 impl State {
-    /// The units that systemd is known to have.
+    /// The units that systemd is known to have, each with its start.
     #[must_use]
-    pub fn units(&self) -> BTreeSet<UnitName> {
-        self.pools
-            .values()
-            .flat_map(|pool| &pool.replicas)
-            .flat_map(|replica| replica.taken.iter().cloned())
-            .collect()
+    pub fn units(&self) -> BTreeMap<UnitName, StartId> {
+        let held = self.pools.values().flat_map(|pool| &pool.replicas).flat_map(|replica| &replica.taken);
+        held.filter(|(_, hold)| hold.confirmed).map(|(name, hold)| (name.clone(), hold.start)).collect()
     }
 
     /// What to save with [`Effect::SaveRuntime`].
@@ -160,10 +157,10 @@ pub(super) fn claim(state: &mut State, clock: Clock, effects: &mut Effects, id: 
     let ending: Vec<UnitName> = state.ending.iter().filter(is_its).cloned().collect();
     for name in ending {
         state.ending.remove(&name);
-        state.with_pool(clock, effects, id, |pool, _| {
+        state.with_pool(clock, effects, id, |pool, turn| {
             // Nothing but the name is in the way.
             if let Some(replica) = make_room(pool, &name) {
-                replica.taken.insert(name.clone());
+                replica.taken.insert(name.clone(), turn.hold(true));
             }
         });
     }
@@ -175,7 +172,7 @@ pub(super) fn claim(state: &mut State, clock: Clock, effects: &mut Effects, id: 
             let (current, wanted) = (pool.revision.clone(), name.replica.index < pool.revision.spec.replicas);
             let Some(replica) = make_room(pool, &name) else { return };
             if !runs && !wanted {
-                replica.taken.insert(name.clone());
+                replica.taken.insert(name.clone(), turn.hold(true));
                 discard(turn.effects, &name);
                 return;
             }
@@ -194,16 +191,20 @@ pub(super) fn claim(state: &mut State, clock: Clock, effects: &mut Effects, id: 
     }
 }
 
-/// All units were read anew: what is not among them is gone.
+/// All units were read anew: what was there and is not among them is gone.
 pub(super) fn units_read(
     state: &mut State,
     clock: Clock,
     effects: &mut Effects,
-    asked: &BTreeSet<UnitName>,
+    asked: &BTreeMap<UnitName, StartId>,
     units: Vec<UnitFacts>,
 ) {
     let present: BTreeSet<&UnitName> = units.iter().map(|facts| &facts.seen.name).collect();
-    for name in asked.iter().filter(|name| !present.contains(name)) {
+    let now = state.units();
+    // One that was started again since the question is not the one that is missing.
+    let missing =
+        asked.iter().filter(|(name, start)| !present.contains(name) && now.get(name) == Some(start));
+    for (name, _) in missing {
         super::forgotten(state, clock, effects, name);
     }
     for facts in units {

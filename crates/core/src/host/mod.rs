@@ -19,7 +19,7 @@ use crate::config::{Configuration, FileError, Settings};
 use crate::job::{JobId, JobResult, JobState, Jobs, Operation, Waiter};
 use crate::name::{PoolId, UnitName, Usec};
 use crate::pool::{Pool, Wish, lifecycle};
-use crate::replica::UnitObservation;
+use crate::replica::{StartId, UnitObservation};
 use crate::unit::UnitSpec;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -38,6 +38,8 @@ pub struct State {
     pub ports: Ports,
     /// Timers that run.
     pub timers: Timers,
+    /// How many units were asked for so far.
+    pub starts: u64,
     /// Pools that an operator stopped.
     pub stopped: BTreeSet<PoolId>,
     /// Errors of files.
@@ -178,6 +180,8 @@ pub enum Event {
     UnitSeen(UnitObservation),
     /// systemd has forgotten a unit.
     UnitForgotten(UnitName),
+    /// systemd took a unit.
+    UnitTaken(UnitName),
     /// systemd did not take a unit.
     UnitRefused {
         /// Which.
@@ -190,7 +194,7 @@ pub enum Event {
     /// All units were read anew, because signals may have been lost.
     UnitsRead {
         /// Those that were expected when the reading began; one that was started since is not missing.
-        asked: BTreeSet<UnitName>,
+        asked: BTreeMap<UnitName, StartId>,
         /// Those that are there.
         units: Vec<UnitFacts>,
     },
@@ -286,6 +290,11 @@ pub fn apply(state: &mut State, input: Input) -> Effects {
             });
         }
         Event::UnitForgotten(name) => forgotten(state, clock, &mut effects, &name),
+        Event::UnitTaken(name) => {
+            state.with_replica(clock, &mut effects, &name.replica, |pool, index, _| {
+                lifecycle::unit_taken(pool, index, &name);
+            });
+        }
         Event::UnitRefused { name, name_taken, error } => {
             let problem = if name_taken {
                 lifecycle::StartProblem::NameTaken
@@ -433,8 +442,14 @@ impl State {
         work: impl FnOnce(&mut Pool, &mut Turn<'_>) -> T,
     ) -> Option<T> {
         let pool = self.pools.get_mut(id)?;
-        let mut turn =
-            Turn::new(clock, effects, &mut self.timers, &mut self.ports, &mut self.jobs, &self.settings);
+        let outside = turn::Outside {
+            timers: &mut self.timers,
+            ports: &mut self.ports,
+            jobs: &mut self.jobs,
+            starts: &mut self.starts,
+            settings: &self.settings,
+        };
+        let mut turn = Turn::new(clock, effects, outside);
         Some(work(pool, &mut turn))
     }
 

@@ -5,6 +5,7 @@ use crate::config::Settings;
 use crate::job::{self, JobId, JobResult, Jobs};
 use crate::name::{ReplicaId, Usec};
 use crate::pool::Pool;
+use crate::replica::{Hold, StartId};
 use std::collections::BTreeMap;
 
 /// A timer's identity: a stale ring is known by it.
@@ -60,6 +61,15 @@ pub(super) struct Clock {
     pub(super) seed: u64,
 }
 
+/// The parts of the state that a pool's handling may change besides the pool.
+pub(super) struct Outside<'a> {
+    pub(super) timers: &'a mut Timers,
+    pub(super) ports: &'a mut Ports,
+    pub(super) jobs: &'a mut Jobs,
+    pub(super) starts: &'a mut u64,
+    pub(super) settings: &'a Settings,
+}
+
 /// One event's handling.
 pub(crate) struct Turn<'a> {
     pub(crate) mono: Usec,
@@ -69,21 +79,22 @@ pub(crate) struct Turn<'a> {
     timers: &'a mut Timers,
     pub(crate) ports: &'a mut Ports,
     jobs: &'a mut Jobs,
+    starts: &'a mut u64,
     pub(crate) settings: &'a Settings,
 }
 
 impl<'a> Turn<'a> {
-    pub(super) fn new(
-        clock: Clock,
-        effects: &'a mut Effects,
-        timers: &'a mut Timers,
-        ports: &'a mut Ports,
-        jobs: &'a mut Jobs,
-        settings: &'a Settings,
-    ) -> Self {
+    pub(super) fn new(clock: Clock, effects: &'a mut Effects, outside: Outside<'a>) -> Self {
         // Two pools that draw in one event must not draw the same: what was done so far tells them apart.
         let seed = clock.seed.wrapping_add(effects.len() as u64);
-        Turn { mono: clock.mono, real: clock.real, seed, effects, timers, ports, jobs, settings }
+        let Outside { timers, ports, jobs, starts, settings } = outside;
+        Turn { mono: clock.mono, real: clock.real, seed, effects, timers, ports, jobs, starts, settings }
+    }
+
+    /// A new start of a unit, or one that is `confirmed` to be there already.
+    pub(crate) fn hold(&mut self, confirmed: bool) -> Hold {
+        *self.starts += 1;
+        Hold { start: StartId(*self.starts), confirmed, let_go: false }
     }
 
     /// A random number.

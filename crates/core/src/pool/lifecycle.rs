@@ -5,7 +5,7 @@ use super::{LastError, Pool, Wish};
 use crate::config::{Port, RestartPolicy};
 use crate::host::{Effect, LogKind, Purpose, Turn};
 use crate::job::{JobResult, Operation};
-use crate::name::{Endpoint, UnitKind, Usec};
+use crate::name::{Endpoint, UnitKind, UnitName, Usec};
 use crate::refusal::Refusal;
 use crate::replica::{self, ActiveState, ExitClass, Phase, Replica, Seen, UnitObservation};
 use crate::unit::{Launch, engine_unit, stage_unit};
@@ -102,7 +102,7 @@ fn begin(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
     replica.unit = Seen::default();
     replica.phase = Phase::Staging;
     let name = replica.unit_name(UnitKind::Stage);
-    replica.taken.insert(name.clone());
+    replica.taken.insert(name.clone(), turn.hold(false));
     let launch = Launch {
         spec: &revision.spec,
         spec_digest: &revision.digest,
@@ -117,12 +117,24 @@ fn begin(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
 /// Takes in what was seen of a unit.
 pub(crate) fn unit_seen(pool: &mut Pool, index: usize, seen: UnitObservation, turn: &mut Turn<'_>) {
     let Some(replica) = pool.replicas.get_mut(index) else { return };
-    if !replica.taken.contains(&seen.name) {
+    if !replica.taken.contains_key(&seen.name) {
         return;
     }
     match seen.name.kind {
         UnitKind::Stage => stage_seen(pool, index, &seen, turn),
         UnitKind::Engine => engine_seen(pool, index, seen, turn),
+    }
+}
+
+/// Has systemd forget a unit that has ended and was read; once, however often its end is seen.
+fn let_go(replica: &mut Replica, name: &UnitName, clean: bool, turn: &mut Turn<'_>) {
+    if let Some(hold) = replica.taken.get_mut(name).filter(|hold| !hold.let_go) {
+        hold.let_go = true;
+        turn.effects.push(if clean {
+            Effect::StopUnit(name.clone())
+        } else {
+            Effect::ForgetUnit(name.clone())
+        });
     }
 }
 
@@ -137,11 +149,7 @@ fn stage_seen(pool: &mut Pool, index: usize, seen: &UnitObservation, turn: &mut 
         | ActiveState::Deactivating
         | ActiveState::Other => return,
     };
-    turn.effects.push(if ended {
-        Effect::StopUnit(seen.name.clone())
-    } else {
-        Effect::ForgetUnit(seen.name.clone())
-    });
+    let_go(replica, &seen.name, ended, turn);
     if replica.phase != Phase::Staging {
         return;
     }
@@ -189,7 +197,7 @@ fn launch(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
         engine_version: &replica.engine_version,
     };
     turn.effects.push(Effect::StartUnit(engine_unit(&name, &launch)));
-    replica.taken.insert(name);
+    replica.taken.insert(name, turn.hold(false));
     replica.phase = Phase::Starting;
     turn.log(pool, Some(index), LogKind::EngineStarting, "starting".to_owned());
 }
@@ -242,11 +250,7 @@ fn became_ready(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
 fn ended(pool: &mut Pool, index: usize, seen: &UnitObservation, turn: &mut Turn<'_>) {
     let Some(replica) = pool.replicas.get_mut(index) else { return };
     let clean = seen.active == ActiveState::Active;
-    turn.effects.push(if clean {
-        Effect::StopUnit(seen.name.clone())
-    } else {
-        Effect::ForgetUnit(seen.name.clone())
-    });
+    let_go(replica, &seen.name, clean, turn);
     let since = match replica.phase {
         Phase::Ready { since } => Some(since),
         Phase::Starting | Phase::Ending => None,
@@ -322,7 +326,7 @@ fn fail(pool: &mut Pool, index: usize, turn: &mut Turn<'_>, class: ExitClass, te
 pub(crate) fn unit_forgotten(pool: &mut Pool, index: usize, kind: UnitKind, turn: &mut Turn<'_>) {
     let Some(replica) = pool.replicas.get_mut(index) else { return };
     let name = replica.unit_name(kind);
-    if !replica.taken.remove(&name) {
+    if replica.taken.remove(&name).is_none() {
         return;
     }
     let free = replica.taken.is_empty();
@@ -366,6 +370,13 @@ pub(crate) fn unit_forgotten(pool: &mut Pool, index: usize, kind: UnitKind, turn
             | Phase::Failed,
             _,
         ) => {}
+    }
+}
+
+/// systemd has taken a unit: from now on it can be missing.
+pub(crate) fn unit_taken(pool: &mut Pool, index: usize, name: &UnitName) {
+    if let Some(hold) = pool.replicas.get_mut(index).and_then(|replica| replica.taken.get_mut(name)) {
+        hold.confirmed = true;
     }
 }
 
@@ -443,7 +454,7 @@ pub(crate) fn settle(pool: &mut Pool, turn: &mut Turn<'_>) {
 pub(crate) fn adopt(pool: &mut Pool, index: usize, facts: &crate::host::UnitFacts, turn: &mut Turn<'_>) {
     let Some(replica) = pool.replicas.get_mut(index) else { return };
     let seen = &facts.seen;
-    replica.taken.insert(seen.name.clone());
+    replica.taken.insert(seen.name.clone(), turn.hold(true));
     if seen.name.kind == UnitKind::Stage {
         // Half a check is not worth keeping: it takes milliseconds to run it again.
         turn.effects.push(Effect::StopUnit(seen.name.clone()));

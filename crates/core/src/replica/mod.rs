@@ -14,7 +14,7 @@ pub use observation::{ActiveState, UnitObservation};
 use crate::config::Revision;
 use crate::host::TimerId;
 use crate::name::{Endpoint, InvocationId, ReplicaId, UnitKind, UnitName, Usec};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 /// One replica of a pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub struct Replica {
     /// The engine's version, where its checks could tell.
     pub engine_version: String,
     /// Unit names that systemd has not forgotten yet.
-    pub taken: BTreeSet<UnitName>,
+    pub taken: BTreeMap<UnitName, Hold>,
     /// Failures in a row.
     pub failures: u32,
     /// Automatic ports that turned out to be somebody else's, since the last start.
@@ -41,6 +41,21 @@ pub struct Replica {
     pub last_exit: Option<ExitClass>,
     /// What was last seen of the engine's unit.
     pub unit: Seen,
+}
+
+/// One start of a unit: two units of one name are told apart by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct StartId(pub u64);
+
+/// What is known of a name that is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hold {
+    /// The start that took it.
+    pub start: StartId,
+    /// Whether systemd has said that it took the unit: only then can the unit be missing.
+    pub confirmed: bool,
+    /// Whether systemd was asked to let go of it.
+    pub let_go: bool,
 }
 
 /// What is published about the unit that runs now.
@@ -102,7 +117,7 @@ impl Replica {
             revision: None,
             endpoint: None,
             engine_version: String::new(),
-            taken: BTreeSet::new(),
+            taken: BTreeMap::new(),
             failures: 0,
             ports_tried: 0,
             last_exit: None,

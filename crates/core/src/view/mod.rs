@@ -226,7 +226,7 @@ fn replica_view(replica: &Replica) -> ReplicaView {
         | Phase::Failed => crate::name::UnitKind::Engine,
     };
     let unit = replica.unit_name(kind);
-    let running = replica.taken.contains(&unit);
+    let running = replica.taken.contains_key(&unit);
     ReplicaView {
         id: replica.id.to_string(),
         pool: Some(replica.id.pool.clone()),

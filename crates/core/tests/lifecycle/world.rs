@@ -17,6 +17,8 @@ pub struct World {
     pub timers: BTreeMap<TimerId, Usec>,
     pub answers: Vec<(RequestId, Answer)>,
     pub started: Vec<UnitName>,
+    /// Starts that systemd has not answered yet.
+    taken: Vec<UnitName>,
     pub lines: Vec<String>,
     pub now: Usec,
     seed: u64,
@@ -73,6 +75,7 @@ impl World {
             timers: BTreeMap::new(),
             answers: Vec::new(),
             started: Vec::new(),
+            taken: Vec::new(),
             lines: Vec::new(),
             now: Usec::from_secs(1_000),
             seed: 1,
@@ -120,6 +123,9 @@ impl World {
         for effect in effects {
             self.carry_out(effect);
         }
+        if let Some(name) = self.taken.pop() {
+            self.event(Event::UnitTaken(name));
+        }
     }
 
     fn carry_out(&mut self, effect: Effect) {
@@ -133,6 +139,7 @@ impl World {
                     ..UnitObservation::new(spec.name.clone())
                 };
                 self.started.push(spec.name.clone());
+                self.taken.push(spec.name.clone());
                 self.units.insert(spec.name, seen);
             }
             // What systemd makes of a stop is said by the test, with `stopped`.
