@@ -92,6 +92,7 @@ fn tainted() -> Vec<String> {
 #[error("cannot reach the system bus; is dbus.socket active?")]
 struct NoBus(#[source] zbus::Error);
 
+#[allow(clippy::disallowed_methods, reason = "one task a Unix signal, which only forwards")]
 fn signals() -> std::io::Result<Signals> {
     let (sender, signals) = mpsc::channel(8);
     let wanted = [

@@ -111,7 +111,7 @@ impl ManagerObject {
         env!("CARGO_PKG_VERSION").to_owned()
     }
 
-    #[zbus(property(emits_changed_signal = "const"))]
+    #[zbus(property)]
     fn systemd_version(&self) -> String {
         self.constants.systemd_version.clone()
     }
@@ -141,12 +141,12 @@ impl ManagerObject {
         self.view().manager.configuration_errors.clone()
     }
 
-    #[zbus(property(emits_changed_signal = "const"))]
+    #[zbus(property)]
     fn features(&self) -> Vec<String> {
         Vec::new()
     }
 
-    #[zbus(property(emits_changed_signal = "const"))]
+    #[zbus(property)]
     fn tainted(&self) -> Vec<String> {
         self.constants.tainted.clone()
     }

@@ -115,7 +115,7 @@ async fn connect(
 /// Whether the name is free.
 async fn free(connection: &Connection) -> Result<(), ServeError> {
     let bus = DBusProxy::new(connection).await?;
-    let name = NAME.try_into().map_err(zbus::Error::from)?;
+    let name = NAME.try_into()?;
     match bus.get_name_owner(name).await {
         Ok(owner) => Err(ServeError::Taken(
             bus.get_connection_unix_process_id(owner.into_inner().into()).await.unwrap_or(0),

@@ -1,5 +1,7 @@
 //! Carrying out what takes time: calls to systemd, in order for each replica and beside the loop, and timers.
 
+#![allow(clippy::disallowed_methods, reason = "effects run beside the loop")]
+
 use super::Returned;
 use crate::systemd::{Client, SystemdError};
 use crate::telemetry::chain;
@@ -38,10 +40,10 @@ impl Lanes {
         let before = self.last.remove(&replica);
         let (systemd, returned) = (self.systemd.clone(), returned.clone());
         let task = tokio::spawn(async move {
-            if let Some(before) = before {
-                if let Err(error) = before.await {
-                    tracing::error!("a call to systemd was cut off: {error}");
-                }
+            if let Some(before) = before
+                && let Err(error) = before.await
+            {
+                tracing::error!("a call to systemd was cut off: {error}");
             }
             if let Some(event) = carry_out(&systemd, effect).await {
                 send(&returned, Returned::Event(event)).await;

@@ -9,6 +9,8 @@
 //! | calls | D-Bus handlers | loop | 256, the caller gets `LimitsExceeded` |
 //! | publications | loop | publisher | 64, the loop waits: what is published may lag, never grow |
 
+#![allow(clippy::disallowed_methods, reason = "the loop spawns what it must not wait for")]
+
 mod clock;
 mod effects;
 mod handle;

@@ -3,6 +3,8 @@
 //! One task reads every message of the connection and only forwards, so a slow receiver cannot stop replies for long.
 //! systemd sends the service's properties before the unit's, so an observation leaves with the latter.
 
+#![allow(clippy::disallowed_methods, reason = "the one task that reads the connection")]
+
 use super::manager::ManagerProxy;
 use super::{SYSTEMD, SystemdError, UNIT_PATH};
 use futures_util::StreamExt;
@@ -54,10 +56,7 @@ pub(super) async fn start(
     ] {
         connection.call_method(Some(BUS), "/org/freedesktop/DBus", Some(BUS), "AddMatch", &(rule,)).await?;
     }
-    let owner = bus
-        .get_name_owner(SYSTEMD.try_into().map_err(zbus::Error::from)?)
-        .await
-        .map_err(zbus::Error::from)?;
+    let owner = bus.get_name_owner(SYSTEMD.try_into()?).await.map_err(zbus::Error::from)?;
     let manager = ManagerProxy::new(connection).await?;
     manager.subscribe().await?;
     let listener =
@@ -88,10 +87,10 @@ impl Listener {
             if let Some(Observation::ReadAnew) = said {
                 self.units.clear();
             }
-            if let Some(said) = said {
-                if self.observations.send(said).await.is_err() {
-                    return;
-                }
+            if let Some(said) = said
+                && self.observations.send(said).await.is_err()
+            {
+                return;
             }
         }
         if self.observations.send(Observation::Disconnected).await.is_err() {

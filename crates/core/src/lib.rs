@@ -22,6 +22,8 @@
 //! | [`view`] | what is published, derived from the state and never stored in it |
 //! | [`refusal`] | how `pool-helper` says that a start is refused |
 
+#![deny(clippy::wildcard_enum_match_arm, clippy::cast_possible_truncation)]
+
 pub mod config;
 pub mod engine;
 pub mod host;

@@ -54,22 +54,19 @@ pub fn check(
     check_text("args", args.iter(), &mut found);
     let pool_env = fragment.env.unwrap_or_default();
     check_env(&pool_env, &mut found);
-    if let Some(program) = &fragment.program {
-        if program.is_empty() || (program.contains('/') && !program.starts_with('/')) {
-            found.add(&["program"], "expected an absolute path, or a name that is looked up in PATH");
-        }
+    if let Some(program) = &fragment.program
+        && (program.is_empty() || (program.contains('/') && !program.starts_with('/')))
+    {
+        found.add(&["program"], "expected an absolute path, or a name that is looked up in PATH");
     }
     let replicas = found.keep(&["replicas"], replicas(fragment.replicas.unwrap_or(1)));
     let activation = found.keep(&["activation"], activation(fragment.activation.as_deref()));
     let network = fragment.network.unwrap_or_default();
     let listen = found.keep(&["network", "listen"], listen(network.listen.as_deref()));
-    if let (Some(Listen { port: Port::Fixed(port), .. }), Some(replicas)) = (&listen, replicas) {
-        if port.checked_add(replicas - 1).is_none() {
-            found.add(
-                &["network", "listen"],
-                format!("port {port} + {} replicas goes beyond 65535", replicas),
-            );
-        }
+    if let (Some(Listen { port: Port::Fixed(port), .. }), Some(replicas)) = (&listen, replicas)
+        && port.checked_add(replicas - 1).is_none()
+    {
+        found.add(&["network", "listen"], format!("port {port} + {} replicas goes beyond 65535", replicas));
     }
     let health = fragment.health.unwrap_or_default();
     let start_limit =

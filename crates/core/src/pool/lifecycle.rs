@@ -306,7 +306,13 @@ fn fail(pool: &mut Pool, index: usize, turn: &mut Turn<'_>, class: ExitClass, te
         replica.phase = Phase::Failed;
         let kind = match class {
             ExitClass::Refused(_) | ExitClass::Preflight | ExitClass::StageFailed => LogKind::EngineRefused,
-            _ => LogKind::EngineFailed,
+            ExitClass::Exit(_)
+            | ExitClass::Signal(_)
+            | ExitClass::OomHost
+            | ExitClass::Watchdog
+            | ExitClass::StartTimeout
+            | ExitClass::Stopped
+            | ExitClass::Unkillable => LogKind::EngineFailed,
         };
         turn.log(pool, Some(index), kind, format!("not started again: {text}"));
         turn.effects.push(Effect::SaveRuntime);

@@ -58,10 +58,10 @@ impl ExitClass {
     /// The class of a failed unit, and the sentence that goes with it.
     #[must_use]
     pub fn of(unit: &UnitObservation) -> (ExitClass, String) {
-        if unit.exec_code == CLD_EXITED {
-            if let Some((refusal, text)) = Refusal::read(unit.exec_status, &unit.status_text) {
-                return (ExitClass::Refused(refusal), text.to_owned());
-            }
+        if unit.exec_code == CLD_EXITED
+            && let Some((refusal, text)) = Refusal::read(unit.exec_status, &unit.status_text)
+        {
+            return (ExitClass::Refused(refusal), text.to_owned());
         }
         let last_words = last_words(&unit.status_text);
         match unit.result.as_str() {

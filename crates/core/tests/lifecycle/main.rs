@@ -128,7 +128,7 @@ fn the_policy_decides_what_follows_an_end() {
         (RestartPolicy::Never, PoolPhase::Failed, PoolPhase::Stopped),
     ] {
         let pool = pool_core::config::PoolSpec { restart: policy, ..spec("a") };
-        let mut world = World::with(&[pool.clone()]);
+        let mut world = World::with(std::slice::from_ref(&pool));
         world.serve("a", 0);
         world.dies("a", 0);
         assert_eq!(world.phase("a"), killed, "{policy:?}");

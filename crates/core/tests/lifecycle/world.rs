@@ -144,10 +144,10 @@ impl World {
             }
             // What systemd makes of a stop is said by the test, with `stopped`.
             Effect::StopUnit(name) | Effect::ForgetUnit(name) => {
-                if let Some(unit) = self.units.get_mut(&name) {
-                    if unit.active != ActiveState::Failed {
-                        unit.active = ActiveState::Deactivating;
-                    }
+                if let Some(unit) = self.units.get_mut(&name)
+                    && unit.active != ActiveState::Failed
+                {
+                    unit.active = ActiveState::Deactivating;
                 }
             }
             Effect::SetTimer(id, after) => {

@@ -1,0 +1,193 @@
+//! The bench that a test works at: a private bus, the fake systemd on it, folders, and the daemon.
+
+use crate::systemd::{FakeSystemd, ROOT};
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+use zbus::{Connection, connection};
+
+pub const NAME: &str = "org.llamaorch.PoolManager";
+pub const MANAGER: &str = "/org/llamaorch/PoolManager";
+
+pub struct Bench {
+    pub folder: PathBuf,
+    pub bus: Bus,
+    pub systemd: FakeSystemd,
+    pub systemd_bus: Connection,
+    pub client: Connection,
+}
+
+/// A dbus-daemon of this test's own.
+pub struct Bus {
+    child: Child,
+    pub address: String,
+}
+
+impl Bus {
+    fn start(folder: &Path) -> Bus {
+        let config = folder.join("bus.conf");
+        let socket = folder.join("bus");
+        let text = format!(
+            "<busconfig><type>custom</type><listen>unix:path={}</listen><auth>EXTERNAL</auth><policy context=\"default\">\
+             <allow own=\"*\"/><allow user=\"*\"/><allow send_destination=\"*\" eavesdrop=\"false\"/><allow receive_sender=\"*\"/>\
+             </policy></busconfig>",
+            socket.display()
+        );
+        fs::write(&config, text).unwrap();
+        let spawned = Command::new("dbus-daemon")
+            .arg(format!("--config-file={}", config.display()))
+            .args(["--nofork", "--print-address"])
+            .stdout(Stdio::piped())
+            .spawn();
+        let mut child = spawned.expect("dbus-daemon is needed: apt-get install dbus-daemon");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        Bus { child, address: line.trim().to_owned() }
+    }
+
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Bus {
+    fn drop(&mut self) {
+        if self.child.kill().is_ok() {
+            self.child.wait().unwrap();
+        }
+    }
+}
+
+impl Bench {
+    /// A bus with a systemd on it, and no daemon yet.
+    pub async fn new() -> Bench {
+        let systemd = FakeSystemd::default();
+        let mut bench = Bench::without_systemd().await;
+        bench.systemd_bus = connection::Builder::address(bench.bus.address.as_str())
+            .serve_at(ROOT, systemd.clone())
+            .name("org.freedesktop.systemd1")
+            .build()
+            .await
+            .unwrap();
+        bench.systemd = systemd;
+        bench
+    }
+
+    pub async fn without_systemd() -> Bench {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("pool-bus-{}-{number}", std::process::id()));
+        for below in ["etc/llamaorch/pools.d", "etc/llamaorch/engines.d", "run", "state"] {
+            fs::create_dir_all(folder.join(below)).unwrap();
+        }
+        fs::write(
+            folder.join("etc/llamaorch/engines.d/test.toml"),
+            "program = \"server\"\n[health]\npath = \"/health\"\n",
+        )
+        .unwrap();
+        let bus = Bus::start(&folder);
+        let client = connection::Builder::address(bus.address.as_str()).build().await.unwrap();
+        Bench { folder, bus, systemd: FakeSystemd::default(), systemd_bus: client.clone(), client }
+    }
+
+    pub fn pool_file(&self, id: &str, more: &str) {
+        let text = format!("engine = \"test\"\nmodel = \"file:/srv/m\"\ndevices = [\"none\"]\n{more}");
+        fs::write(self.folder.join(format!("etc/llamaorch/pools.d/{id}.toml")), text).unwrap();
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pool-managerd"));
+        command
+            .arg("--root")
+            .arg(&self.folder)
+            .env("DBUS_SYSTEM_BUS_ADDRESS", &self.bus.address)
+            .env("RUNTIME_DIRECTORY", self.folder.join("run"))
+            .env("STATE_DIRECTORY", self.folder.join("state"))
+            .env_remove("NOTIFY_SOCKET")
+            .env_remove("JOURNAL_STREAM")
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// Runs a daemon that is expected to end by itself.
+    pub async fn daemon_that_ends(&self) -> Output {
+        // Beside this thread, which the systemd of this bench runs on.
+        let mut command = self.command();
+        tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap()
+    }
+
+    /// Starts the daemon and waits until it has its name.
+    pub async fn daemon(&self) -> Daemon {
+        let daemon = Daemon(self.command().spawn().unwrap());
+        let bus = zbus::fdo::DBusProxy::new(&self.client).await.unwrap();
+        wait_until("the daemon has its name", async || {
+            bus.name_has_owner(NAME.try_into().unwrap()).await.unwrap()
+        })
+        .await;
+        daemon
+    }
+
+    pub async fn property(&self, path: &str, interface: &str, name: &str) -> zbus::OwnedVariant {
+        let reply = self
+            .client
+            .call_method(Some(NAME), path, Some("org.freedesktop.DBus.Properties"), "Get", &(interface, name))
+            .await
+            .unwrap();
+        reply.body().deserialize().unwrap()
+    }
+
+    pub async fn phase(&self, pool: &str) -> String {
+        let path = format!("{MANAGER}/pool/{pool}");
+        self.property(&path, "org.llamaorch.PoolManager.Pool", "Phase").await.try_into().unwrap()
+    }
+
+    pub async fn wait_phase(&self, pool: &str, phase: &str) {
+        wait_until(&format!("{pool} is {phase}"), async || self.phase(pool).await == phase).await;
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.folder).unwrap();
+    }
+}
+
+pub struct Daemon(pub Child);
+
+impl Daemon {
+    /// Waits for its end; its exit code and what it said.
+    pub async fn end(mut self) -> (Option<i32>, String) {
+        let begun = Instant::now();
+        let status = loop {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                break status;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(10), "the daemon does not end");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        };
+        let mut said = String::new();
+        self.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        (status.code(), said)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if self.0.try_wait().is_ok_and(|ended| ended.is_none()) {
+            self.0.kill().unwrap();
+            self.0.wait().unwrap();
+        }
+    }
+}
+
+pub async fn wait_until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds().await {
+        assert!(begun.elapsed() < Duration::from_secs(10), "it never holds: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}

@@ -1,0 +1,111 @@
+//! The XML in `dbus/` is the contract: it is held against what is served, both ways.
+
+use crate::bench::{Bench, MANAGER, NAME};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use zbus::Variant;
+
+const FILES: [(&str, &str); 4] = [
+    ("org.llamaorch.PoolManager", include_str!("../../dbus/org.llamaorch.PoolManager.xml")),
+    ("org.llamaorch.PoolManager.Pool", include_str!("../../dbus/org.llamaorch.PoolManager.Pool.xml")),
+    ("org.llamaorch.PoolManager.Replica", include_str!("../../dbus/org.llamaorch.PoolManager.Replica.xml")),
+    ("org.llamaorch.PoolManager.Job", include_str!("../../dbus/org.llamaorch.PoolManager.Job.xml")),
+];
+
+/// Every member of an interface, with names and types of its arguments and its annotations.
+fn members(xml: &str, interface: &str) -> BTreeSet<String> {
+    let options = roxmltree::ParsingOptions { allow_dtd: true, ..Default::default() };
+    let document = roxmltree::Document::parse_with_options(xml, options).unwrap();
+    let found = document
+        .descendants()
+        .find(|node| node.has_tag_name("interface") && node.attribute("name") == Some(interface));
+    let found = found.unwrap_or_else(|| panic!("no {interface} in {xml}"));
+    let member = |node: roxmltree::Node<'_, '_>| {
+        let kind = node.tag_name().name();
+        let name = node.attribute("name").unwrap();
+        let parts =
+            node.children().filter(roxmltree::Node::is_element).map(|part| match part.tag_name().name() {
+                "arg" => {
+                    let direction =
+                        part.attribute("direction").unwrap_or(if kind == "signal" { "out" } else { "in" });
+                    format!(
+                        "{direction} {} {}",
+                        part.attribute("type").unwrap(),
+                        part.attribute("name").unwrap_or("?")
+                    )
+                }
+                _ => format!("{} = {}", part.attribute("name").unwrap(), part.attribute("value").unwrap()),
+            });
+        // A property that says nothing of signals sends them: the standard's default.
+        let parts = parts.filter(|part| part != "org.freedesktop.DBus.Property.EmitsChangedSignal = true");
+        let parts: Vec<String> = parts.collect();
+        let rest = [node.attribute("type"), node.attribute("access")]
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>()
+            .join(" ");
+        format!("{kind} {name} {rest} {parts:?}")
+    };
+    found.children().filter(roxmltree::Node::is_element).map(member).collect()
+}
+
+#[tokio::test]
+async fn the_served_interfaces_are_those_of_the_xml() {
+    let bench = Bench::new().await;
+    bench.pool_file("a", "");
+    let _daemon = bench.daemon().await;
+    bench.wait_phase("a", "ready").await;
+    let options: HashMap<&str, Variant<'_>> = HashMap::new();
+    let reply = bench
+        .client
+        .call_method(Some(NAME), MANAGER, Some(NAME), "StartPool", &("a", options))
+        .await
+        .unwrap();
+    let job: zbus::OwnedObjectPath = reply.body().deserialize().unwrap();
+    let paths = BTreeMap::from([
+        ("org.llamaorch.PoolManager", MANAGER.to_owned()),
+        ("org.llamaorch.PoolManager.Pool", format!("{MANAGER}/pool/a")),
+        ("org.llamaorch.PoolManager.Replica", format!("{MANAGER}/replica/a_2dr0")),
+        ("org.llamaorch.PoolManager.Job", job.to_string()),
+    ]);
+    for (interface, promised) in FILES {
+        let path = paths[interface].as_str();
+        let reply = bench
+            .client
+            .call_method(Some(NAME), path, Some("org.freedesktop.DBus.Introspectable"), "Introspect", &())
+            .await
+            .unwrap();
+        let served: String = reply.body().deserialize().unwrap();
+        let (promised, served) = (members(promised, interface), members(&served, interface));
+        let missing: Vec<_> = promised.difference(&served).collect();
+        let extra: Vec<_> = served.difference(&promised).collect();
+        assert!(
+            missing.is_empty() && extra.is_empty(),
+            "{interface}: not served {missing:#?}, not promised {extra:#?}"
+        );
+        assert!(!served.is_empty());
+    }
+}
+
+#[test]
+fn every_member_of_the_xml_has_words_and_every_property_says_how_it_signals() {
+    for (interface, xml) in FILES {
+        let options = roxmltree::ParsingOptions { allow_dtd: true, ..Default::default() };
+        let document = roxmltree::Document::parse_with_options(xml, options).unwrap();
+        for node in document
+            .descendants()
+            .filter(|node| matches!(node.tag_name().name(), "method" | "signal" | "property"))
+        {
+            let name = node.attribute("name").unwrap();
+            let before = node.prev_siblings().skip(1).find(|sibling| !sibling.is_text());
+            let words =
+                before.filter(roxmltree::Node::is_comment).and_then(|comment| comment.text()).unwrap_or("");
+            assert!(words.contains(&format!("{name}:")) && words.contains("Since:"), "{interface}.{name}");
+            if node.has_tag_name("property") {
+                let says = node.children().any(|child| {
+                    child.attribute("name") == Some("org.freedesktop.DBus.Property.EmitsChangedSignal")
+                });
+                assert!(says, "{interface}.{name}");
+            }
+        }
+    }
+}

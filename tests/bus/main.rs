@@ -1,0 +1,9 @@
+//! The compiled daemon on a private bus, beside a systemd that does what the test says.
+
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+mod bench;
+mod contract;
+mod order;
+mod systemd;
+mod trust;

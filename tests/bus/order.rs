@@ -1,0 +1,122 @@
+//! What a client sees, in which order.
+
+use crate::bench::{Bench, MANAGER, NAME, wait_until};
+use futures_util::StreamExt;
+use std::collections::HashMap;
+use zbus::{MessageStream, Variant};
+
+#[tokio::test]
+async fn the_name_is_taken_when_everything_is_there() {
+    let bench = Bench::new().await;
+    for id in ["a", "b", "c"] {
+        bench.pool_file(id, "activation = \"manual\"\n");
+    }
+    let bus = zbus::fdo::DBusProxy::new(&bench.client).await.unwrap();
+    let mut owners = bus.receive_name_owner_changed_with_args(&[(0, NAME)]).await.unwrap();
+    let _daemon = bench.daemon().await;
+    owners.next().await.unwrap();
+    let reply = bench.client.call_method(Some(NAME), MANAGER, Some(NAME), "ListPools", &()).await.unwrap();
+    let pools: Vec<(String, zbus::OwnedObjectPath, String, bool, bool, u32)> =
+        reply.body().deserialize().unwrap();
+    assert_eq!(pools.iter().map(|pool| pool.0.as_str()).collect::<Vec<_>>(), ["a", "b", "c"]);
+}
+
+#[tokio::test]
+async fn a_reply_comes_after_the_signals_of_what_it_says() {
+    let bench = Bench::new().await;
+    bench.pool_file("a", "activation = \"manual\"\n");
+    let _daemon = bench.daemon().await;
+    let rule = zbus::MatchRule::builder().msg_type(zbus::message::Type::Signal).sender(NAME).build().unwrap();
+    let mut signals = MessageStream::for_match_rule(rule, &bench.client, None).await.unwrap();
+    let options: HashMap<&str, Variant<'_>> = HashMap::new();
+    let reply = bench
+        .client
+        .call_method(Some(NAME), MANAGER, Some(NAME), "StartPool", &("a", options))
+        .await
+        .unwrap();
+    let job: zbus::OwnedObjectPath = reply.body().deserialize().unwrap();
+    loop {
+        let signal = signals.next().await.unwrap().unwrap();
+        let member = signal.header().member().unwrap().to_string();
+        if member == "JobNew" {
+            let body = signal.body();
+            let (_, path, _, _): (u32, zbus::OwnedObjectPath, String, String) = body.deserialize().unwrap();
+            assert_eq!(path, job);
+            assert!(signal.recv_position() < reply.recv_position(), "the signal came after the reply");
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_start_signals_each_phase_once_and_health_by_its_own_signal() {
+    let bench = Bench::new().await;
+    bench.pool_file("a", "activation = \"manual\"\n");
+    let _daemon = bench.daemon().await;
+    let rule = zbus::MatchRule::builder().msg_type(zbus::message::Type::Signal).sender(NAME).build().unwrap();
+    let mut signals = MessageStream::for_match_rule(rule, &bench.client, None).await.unwrap();
+    let options: HashMap<&str, Variant<'_>> = HashMap::new();
+    bench.client.call_method(Some(NAME), MANAGER, Some(NAME), "StartPool", &("a", options)).await.unwrap();
+    let (mut phases, mut health) = (Vec::new(), Vec::new());
+    while phases.last().map(String::as_str) != Some("ready") || health.is_empty() {
+        let signal = signals.next().await.unwrap().unwrap();
+        let body = signal.body();
+        match signal.header().member().unwrap().as_str() {
+            "HealthChanged" => {
+                let (id, live, ready, _): (String, bool, bool, String) = body.deserialize().unwrap();
+                health.push((id, live, ready));
+            }
+            "PropertiesChanged" => {
+                let (interface, changed, invalidated): (String, HashMap<String, Variant<'_>>, Vec<String>) =
+                    body.deserialize().unwrap();
+                assert!(invalidated.is_empty() && !changed.is_empty());
+                if interface.ends_with(".Pool") {
+                    phases.extend(changed.get("Phase").map(|phase| String::try_from(phase).unwrap()));
+                }
+            }
+            _ => {}
+        }
+    }
+    let mut unique = phases.clone();
+    unique.dedup();
+    assert_eq!(phases, unique, "no phase is signalled twice in a row");
+    assert_eq!(health, [("a".to_owned(), true, true)]);
+}
+
+#[tokio::test]
+async fn objects_come_and_go_with_their_pools() {
+    let bench = Bench::new().await;
+    bench.pool_file("a", "replicas = 2\n");
+    let _daemon = bench.daemon().await;
+    bench.wait_phase("a", "ready").await;
+    let objects = async || {
+        let reply = bench
+            .client
+            .call_method(
+                Some(NAME),
+                MANAGER,
+                Some("org.freedesktop.DBus.ObjectManager"),
+                "GetManagedObjects",
+                &(),
+            )
+            .await
+            .unwrap();
+        let body = reply.body();
+        let objects: HashMap<zbus::OwnedObjectPath, HashMap<String, HashMap<String, zbus::OwnedVariant>>> =
+            body.deserialize().unwrap();
+        // Elements of paths without an object of ours are listed with the standard interfaces only.
+        let ours = |interfaces: &HashMap<String, _>| interfaces.keys().any(|name| name.starts_with(NAME));
+        let mut paths: Vec<String> = objects
+            .iter()
+            .filter(|(_, interfaces)| ours(interfaces))
+            .map(|(path, _)| path.to_string())
+            .collect();
+        paths.sort();
+        paths
+    };
+    let expected = ["pool/a", "replica/a_2dr0", "replica/a_2dr1"].map(|path| format!("{MANAGER}/{path}"));
+    assert_eq!(objects().await, expected);
+    std::fs::remove_file(bench.folder.join("etc/llamaorch/pools.d/a.toml")).unwrap();
+    bench.client.call_method(Some(NAME), MANAGER, Some(NAME), "ReloadConfiguration", &()).await.unwrap();
+    wait_until("all are gone", async || objects().await.is_empty()).await;
+}

@@ -1,0 +1,147 @@
+//! A stand-in for systemd's manager: it takes units, says that they are up, and forgets them, or refuses.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
+use zbus::object_server::SignalEmitter;
+use zbus::{Connection, OwnedObjectPath, OwnedVariant, Variant, interface};
+
+pub const ROOT: &str = "/org/freedesktop/systemd1";
+
+type Properties = Vec<(String, OwnedVariant)>;
+type Auxiliary = Vec<(String, Vec<(String, OwnedVariant)>)>;
+type Listed = (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
+
+#[derive(Debug, Default)]
+pub struct Book {
+    /// Calls in their order, as `verb unit`.
+    pub calls: Vec<String>,
+    /// Units that are there.
+    pub units: BTreeMap<String, u32>,
+    /// What a start is refused with.
+    pub refuse: Option<String>,
+}
+
+#[derive(Clone, Default)]
+pub struct FakeSystemd {
+    pub book: Arc<Mutex<Book>>,
+}
+
+pub fn path(unit: &str) -> OwnedObjectPath {
+    format!("{ROOT}/unit/{}", pool_core::name::path_element(unit)).try_into().unwrap()
+}
+
+/// What systemd says when a unit has changed: the service's properties, then the unit's.
+pub async fn say(
+    connection: &Connection,
+    to: Option<&str>,
+    unit: &str,
+    active: &str,
+    sub: &str,
+    pid: u32,
+) -> zbus::Result<()> {
+    let result = if active == "failed" { "signal" } else { "success" };
+    let service: HashMap<&str, Variant<'_>> = HashMap::from([
+        ("MainPID", Variant::new(pid)),
+        ("Result", Variant::new(result)),
+        ("ExecMainCode", Variant::new(if active == "failed" { 2_i32 } else { 0 })),
+        ("ExecMainStatus", Variant::new(if active == "failed" { 9_i32 } else { 0 })),
+        ("StatusText", Variant::new("staged, engine version 1.0")),
+    ]);
+    let unit_properties: HashMap<&str, Variant<'_>> = HashMap::from([
+        ("ActiveState", Variant::new(active)),
+        ("SubState", Variant::new(sub)),
+        ("InvocationID", Variant::new(vec![7_u8; 16])),
+        ("ActiveEnterTimestamp", Variant::new(u64::from(active == "active"))),
+    ]);
+    let none: &[&str] = &[];
+    for (interface, changed) in
+        [("org.freedesktop.systemd1.Service", service), ("org.freedesktop.systemd1.Unit", unit_properties)]
+    {
+        let body = (interface, changed, none);
+        connection
+            .emit_signal(to, path(unit), "org.freedesktop.DBus.Properties", "PropertiesChanged", &body)
+            .await?;
+    }
+    Ok(())
+}
+
+#[interface(name = "org.freedesktop.systemd1.Manager")]
+impl FakeSystemd {
+    fn subscribe(&self) {}
+
+    async fn start_transient_unit(
+        &self,
+        name: String,
+        _mode: String,
+        _properties: Properties,
+        _auxiliary: Auxiliary,
+        #[zbus(connection)] connection: &Connection,
+    ) -> zbus::fdo::Result<OwnedObjectPath> {
+        let pid = {
+            let mut book = self.book.lock().unwrap();
+            book.calls.push(format!("start {name}"));
+            if let Some(refusal) = &book.refuse {
+                return Err(zbus::fdo::Error::Failed(refusal.clone()));
+            }
+            let pid = 1_000 + u32::try_from(book.calls.len()).unwrap();
+            book.units.insert(name.clone(), pid);
+            pid
+        };
+        let stage = name.starts_with("llamaorch-stage-");
+        let (sub, pid) = if stage { ("exited", 0) } else { ("running", pid) };
+        say(connection, None, &name, "active", sub, pid).await?;
+        Ok(format!("{ROOT}/job/1").try_into().unwrap())
+    }
+
+    async fn stop_unit(
+        &self,
+        name: String,
+        _mode: String,
+        #[zbus(signal_emitter)] emitter: SignalEmitter<'_>,
+    ) -> zbus::fdo::Result<OwnedObjectPath> {
+        self.remove("stop", &name, &emitter).await
+    }
+
+    async fn reset_failed_unit(
+        &self,
+        name: String,
+        #[zbus(signal_emitter)] emitter: SignalEmitter<'_>,
+    ) -> zbus::fdo::Result<()> {
+        self.remove("forget", &name, &emitter).await.map(|_| ())
+    }
+
+    fn list_units_by_patterns(&self, _states: Vec<String>, _patterns: Vec<String>) -> Vec<Listed> {
+        Vec::new()
+    }
+
+    #[zbus(property)]
+    fn version(&self) -> String {
+        "257.1-test".into()
+    }
+
+    #[zbus(signal)]
+    pub async fn unit_removed(
+        emitter: &SignalEmitter<'_>,
+        id: &str,
+        unit: OwnedObjectPath,
+    ) -> zbus::Result<()>;
+}
+
+impl FakeSystemd {
+    async fn remove(
+        &self,
+        verb: &str,
+        name: &str,
+        emitter: &SignalEmitter<'_>,
+    ) -> zbus::fdo::Result<OwnedObjectPath> {
+        let known = {
+            let mut book = self.book.lock().unwrap();
+            book.calls.push(format!("{verb} {name}"));
+            book.units.remove(name).is_some()
+        };
+        if known {
+            FakeSystemd::unit_removed(emitter, name, path(name)).await?;
+        }
+        Ok(format!("{ROOT}/job/2").try_into().unwrap())
+    }
+}
