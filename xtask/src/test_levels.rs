@@ -225,7 +225,10 @@ fn system(choice: &Choice, report: &mut Report) {
                 let (package, target) = words.split_once(' ').unwrap_or((words, words));
                 require_target(package, target)?;
                 let arguments = ["-p", package, "--test", target].map(str::to_owned);
-                sum.add(cargo_test(&arguments, choice, &environment)?);
+                // What is measured is printed by the tests, also where they pass.
+                let mut shown = choice.clone();
+                shown.filter.push("--show-output".to_owned());
+                sum.add(cargo_test(&arguments, &shown, &environment)?);
                 Ok(sum)
             },
         );

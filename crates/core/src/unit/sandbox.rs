@@ -41,10 +41,7 @@ pub(super) fn common(name: &UnitName, spec: &PoolSpec) -> Vec<Property> {
         property("ProtectKernelLogs", Value::Bool(true)),
         property("ProtectControlGroups", Value::Bool(true)),
         property("ProtectHostname", Value::Bool(true)),
-        property(
-            "TemporaryFileSystem",
-            Value::Pairs(vec![("/dev/shm".to_owned(), "size=50%,mode=1777,nosuid,nodev,noexec".to_owned())]),
-        ),
+        property("TemporaryFileSystem", Value::Pairs(temporary())),
         property("BindReadOnlyPaths", Value::Binds(vec![spec.model.clone()])),
         property("InaccessiblePaths", Value::Texts(names(&["-/run/pool-managerd", "-/etc/llamaorch"]))),
         // What it reaches.
@@ -54,6 +51,20 @@ pub(super) fn common(name: &UnitName, spec: &PoolSpec) -> Vec<Property> {
         property("IPAddressAllow", Value::Loopback),
         property("RemoveIPC", Value::Bool(true)),
     ]
+}
+
+/// A `/dev/shm` of the unit's own: the host's is shared by everyone. And the homes once more: what `ProtectHome=tmpfs`
+/// mounts is writable for everyone and without limit on systemd 252.
+fn temporary() -> Vec<(String, String)> {
+    const EMPTY: &str = "ro,nosuid,nodev,mode=0755,size=4m";
+    [
+        ("/dev/shm", "size=50%,mode=1777,nosuid,nodev,noexec"),
+        ("/home", EMPTY),
+        ("/root", EMPTY),
+        ("/run/user", EMPTY),
+    ]
+    .map(|(path, options)| (path.to_owned(), options.to_owned()))
+    .to_vec()
 }
 
 /// What stands on every line that the engine prints, so that `journalctl POOL_ID=…` is the whole story of a pool.
