@@ -76,17 +76,10 @@ impl JobObject {
 
 /// The properties in which two views differ, with their new values.
 pub(super) fn changes<'a>(old: &JobView, new: &'a JobView) -> HashMap<&'static str, Variant<'a>> {
-    let mut changes = HashMap::new();
-    macro_rules! compare {
-        ($($name:literal: $field:ident => $value:expr),* $(,)?) => {
-            $(if old.$field != new.$field { changes.insert($name, Variant::new($value)); })*
-        };
-    }
-    compare! {
+    changed! { old, new;
         "State": state => new.state,
         "Result": result => new.result,
         "Error": error => new.error.as_str(),
         "Detail": detail => new.detail.as_str(),
     }
-    changes
 }

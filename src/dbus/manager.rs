@@ -200,19 +200,12 @@ impl ManagerObject {
 
 /// The properties in which two views differ, with their new values.
 pub(super) fn changes<'a>(old: &ManagerView, new: &'a ManagerView) -> HashMap<&'static str, Variant<'a>> {
-    let mut changes = HashMap::new();
-    macro_rules! compare {
-        ($($name:literal: $field:ident => $value:expr),* $(,)?) => {
-            $(if old.$field != new.$field { changes.insert($name, Variant::new($value)); })*
-        };
-    }
-    compare! {
+    changed! { old, new;
         "PoolCount": pool_count => new.pool_count,
         "ReadyPoolCount": ready_pool_count => new.ready_pool_count,
         "ReplicaCount": replica_count => new.replica_count,
         "ConfigurationErrors": configuration_errors => new.configuration_errors.clone(),
     }
-    changes
 }
 
 /// This version knows no options, so each is a mistake of the caller.

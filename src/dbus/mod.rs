@@ -3,6 +3,17 @@
 //!
 //! Getters read the object's own last view: they cannot fail, and never ask the loop.
 
+/// The properties in which two views differ, by name, with their new values.
+macro_rules! changed {
+    ($old:ident, $new:ident; $($name:literal: $field:ident => $value:expr,)*) => {{
+        let mut changes = HashMap::new();
+        $(if $old.$field != $new.$field {
+            changes.insert($name, Variant::new($value));
+        })*
+        changes
+    }};
+}
+
 mod error;
 mod job;
 mod manager;

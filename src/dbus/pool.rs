@@ -185,13 +185,7 @@ fn replica_objects(view: &PoolView) -> Vec<OwnedObjectPath> {
 
 /// The properties in which two views differ, with their new values.
 pub(super) fn changes<'a>(old: &PoolView, new: &'a PoolView) -> HashMap<&'static str, Variant<'a>> {
-    let mut changes = HashMap::new();
-    macro_rules! compare {
-        ($($name:literal: $field:ident => $value:expr),* $(,)?) => {
-            $(if old.$field != new.$field { changes.insert($name, Variant::new($value)); })*
-        };
-    }
-    compare! {
+    changed! { old, new;
         "Activation": activation => new.activation,
         "ConfigPath": config_path => new.config_path.as_str(),
         "Phase": phase => new.phase,
@@ -220,7 +214,6 @@ pub(super) fn changes<'a>(old: &PoolView, new: &'a PoolView) -> HashMap<&'static
         "Pending": pending => new.pending.clone(),
         "Detail": detail => new.detail.as_str(),
     }
-    changes
 }
 
 pub(super) fn object_path(id: &pool_core::name::PoolId) -> OwnedObjectPath {

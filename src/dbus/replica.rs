@@ -94,13 +94,7 @@ impl ReplicaObject {
 
 /// The properties in which two views differ, with their new values.
 pub(super) fn changes<'a>(old: &ReplicaView, new: &'a ReplicaView) -> HashMap<&'static str, Variant<'a>> {
-    let mut changes = HashMap::new();
-    macro_rules! compare {
-        ($($name:literal: $field:ident => $value:expr),* $(,)?) => {
-            $(if old.$field != new.$field { changes.insert($name, Variant::new($value)); })*
-        };
-    }
-    compare! {
+    changed! { old, new;
         "Unit": unit => new.unit.as_str(),
         "InvocationId": invocation_id => new.invocation_id.clone(),
         "MainPid": main_pid => new.main_pid,
@@ -114,5 +108,4 @@ pub(super) fn changes<'a>(old: &ReplicaView, new: &'a ReplicaView) -> HashMap<&'
         "StartTimestamp": start_timestamp => new.start_timestamp.0,
         "ReadyTimestamp": ready_timestamp => new.ready_timestamp.0,
     }
-    changes
 }

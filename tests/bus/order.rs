@@ -120,3 +120,99 @@ async fn objects_come_and_go_with_their_pools() {
     bench.client.call_method(Some(NAME), MANAGER, Some(NAME), "ReloadConfiguration", &()).await.unwrap();
     wait_until("all are gone", async || objects().await.is_empty()).await;
 }
+
+type Objects = HashMap<zbus::OwnedObjectPath, HashMap<String, HashMap<String, zbus::OwnedVariant>>>;
+
+/// What an object manager's client knows, as text that can be compared.
+type Known = std::collections::BTreeMap<(String, String, String), String>;
+
+fn learn(known: &mut Known, path: &str, interface: &str, properties: HashMap<String, impl std::fmt::Debug>) {
+    // Its changes are not signalled, as its annotation says.
+    for (name, value) in properties.into_iter().filter(|(name, _)| name != "Generation") {
+        known.insert((path.to_owned(), interface.to_owned(), name), format!("{value:?}"));
+    }
+}
+
+async fn managed(bench: &Bench) -> Known {
+    let object_manager = Some("org.freedesktop.DBus.ObjectManager");
+    let reply = bench
+        .client
+        .call_method(Some(NAME), MANAGER, object_manager, "GetManagedObjects", &())
+        .await
+        .unwrap();
+    let body = reply.body();
+    let mut known = Known::new();
+    for (path, interfaces) in body.deserialize::<Objects>().unwrap() {
+        for (interface, properties) in interfaces {
+            let properties =
+                properties.into_iter().map(|(name, value)| (name, value.try_clone().unwrap())).collect();
+            learn(&mut known, path.as_str(), &interface, properties);
+        }
+    }
+    let reply = bench
+        .client
+        .call_method(Some(NAME), MANAGER, Some("org.freedesktop.DBus.Properties"), "GetAll", &(NAME,))
+        .await
+        .unwrap();
+    learn(
+        &mut known,
+        MANAGER,
+        NAME,
+        reply.body().deserialize::<HashMap<String, zbus::OwnedVariant>>().unwrap(),
+    );
+    known
+}
+
+#[tokio::test]
+async fn a_client_that_folds_signals_knows_what_a_fresh_look_shows() {
+    let bench = Bench::new().await;
+    bench.pool_file("a", "activation = \"manual\"\n");
+    let _daemon = bench.daemon().await;
+    let rule = zbus::MatchRule::builder().msg_type(zbus::message::Type::Signal).sender(NAME).build().unwrap();
+    let mut signals =
+        MessageStream::for_match_rule(rule, &bench.client, Some(4096.try_into().unwrap())).await.unwrap();
+    let mut known = managed(&bench).await;
+    let before = known.clone();
+
+    let options: HashMap<&str, Variant<'_>> = HashMap::new();
+    bench.client.call_method(Some(NAME), MANAGER, Some(NAME), "StartPool", &("a", options)).await.unwrap();
+    bench.wait_phase("a", "ready").await;
+    crate::systemd::say(&bench.systemd_bus, None, "llamaorch-engine-a-r0.g1.service", "failed", "failed", 0)
+        .await
+        .unwrap();
+    bench.wait_phase("a", "backoff").await;
+    bench.pool_file("a", "args = [\"--new\"]\nactivation = \"manual\"\n");
+    bench.pool_file("b", "replicas = 2\n");
+    bench.pool_file("broken", "typo = 1\n");
+    bench.client.call_method(Some(NAME), MANAGER, Some(NAME), "ReloadConfiguration", &()).await.unwrap();
+    bench.wait_phase("b", "ready").await;
+
+    // What is signalled before the answer to this call is all that the answer shows.
+    let fresh = managed(&bench).await;
+    while let Ok(Some(Ok(signal))) =
+        tokio::time::timeout(std::time::Duration::from_millis(300), signals.next()).await
+    {
+        let header = signal.header();
+        let body = signal.body();
+        match header.member().unwrap().as_str() {
+            "PropertiesChanged" => {
+                let (interface, changed, _): (String, HashMap<String, zbus::OwnedVariant>, Vec<String>) =
+                    body.deserialize().unwrap();
+                learn(&mut known, header.path().unwrap().as_str(), &interface, changed);
+            }
+            "InterfacesAdded" => {
+                let (path, interfaces): (
+                    zbus::OwnedObjectPath,
+                    HashMap<String, HashMap<String, zbus::OwnedVariant>>,
+                ) = body.deserialize().unwrap();
+                for (interface, properties) in interfaces {
+                    learn(&mut known, path.as_str(), &interface, properties);
+                }
+            }
+            _ => {}
+        }
+    }
+    assert_ne!(before, fresh);
+    let differs: Vec<_> = fresh.iter().filter(|(key, value)| known.get(*key) != Some(*value)).collect();
+    assert!(differs.is_empty(), "folded differently: {differs:#?}");
+}

@@ -14,7 +14,7 @@
 //! | [`name`] | newtypes for everything that has a name or a unit |
 //! | [`config`] | a pool file's fragment, checked into a [`config::PoolSpec`] |
 //! | [`engine`] | engine templates, and the command line they give |
-//! | [`unit`] | the transient unit of an engine or of its checks, as typed data |
+//! | [`mod@unit`] | the transient unit of an engine or of its checks, as typed data |
 //! | [`replica`] | one engine: its phase, what was seen of its unit, how it ended |
 //! | [`pool`] | the life cycle of a pool over its replicas |
 //! | [`host`] | all pools together: `decide`, `apply`, timers, adoption |

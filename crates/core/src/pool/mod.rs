@@ -1,5 +1,5 @@
 //! Owns a pool: what is wanted of it, its replicas, and what they make of it together. Its life cycle is in
-//! [`lifecycle`]; the phase of a pool is derived from its replicas and never stored.
+//! `lifecycle`; the phase of a pool is derived from its replicas and never stored.
 
 pub(crate) mod lifecycle;
 
