@@ -177,15 +177,14 @@ async fn a_client_that_folds_signals_knows_what_a_fresh_look_shows() {
     let options: HashMap<&str, Variant<'_>> = HashMap::new();
     bench.client.call_method(Some(NAME), MANAGER, Some(NAME), "StartPool", &("a", options)).await.unwrap();
     bench.wait_phase("a", "ready").await;
-    crate::systemd::say(&bench.systemd_bus, None, "llamaorch-engine-a-r0.g1.service", "failed", "failed", 0)
-        .await
-        .unwrap();
-    bench.wait_phase("a", "backoff").await;
     bench.pool_file("a", "args = [\"--new\"]\nactivation = \"manual\"\n");
     bench.pool_file("b", "replicas = 2\n");
     bench.pool_file("broken", "typo = 1\n");
     bench.client.call_method(Some(NAME), MANAGER, Some(NAME), "ReloadConfiguration", &()).await.unwrap();
     bench.wait_phase("b", "ready").await;
+    let engine = "llamaorch-engine-a-r0.g1.service";
+    crate::systemd::say(&bench.systemd_bus, None, engine, "failed", "failed", 0).await.unwrap();
+    bench.wait_phase("a", "backoff").await;
 
     // What is signalled before the answer to this call is all that the answer shows.
     let fresh = managed(&bench).await;
