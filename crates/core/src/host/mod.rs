@@ -5,22 +5,24 @@
 
 mod adoption;
 mod configure;
+mod event;
 mod log;
 mod ports;
+mod request;
 mod turn;
 
 pub use adoption::{Saved, SavedPool, UnitFacts};
+pub use event::{Effect, Effects, Event, Input};
 pub use log::{Level, LogKind, LogLine};
 pub use ports::Ports;
+pub use request::{Accepted, Answer, Denied, Request, RequestId};
 pub(crate) use turn::Turn;
 pub use turn::{Purpose, TimerId, Timers};
 
-use crate::config::{Configuration, FileError, Settings};
-use crate::job::{JobId, JobResult, JobState, Jobs, Operation, Waiter};
+use crate::config::{FileError, Settings};
+use crate::job::{JobResult, JobState, Jobs, Operation, Waiter};
 use crate::name::{PoolId, UnitName, Usec};
 use crate::pool::{Pool, Wish, lifecycle};
-use crate::replica::{StartId, UnitObservation};
-use crate::unit::UnitSpec;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Everything that the daemon knows.
@@ -51,195 +53,6 @@ pub struct State {
     /// When the daemon started, realtime; 0 before [`Event::Started`].
     pub started: Usec,
 }
-
-/// Who asked, so that the answer finds back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct RequestId(pub u64);
-
-/// What a caller may ask of the loop.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Request {
-    /// Start a pool's engines.
-    Start {
-        /// Which pool.
-        pool: String,
-    },
-    /// Stop them.
-    Stop {
-        /// Which pool.
-        pool: String,
-    },
-    /// Wait until a pool is ready.
-    WaitReady {
-        /// Which pool.
-        pool: String,
-        /// For how long; 0: without limit.
-        timeout: Usec,
-    },
-    /// Wait until a job has ended.
-    WaitJob {
-        /// Which job.
-        job: JobId,
-    },
-}
-
-/// A request that [`decide`] let pass.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Accepted {
-    /// Start it.
-    Start(PoolId),
-    /// Stop it.
-    Stop(PoolId),
-    /// Wait for it.
-    WaitReady(PoolId, Usec),
-    /// Wait for it.
-    WaitJob(JobId),
-}
-
-/// Why a request is refused, or what waiting came to.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Denied {
-    /// There is no such pool.
-    #[error("no pool \"{0}\"; poolctl list shows those that are there")]
-    NoSuchPool(String),
-    /// There is no such job, or no longer.
-    #[error("no job {0}; jobs are kept for 60 s after their end")]
-    NoSuchJob(u32),
-    /// The pool's file was removed and its engines are ending.
-    #[error("the file of pool \"{0}\" was removed; its engines are ending")]
-    Leaving(PoolId),
-    /// The pool is not ready and will not be by itself.
-    #[error("pool \"{pool}\" is not ready: {why}")]
-    NotReady {
-        /// Which pool.
-        pool: PoolId,
-        /// Why.
-        why: String,
-    },
-    /// The time ran out.
-    #[error("pool \"{pool}\" was not ready in time: {why}")]
-    Timeout {
-        /// Which pool.
-        pool: PoolId,
-        /// How it stood at the end.
-        why: String,
-    },
-}
-
-/// What a caller is told.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
-    /// A job was opened.
-    Job(JobId),
-    /// The pool is ready.
-    Ready,
-    /// The job has ended.
-    JobEnded(JobResult),
-    /// The configuration was read.
-    Reloaded {
-        /// New pools.
-        added: Vec<PoolId>,
-        /// Pools whose files differ.
-        changed: Vec<PoolId>,
-        /// Pools whose files are gone.
-        removed: Vec<PoolId>,
-    },
-    /// It cannot be.
-    Denied(Denied),
-}
-
-/// What happened.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Event {
-    /// The daemon started: what the files say, which units are there, what was saved.
-    Started {
-        /// The files.
-        configuration: Configuration,
-        /// Units of ours that systemd has.
-        units: Vec<UnitFacts>,
-        /// What the last run saved.
-        saved: Saved,
-        /// Pools that an operator stopped.
-        stopped: BTreeSet<PoolId>,
-    },
-    /// A request was let pass.
-    Asked {
-        /// Who asked.
-        request: RequestId,
-        /// What.
-        accepted: Accepted,
-    },
-    /// The files were read again.
-    ConfigurationRead {
-        /// What they say.
-        configuration: Configuration,
-        /// Who asked for it.
-        requests: Vec<RequestId>,
-    },
-    /// A unit was seen.
-    UnitSeen(UnitObservation),
-    /// systemd has forgotten a unit.
-    UnitForgotten(UnitName),
-    /// systemd took a unit.
-    UnitTaken(UnitName),
-    /// systemd did not take a unit.
-    UnitRefused {
-        /// Which.
-        name: UnitName,
-        /// Whether its name is in use.
-        name_taken: bool,
-        /// systemd's words.
-        error: String,
-    },
-    /// All units were read anew, because signals may have been lost.
-    UnitsRead {
-        /// Those that were expected when the reading began; one that was started since is not missing.
-        asked: BTreeMap<UnitName, StartId>,
-        /// Those that are there.
-        units: Vec<UnitFacts>,
-    },
-    /// A timer ran out.
-    TimerFired(TimerId),
-}
-
-/// An event and all that `apply` may know besides the state.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Input {
-    /// Time since boot, suspend included.
-    pub mono: Usec,
-    /// Time since the epoch.
-    pub real: Usec,
-    /// Randomness.
-    pub seed: u64,
-    /// What happened.
-    pub event: Event,
-}
-
-/// What is to be done outside.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Effect {
-    /// Ask systemd for a transient unit and its start.
-    StartUnit(UnitSpec),
-    /// Stop a unit.
-    StopUnit(UnitName),
-    /// Make systemd forget a failed unit.
-    ForgetUnit(UnitName),
-    /// Start a timer.
-    SetTimer(TimerId, Usec),
-    /// Stop it.
-    CancelTimer(TimerId),
-    /// Save [`State::saved`] to survive a restart of the daemon.
-    SaveRuntime,
-    /// Save [`State::stopped`] to survive a reboot.
-    SaveWishes,
-    /// Answer a caller, after the signals of what it is told.
-    Reply(RequestId, Answer),
-    /// Write to the journal.
-    Log(LogLine),
-}
-
-/// Effects in the order in which they are carried out.
-pub type Effects = Vec<Effect>;
 
 /// Judges a request.
 ///

@@ -1,0 +1,101 @@
+//! What comes in, and what goes out.
+
+use super::{Accepted, Answer, LogLine, RequestId, Saved, TimerId, UnitFacts};
+use crate::config::Configuration;
+use crate::name::{PoolId, UnitName, Usec};
+use crate::replica::{StartId, UnitObservation};
+use crate::unit::UnitSpec;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// The daemon started: what the files say, which units are there, what was saved.
+    Started {
+        /// The files.
+        configuration: Configuration,
+        /// Units of ours that systemd has.
+        units: Vec<UnitFacts>,
+        /// What the last run saved.
+        saved: Saved,
+        /// Pools that an operator stopped.
+        stopped: BTreeSet<PoolId>,
+    },
+    /// A request was let pass.
+    Asked {
+        /// Who asked.
+        request: RequestId,
+        /// What.
+        accepted: Accepted,
+    },
+    /// The files were read again.
+    ConfigurationRead {
+        /// What they say.
+        configuration: Configuration,
+        /// Who asked for it.
+        requests: Vec<RequestId>,
+    },
+    /// A unit was seen.
+    UnitSeen(UnitObservation),
+    /// systemd has forgotten a unit.
+    UnitForgotten(UnitName),
+    /// systemd took a unit.
+    UnitTaken(UnitName),
+    /// systemd did not take a unit.
+    UnitRefused {
+        /// Which.
+        name: UnitName,
+        /// Whether its name is in use.
+        name_taken: bool,
+        /// systemd's words.
+        error: String,
+    },
+    /// All units were read anew, because signals may have been lost.
+    UnitsRead {
+        /// Those that were expected when the reading began; one that was started since is not missing.
+        asked: BTreeMap<UnitName, StartId>,
+        /// Those that are there.
+        units: Vec<UnitFacts>,
+    },
+    /// A timer ran out.
+    TimerFired(TimerId),
+}
+
+/// An event and all that `apply` may know besides the state.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Input {
+    /// Time since boot, suspend included.
+    pub mono: Usec,
+    /// Time since the epoch.
+    pub real: Usec,
+    /// Randomness.
+    pub seed: u64,
+    /// What happened.
+    pub event: Event,
+}
+
+/// What is to be done outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Ask systemd for a transient unit and its start.
+    StartUnit(UnitSpec),
+    /// Stop a unit.
+    StopUnit(UnitName),
+    /// Make systemd forget a failed unit.
+    ForgetUnit(UnitName),
+    /// Start a timer.
+    SetTimer(TimerId, Usec),
+    /// Stop it.
+    CancelTimer(TimerId),
+    /// Save [`State::saved`] to survive a restart of the daemon.
+    SaveRuntime,
+    /// Save [`State::stopped`] to survive a reboot.
+    SaveWishes,
+    /// Answer a caller, after the signals of what it is told.
+    Reply(RequestId, Answer),
+    /// Write to the journal.
+    Log(LogLine),
+}
+
+/// Effects in the order in which they are carried out.
+pub type Effects = Vec<Effect>;
