@@ -33,7 +33,7 @@ impl ManagerObject {
         self.view.borrow().1.clone()
     }
 
-    fn pool(&self, id: &str) -> Result<(PoolId, PoolView), Error> {
+    fn pool(&self, id: &str) -> Result<(PoolId, Arc<PoolView>), Error> {
         let unknown = || Error::from(Denied::NoSuchPool(id.to_owned()));
         let parsed: PoolId = id.parse().map_err(|_| unknown())?;
         let view = self.view().pools.get(&parsed).cloned().ok_or_else(unknown)?;
@@ -46,7 +46,7 @@ impl ManagerObject {
     #[zbus(out_args("pools"))]
     fn list_pools(&self) -> Vec<(String, OwnedObjectPath, String, bool, bool, u32)> {
         let leases = 0;
-        let row = |(id, pool): (&PoolId, &PoolView)| {
+        let row = |(id, pool): (&PoolId, &Arc<PoolView>)| {
             (pool.id.clone(), pool::object_path(id), pool.phase.to_owned(), pool.live, pool.ready, leases)
         };
         self.view().pools.iter().map(row).collect()

@@ -70,7 +70,7 @@ impl Publisher {
         for (id, view) in &new.replicas {
             match old.replicas.get(id) {
                 None => {
-                    let (sender, view) = watch::channel(Arc::new(view.clone()));
+                    let (sender, view) = watch::channel(view.clone());
                     self.replicas.insert(id.clone(), sender);
                     self.add(replica_path(id), ReplicaObject { view }).await?;
                 }
@@ -85,7 +85,7 @@ impl Publisher {
         for (id, view) in &new.pools {
             match old.pools.get(id) {
                 None => {
-                    let (sender, view) = watch::channel(Arc::new(view.clone()));
+                    let (sender, view) = watch::channel(view.clone());
                     self.pools.insert(id.clone(), sender);
                     self.add(pool_path(id), PoolObject { view, handle: self.handle.clone() }).await?;
                 }
@@ -99,7 +99,7 @@ impl Publisher {
         for (id, view) in &new.jobs {
             match old.jobs.get(id) {
                 None => {
-                    let (sender, view) = watch::channel(Arc::new(view.clone()));
+                    let (sender, view) = watch::channel(view.clone());
                     self.jobs.insert(*id, sender);
                     self.add(job_path(*id), JobObject { view, handle: self.handle.clone() }).await?;
                 }
@@ -183,8 +183,8 @@ impl Publisher {
     }
 }
 
-fn replace<T: Clone>(sender: Option<&watch::Sender<Arc<T>>>, view: &T) {
+fn replace<T>(sender: Option<&watch::Sender<Arc<T>>>, view: &Arc<T>) {
     if let Some(sender) = sender {
-        sender.send_replace(Arc::new(view.clone()));
+        sender.send_replace(view.clone());
     }
 }

@@ -70,6 +70,8 @@ enum Returned {
 /// The loop's task.
 pub struct Supervisor {
     state: State,
+    /// What was published last, kept up to date by what events touched.
+    view: View,
     folders: Folders,
     store: Store,
     systemd: Client,
@@ -103,6 +105,7 @@ impl Supervisor {
         let returned = mpsc::channel(1024);
         Supervisor {
             state: State::default(),
+            view: View::default(),
             folders,
             store,
             lanes: Lanes::new(systemd.clone()),
@@ -303,7 +306,9 @@ impl Supervisor {
         replies: Vec<(oneshot::Sender<Answer>, Answer)>,
         alive: bool,
     ) -> Result<(), Ended> {
-        let view = Arc::new(View::of(&self.state));
+        let touched = self.state.take_touched();
+        self.view.update(&self.state, &touched);
+        let view = Arc::new(self.view.clone());
         let status = self.status();
         if status != self.said && !self.said.is_empty() {
             notify::status(&status);

@@ -95,12 +95,12 @@ pub(super) fn started(
     state.errors = errors;
     state.stopped = stopped;
     for (id, revision) in pools {
-        state.pools.insert(id, Pool::new(revision, clock.real));
+        state.insert_pool(id, Pool::new(revision, clock.real));
     }
     for id in broken.keys() {
         // The file is broken, but the pool was running by its last good one.
         if let Some(saved) = saved.pools.get(id).filter(|saved| saved.run) {
-            state.pools.insert(id.clone(), Pool::new(saved.revision.clone(), clock.real));
+            state.insert_pool(id.clone(), Pool::new(saved.revision.clone(), clock.real));
         }
     }
     let (mut adopted, mut orphans) = (0_usize, 0_usize);

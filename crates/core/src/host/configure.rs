@@ -39,12 +39,13 @@ pub(super) fn read_again(
     for (id, revision) in pools {
         match state.pools.get_mut(&id) {
             None => {
-                state.pools.insert(id.clone(), Pool::new(revision, clock.real));
+                state.insert_pool(id.clone(), Pool::new(revision, clock.real));
                 adoption::claim(state, clock, effects, &id);
                 start_resident(state, clock, effects, &id, lifecycle::resume);
                 added.push(id);
             }
             Some(pool) => {
+                state.touched.insert(id.clone());
                 let back = std::mem::take(&mut pool.leaving);
                 let differs = pool.revision.digest != revision.digest;
                 // Also where the digest is the same: a file that was moved is the same pool.

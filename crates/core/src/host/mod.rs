@@ -42,6 +42,8 @@ pub struct State {
     pub timers: Timers,
     /// How many units were asked for so far.
     pub starts: u64,
+    /// Pools that may have changed since [`State::take_touched`]; all that is done for every event is done for these.
+    touched: BTreeSet<PoolId>,
     /// Pools that an operator stopped.
     pub stopped: BTreeSet<PoolId>,
     /// Errors of files.
@@ -86,6 +88,7 @@ pub fn decide(state: &State, request: &Request) -> Result<Accepted, Denied> {
 /// Takes in an event.
 pub fn apply(state: &mut State, input: Input) -> Effects {
     let mut effects = Effects::new();
+    let touched_before = std::mem::take(&mut state.touched);
     let Input { mono, real, seed, event } = input;
     let clock = turn::Clock { mono, real, seed };
     match event {
@@ -140,6 +143,7 @@ pub fn apply(state: &mut State, input: Input) -> Effects {
         },
     }
     settle(state, clock, &mut effects);
+    state.touched.extend(touched_before);
     effects
 }
 
@@ -212,10 +216,10 @@ fn forgotten(state: &mut State, clock: turn::Clock, effects: &mut Effects, name:
     });
 }
 
-/// After every event: jobs and waiters whose end has come, pools that can go.
+/// After every event, for the pools that it touched: jobs and waiters whose end has come, pools that can go.
 fn settle(state: &mut State, clock: turn::Clock, effects: &mut Effects) {
-    let ids: Vec<PoolId> = state.pools.keys().cloned().collect();
-    for id in &ids {
+    let touched = state.touched.clone();
+    for id in &touched {
         state.with_pool(clock, effects, id, lifecycle::settle);
         if state.pools.get(id).is_some_and(|pool| pool.leaving && pool.at_rest()) {
             state.remove_pool(id);
@@ -246,6 +250,17 @@ fn settle(state: &mut State, clock: turn::Clock, effects: &mut Effects) {
 }
 
 impl State {
+    /// The pools that may have changed since this was asked last: those of which a view is out of date.
+    pub fn take_touched(&mut self) -> BTreeSet<PoolId> {
+        std::mem::take(&mut self.touched)
+    }
+
+    /// Takes a pool in, or replaces what its file says.
+    fn insert_pool(&mut self, id: PoolId, pool: Pool) {
+        self.touched.insert(id.clone());
+        self.pools.insert(id, pool);
+    }
+
     /// Runs `work` on a pool with the rest of the state at hand.
     fn with_pool<T>(
         &mut self,
@@ -255,6 +270,7 @@ impl State {
         work: impl FnOnce(&mut Pool, &mut Turn<'_>) -> T,
     ) -> Option<T> {
         let pool = self.pools.get_mut(id)?;
+        self.touched.insert(id.clone());
         let outside = turn::Outside {
             timers: &mut self.timers,
             ports: &mut self.ports,
@@ -282,6 +298,7 @@ impl State {
     }
 
     fn remove_pool(&mut self, id: &PoolId) {
+        self.touched.insert(id.clone());
         if let Some(pool) = self.pools.remove(id) {
             for replica in &pool.replicas {
                 self.ports.release(&replica.id);

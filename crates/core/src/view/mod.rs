@@ -2,25 +2,27 @@
 //! comparing two views, so a property can neither be forgotten nor signalled twice.
 
 use crate::host::State;
-use crate::job::JobState;
+use crate::job::{Job, JobId, JobState};
 use crate::name::{PoolId, ReplicaId, Usec};
 use crate::pool::Pool;
 use crate::replica::{Phase, Replica};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 pub use crate::unit::DEVICE_MASK_NONE;
 
-/// Everything that is published.
+/// Everything that is published. What did not change is shared with the view before: to clone and to compare two views
+/// costs what differs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct View {
     /// The manager.
     pub manager: ManagerView,
     /// The pools.
-    pub pools: BTreeMap<PoolId, PoolView>,
+    pub pools: BTreeMap<PoolId, Arc<PoolView>>,
     /// Their replicas.
-    pub replicas: BTreeMap<ReplicaId, ReplicaView>,
+    pub replicas: BTreeMap<ReplicaId, Arc<ReplicaView>>,
     /// Jobs that run or are readable.
-    pub jobs: BTreeMap<u32, JobView>,
+    pub jobs: BTreeMap<u32, Arc<JobView>>,
 }
 
 /// The manager object.
@@ -109,44 +111,62 @@ impl View {
     /// What is to be published of a state.
     #[must_use]
     pub fn of(state: &State) -> View {
-        let replicas = state.pools.values().flat_map(|pool| &pool.replicas);
-        let jobs = state.jobs.all.iter().map(|(id, job)| {
-            let (word, result, error) = match &job.state {
-                JobState::Running => ("running", "", String::new()),
-                JobState::Ended { result, error } => ("done", result.as_str(), error.clone()),
-            };
-            let detail = match job.state {
-                JobState::Running => state.pools.get(&job.pool).map_or(String::new(), Pool::detail),
-                JobState::Ended { .. } => error.clone(),
-            };
-            let view = JobView {
-                id: id.0,
-                pool: job.pool.clone(),
-                operation: job.operation.as_str(),
-                state: word,
-                result,
-                error,
-                detail,
-            };
-            (id.0, view)
-        });
-        View {
-            manager: ManagerView {
-                pool_count: count(state.pools.len()),
-                ready_pool_count: count(state.pools.values().filter(|pool| pool.ready()).count()),
-                replica_count: count(replicas.clone().count()),
-                configuration_errors: state
-                    .errors
-                    .iter()
-                    .map(|error| (error.file.clone(), error.error.clone()))
-                    .collect(),
-                start_timestamp: state.started,
-            },
-            pools: state.pools.iter().map(|(id, pool)| (id.clone(), pool_view(pool))).collect(),
-            replicas: replicas.map(|replica| (replica.id.clone(), replica_view(replica))).collect(),
-            jobs: jobs.collect(),
-        }
+        let mut view = View::default();
+        view.update(state, &state.pools.keys().cloned().collect());
+        view
     }
+
+    /// Brings it up to date with a state of which only these pools may have changed.
+    pub fn update(&mut self, state: &State, touched: &BTreeSet<PoolId>) {
+        for id in touched {
+            let kept = state.pools.get(id);
+            let replicas = kept.map_or(&[][..], |pool| &pool.replicas);
+            self.replicas
+                .retain(|replica, _| replica.pool != *id || replicas.iter().any(|kept| kept.id == *replica));
+            for replica in replicas {
+                refresh(&mut self.replicas, replica.id.clone(), replica_view(replica));
+            }
+            match kept {
+                Some(pool) => refresh(&mut self.pools, id.clone(), pool_view(pool)),
+                None => drop(self.pools.remove(id)),
+            }
+        }
+        self.jobs.retain(|id, _| state.jobs.all.contains_key(&JobId(*id)));
+        for (id, job) in &state.jobs.all {
+            refresh(&mut self.jobs, id.0, job_view(*id, job, state));
+        }
+        self.manager = ManagerView {
+            pool_count: count(state.pools.len()),
+            ready_pool_count: count(state.pools.values().filter(|pool| pool.ready()).count()),
+            replica_count: count(self.replicas.len()),
+            configuration_errors: state
+                .errors
+                .iter()
+                .map(|error| (error.file.clone(), error.error.clone()))
+                .collect(),
+            start_timestamp: state.started,
+        };
+    }
+}
+
+/// Replaces a view only where it differs, so that equal ones stay shared.
+fn refresh<K: Ord, V: PartialEq>(views: &mut BTreeMap<K, Arc<V>>, key: K, view: V) {
+    if views.get(&key).is_none_or(|known| **known != view) {
+        views.insert(key, Arc::new(view));
+    }
+}
+
+fn job_view(id: JobId, job: &Job, state: &State) -> JobView {
+    let (word, result, error) = match &job.state {
+        JobState::Running => ("running", "", String::new()),
+        JobState::Ended { result, error } => ("done", result.as_str(), error.clone()),
+    };
+    let detail = match job.state {
+        JobState::Running => state.pools.get(&job.pool).map_or(String::new(), Pool::detail),
+        JobState::Ended { .. } => error.clone(),
+    };
+    let (pool, operation) = (job.pool.clone(), job.operation.as_str());
+    JobView { id: id.0, pool, operation, state: word, result, error, detail }
 }
 
 fn count(number: usize) -> u32 {

@@ -8,6 +8,7 @@ use pool_core::name::{UnitKind, Usec};
 use pool_core::pool::{PoolPhase, Wish};
 use pool_core::refusal::Refusal;
 use pool_core::replica::ActiveState;
+use pool_core::view::View;
 use std::collections::BTreeMap;
 
 /// Xorshift: a story is its seed.
@@ -117,6 +118,7 @@ fn systemd(world: &mut World, dice: &mut Dice) {
 }
 
 fn always(world: &World, seed: u64) {
+    assert_eq!(world.view, View::of(&world.state), "seed {seed}: what is published is not what is");
     for pool in world.state.pools.values() {
         let running =
             pool.job.iter().filter(|(id, _)| world.state.jobs.all[id].state == JobState::Running).count();

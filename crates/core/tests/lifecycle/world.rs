@@ -7,6 +7,7 @@ use pool_core::name::{InvocationId, PoolId, ReplicaId, UnitKind, UnitName, Usec}
 use pool_core::pool::{Pool, PoolPhase};
 use pool_core::refusal::Refusal;
 use pool_core::replica::{ActiveState, UnitObservation};
+use pool_core::view::View;
 use pool_core::{Denied, Effect, Event, Input, Request, State, apply, decide};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,6 +18,8 @@ pub struct World {
     pub timers: BTreeMap<TimerId, Usec>,
     pub answers: Vec<(RequestId, Answer)>,
     pub started: Vec<UnitName>,
+    /// What is published, kept up to date by what each event touched.
+    pub view: View,
     /// Starts that systemd has not answered yet.
     taken: Vec<UnitName>,
     pub lines: Vec<String>,
@@ -75,6 +78,7 @@ impl World {
             timers: BTreeMap::new(),
             answers: Vec::new(),
             started: Vec::new(),
+            view: View::default(),
             taken: Vec::new(),
             lines: Vec::new(),
             now: Usec::from_secs(1_000),
@@ -94,6 +98,7 @@ impl World {
     pub fn start_daemon(&mut self, specs: &[PoolSpec], saved: Saved, stopped: BTreeSet<PoolId>) {
         let units = self.facts();
         self.state = State::default();
+        self.view = View::default();
         self.timers.clear();
         self.event(Event::Started { configuration: configuration(specs), units, saved, stopped });
     }
@@ -120,6 +125,8 @@ impl World {
         self.now = self.now.plus(Usec(1_000));
         let effects =
             apply(&mut self.state, Input { mono: self.now, real: self.now, seed: self.seed, event });
+        let touched = self.state.take_touched();
+        self.view.update(&self.state, &touched);
         for effect in effects {
             self.carry_out(effect);
         }
