@@ -6,16 +6,17 @@
 mod locate;
 
 use locate::{Place, at_key, at_offset};
+use nix::fcntl::OFlag;
 use pool_core::config::fragment::{DaemonFragment, PoolFragment};
-use pool_core::config::{Configuration, FileError, Revision, Settings, check};
+use pool_core::config::{Configuration, FileError, Revision, Settings, check, port_conflicts};
 use pool_core::engine::EngineTemplate;
 use pool_core::name::PoolId;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::fs;
-use std::io;
-use std::os::unix::fs::FileTypeExt;
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// The folders that are read, the one that wins first.
@@ -54,7 +55,8 @@ pub fn read(folders: &Folders) -> Configuration {
                 continue;
             }
         };
-        match read_pool(&id, &file, &templates) {
+        let readable = daemon_may_read(&file).map_err(|error| vec![error]);
+        match readable.and_then(|()| read_pool(&id, &file, &templates)) {
             Ok(revision) => {
                 pools.insert(id, revision);
             }
@@ -64,6 +66,16 @@ pub fn read(folders: &Folders) -> Configuration {
                 }
                 errors.extend(found);
             }
+        }
+    }
+    for (id, problem) in port_conflicts(&pools) {
+        if let Some(revision) = pools.remove(&id) {
+            let file = Path::new(&revision.spec.path);
+            let text = read_text(file).unwrap_or_default();
+            let error =
+                at(file, at_key(&text, &["network", "listen"]), &format!("network.listen: {problem}"));
+            broken.insert(id, error.clone());
+            errors.push(error);
         }
     }
     errors.sort_by(|a, b| a.file.cmp(&b.file));
@@ -202,7 +214,7 @@ fn entries(folders: &Folders, folder: &str, errors: &mut Vec<FileError>) -> BTre
         for entry in listing.flatten() {
             let name = entry.file_name();
             let Some(stem) = name.to_str().and_then(|name| name.strip_suffix(".toml")) else { continue };
-            if !stem.starts_with('.') {
+            if !name.to_string_lossy().starts_with('.') {
                 winners.entry(stem.to_owned()).or_insert_with(|| entry.path());
             }
         }
@@ -211,24 +223,63 @@ fn entries(folders: &Folders, folder: &str, errors: &mut Vec<FileError>) -> BTre
     winners
 }
 
-/// Whether a file is a link to /dev/null, which hides the files of its name further down.
-fn masked(file: &Path) -> bool {
-    fs::metadata(file).is_ok_and(|metadata| metadata.file_type().is_char_device())
+/// Whether the daemon may read a file: root without capabilities has no more rights than the file's mode gives it.
+/// `poolctl check`, run by an almighty root, would otherwise pass what the daemon cannot read.
+fn daemon_may_read(file: &Path) -> Result<(), FileError> {
+    let may = |metadata: &Metadata| {
+        let mode = metadata.mode();
+        mode & 0o004 != 0
+            || (metadata.uid() == 0 && mode & 0o400 != 0)
+            || (metadata.gid() == 0 && mode & 0o040 != 0)
+    };
+    match fs::metadata(file) {
+        Ok(metadata) if metadata.is_file() && !may(&metadata) => {
+            let error =
+                "the daemon, root without capabilities, may not read it: chown it to root, or chmod o+r";
+            Err(FileError { file: file.display().to_string(), error: error.to_owned() })
+        }
+        // What else is wrong with it is said when it is read.
+        Ok(_) | Err(_) => Ok(()),
+    }
 }
 
-fn read_text(file: &Path) -> Result<String, FileError> {
-    const MOST: u64 = 1024 * 1024;
-    let size = fs::metadata(file).map(|metadata| metadata.len());
-    let problem = match size {
-        Ok(size) if size > MOST => format!("is {size} bytes long; a configuration file has at most {MOST}"),
-        Ok(_) => match fs::read_to_string(file) {
-            Ok(text) => return Ok(text),
-            Err(error) => format!("cannot be read: {error}"),
-        },
-        Err(error) => format!("cannot be read: {error}"),
-    };
-    Err(FileError { file: file.display().to_string(), error: problem })
+/// Whether a file is a link to /dev/null, which hides the files of its name further down.
+fn masked(file: &Path) -> bool {
+    let null = fs::metadata("/dev/null").map(|metadata| metadata.rdev());
+    fs::metadata(file).is_ok_and(|metadata| {
+        metadata.file_type().is_char_device() && null.is_ok_and(|null| null == metadata.rdev())
+    })
 }
+
+/// The text of a configuration file: a regular file of at most [`MOST`] bytes. Opening never waits, so that a pipe or a
+/// device cannot stop the daemon.
+fn read_text(file: &Path) -> Result<String, FileError> {
+    let problem = |text: String| FileError { file: file.display().to_string(), error: text };
+    let unreadable = |error: io::Error| match error.kind() {
+        io::ErrorKind::PermissionDenied => problem(format!(
+            "cannot be read: {error}. The daemon is root without capabilities: chown it to root, or chmod o+r"
+        )),
+        _ => problem(format!("cannot be read: {error}")),
+    };
+    let open =
+        File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(file).map_err(unreadable)?;
+    if !open.metadata().map_err(unreadable)?.is_file() {
+        return Err(problem("is no regular file".to_owned()));
+    }
+    let mut bytes = Vec::new();
+    open.take(MOST + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > MOST {
+        return Err(problem(format!("is too long; a configuration file has at most {MOST} bytes")));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = error.utf8_error().valid_up_to();
+        let text = String::from_utf8_lossy(error.as_bytes());
+        at(file, at_offset(&text, valid), "this is no UTF-8")
+    })
+}
+
+/// The longest configuration file, in bytes.
+const MOST: u64 = 1024 * 1024;
 
 fn parse<T: serde::de::DeserializeOwned>(file: &Path, text: &str) -> Result<T, FileError> {
     toml::from_str(text).map_err(|error| {

@@ -120,3 +120,70 @@ fn a_spec_keeps_its_identity_when_its_file_moves() {
     tree.write("etc/llamaorch/pools.d/a.toml", &format!("# a comment\n{GOOD}"));
     assert_eq!(tree.read().pools[&"a".parse().unwrap()].digest, before);
 }
+
+#[test]
+fn what_is_no_regular_file_is_named_and_never_waited_for() {
+    let tree = Tree::new("kinds");
+    tree.write("etc/llamaorch/pools.d/good.toml", GOOD);
+    let folder = tree.0.join("etc/llamaorch/pools.d");
+    nix::unistd::mkfifo(&folder.join("fifo.toml"), nix::sys::stat::Mode::from_bits_truncate(0o644)).unwrap();
+    symlink("/dev/zero", folder.join("zero.toml")).unwrap();
+    symlink("/absent", folder.join("dangling.toml")).unwrap();
+    fs::create_dir(folder.join("folder.toml")).unwrap();
+    fs::write(folder.join("binary.toml"), b"a = 1\nb = \xff").unwrap();
+    fs::write(folder.join("long.toml"), vec![b'#'; 1024 * 1024 + 1]).unwrap();
+    fs::write(folder.join(".hidden.toml"), "x").unwrap();
+    let read = tree.read();
+    let said: BTreeMap<_, _> = read
+        .errors
+        .iter()
+        .map(|error| (error.file.rsplit('/').next().unwrap(), error.error.as_str()))
+        .collect();
+    assert_eq!(said["fifo.toml"], "is no regular file");
+    assert_eq!(said["folder.toml"], "is no regular file");
+    assert_eq!(said["binary.toml"], "line 2, column 5: this is no UTF-8");
+    assert!(said["dangling.toml"].starts_with("cannot be read"), "{said:?}");
+    assert!(said["long.toml"].starts_with("is too long"), "{said:?}");
+    // A link to a character device masks; only /dev/null is meant to.
+    assert_eq!(said.get("zero.toml"), Some(&"is no regular file"));
+    assert_eq!(said.len(), 6, "{said:?}");
+    assert_eq!(read.pools.len(), 1);
+}
+
+#[test]
+fn two_pools_on_one_fixed_port_are_found_when_the_files_are_read() {
+    let tree = Tree::new("ports");
+    for (id, listen, replicas) in [
+        ("a", "127.0.0.1:8300", 3),
+        ("b", "127.0.0.1:8302", 1),
+        ("c", "0.0.0.0:8301", 1),
+        ("d", "127.0.0.2:8300", 1),
+    ] {
+        tree.write(
+            &format!("etc/llamaorch/pools.d/{id}.toml"),
+            &format!("{GOOD}replicas = {replicas}\n[network]\nlisten = \"{listen}\"\n"),
+        );
+    }
+    let read = tree.read();
+    assert_eq!(read.pools.keys().map(PoolId::as_str).collect::<Vec<_>>(), ["a", "d"]);
+    assert!(
+        read.errors[0]
+            .error
+            .starts_with("line 6, column 1: network.listen: port 8302 of 127.0.0.1 is pool a's"),
+        "{:?}",
+        read.errors
+    );
+    assert_eq!(read.broken.len(), 2);
+}
+
+#[test]
+fn a_file_that_the_daemon_may_not_read_is_an_error_for_everyone() {
+    use std::os::unix::fs::PermissionsExt;
+    let tree = Tree::new("rights");
+    tree.write("etc/llamaorch/pools.d/a.toml", GOOD);
+    let file = tree.0.join("etc/llamaorch/pools.d/a.toml");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o200)).unwrap();
+    assert!(tree.read().errors[0].error.contains("chmod o+r"), "{:?}", tree.read().errors);
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(tree.read().errors, []);
+}

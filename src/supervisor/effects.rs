@@ -6,7 +6,7 @@ use super::Returned;
 use crate::systemd::{Client, SystemdError};
 use crate::telemetry::chain;
 use pool_core::host::TimerId;
-use pool_core::name::{ReplicaId, UnitName};
+use pool_core::name::ReplicaId;
 use pool_core::{Effect, Event};
 use std::collections::HashMap;
 use std::time::Duration;
@@ -63,23 +63,19 @@ async fn carry_out(systemd: &Client, effect: Effect) -> Option<Event> {
                 Some(Event::UnitRefused { name: unit.name, name_taken, error: chain(&error) })
             }
         },
-        Effect::StopUnit(name) => {
-            log(systemd.stop(&name).await, &name, "stop");
-            None
-        }
-        Effect::ForgetUnit(name) => {
-            log(systemd.forget(&name).await, &name, "forget");
-            None
-        }
-        _ => None,
-    }
-}
-
-fn log(result: Result<(), SystemdError>, name: &UnitName, what: &str) {
-    match result {
         // That a unit is gone is told by its own signal, which stands in order with those of the next of its name.
-        Ok(()) | Err(SystemdError::NoSuchUnit) => {}
-        Err(error) => tracing::error!("cannot {what} {name}: {}", chain(&error)),
+        Effect::StopUnit(name) => match systemd.stop(&name).await {
+            Ok(()) | Err(SystemdError::NoSuchUnit) => None,
+            Err(error) => Some(Event::StopRefused { name, error: chain(&error) }),
+        },
+        Effect::ForgetUnit(name) => match systemd.forget(&name).await {
+            Ok(()) | Err(SystemdError::NoSuchUnit) => None,
+            Err(error) => {
+                tracing::error!("cannot make systemd forget {name}: {}", chain(&error));
+                None
+            }
+        },
+        _ => None,
     }
 }
 

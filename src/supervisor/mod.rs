@@ -320,8 +320,11 @@ impl Supervisor {
     fn status(&self) -> String {
         let pools = self.state.pools.len();
         let ready = self.state.pools.values().filter(|pool| pool.ready()).count();
-        let broken = self.state.errors.len();
-        let errors = if broken == 0 { String::new() } else { format!(", {broken} files with errors") };
+        let errors = match self.state.files_with_errors() {
+            0 => String::new(),
+            1 => ", 1 file with errors".to_owned(),
+            broken => format!(", {broken} files with errors"),
+        };
         format!("{ready} of {pools} pools ready{errors}")
     }
 }

@@ -21,6 +21,7 @@ pub(super) const UNIT: &str = "org.freedesktop.systemd1.Unit";
 pub(super) const SERVICE: &str = "org.freedesktop.systemd1.Service";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
+const ALREADY_SUBSCRIBED: &str = "org.freedesktop.systemd1.AlreadySubscribed";
 const BUS: &str = "org.freedesktop.DBus";
 
 /// What systemd said.
@@ -116,8 +117,11 @@ impl Listener {
                 self.reloading = false;
                 let manager = self.manager.clone();
                 tokio::spawn(async move {
-                    if let Err(error) = manager.subscribe().await {
-                        tracing::error!("cannot subscribe to systemd again: {error}");
+                    match manager.subscribe().await {
+                        Ok(()) => {}
+                        // One that was executed anew remembers its subscribers.
+                        Err(zbus::Error::MethodError(name, _, _)) if name.as_str() == ALREADY_SUBSCRIBED => {}
+                        Err(error) => tracing::error!("cannot subscribe to systemd again: {error}"),
                     }
                 });
                 Ok(Some(Observation::ReadAnew))

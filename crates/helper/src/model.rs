@@ -60,7 +60,7 @@ fn folder(model: &Path, depth: Depth) -> Result<(), Refused> {
         io::ErrorKind::PermissionDenied => refused(
             model,
             "this user may not list the folder",
-            format_args!("chmod o+rx {}, or give the pool its group in `groups`{ELSEWHERE}", shown(model)),
+            format_args!("chmod o+rx {}{ELSEWHERE}", shown(model)),
         ),
         _ => unreadable(model, model, error),
     })?;

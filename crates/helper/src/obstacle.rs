@@ -47,11 +47,11 @@ impl Obstacle {
             }
             Obstacle::Folder(path) => match hidden(path) {
                 Some(hidden) => format!("move it{hidden}"),
-                None => format!("chmod o+x {}, or give the pool its group in `groups`", shown(path)),
+                None => format!("chmod o+x {}", shown(path)),
             },
             Obstacle::NotFolder(_) => "check the spelling".to_owned(),
             Obstacle::Itself(path) => {
-                format!("chmod {permission} {}, or give the pool its group in `groups`", shown(path))
+                format!("chmod {permission} {}", shown(path))
             }
             Obstacle::Other(_) => {
                 "see the kernel's log for the file system or the device that it is on".to_owned()

@@ -6,10 +6,12 @@
 mod check;
 mod duration;
 pub mod fragment;
+mod ports;
 mod spec;
 
 pub use check::check;
 pub use duration::parse_duration;
+pub use ports::port_conflicts;
 pub use spec::{Activation, Health, Listen, PoolSpec, Port, RestartPolicy, Revision};
 
 use crate::name::PoolId;

@@ -5,8 +5,8 @@ use super::turn::Clock;
 use super::{Effect, Effects, LogKind, LogLine, State, configure};
 use crate::config::{Configuration, Revision};
 use crate::name::{Endpoint, PoolId, ReplicaId, UnitKind, UnitName, Usec};
-use crate::pool::{Pool, Wish, lifecycle};
-use crate::replica::{ActiveState, Replica, StartId, UnitObservation};
+use crate::pool::{LastError, Pool, Wish, lifecycle};
+use crate::replica::{ActiveState, ExitClass, Phase, Replica, StartId, UnitObservation};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -46,6 +46,12 @@ pub struct SavedPool {
     /// Restarts after failures.
     #[serde(default)]
     pub restart_count: u32,
+    /// The last thing that went wrong.
+    #[serde(default)]
+    pub last_error: Option<LastError>,
+    /// Replicas that ended in a way after which nothing starts them by itself, and how.
+    #[serde(default)]
+    pub resting: BTreeMap<u16, ExitClass>,
 }
 
 impl State {
@@ -72,6 +78,8 @@ impl State {
                 running,
                 run: pool.wish == Wish::Run,
                 restart_count: pool.restart_count,
+                last_error: pool.last_error.clone(),
+                resting: pool.replicas.iter().filter_map(resting).collect(),
             };
             (id.clone(), saved)
         });
@@ -123,6 +131,10 @@ pub(super) fn started(
         if let Some(saved) = saved.pools.remove(&id) {
             state.with_pool(clock, effects, &id, |pool, _| {
                 pool.restart_count = saved.restart_count;
+                pool.last_error.clone_from(&saved.last_error);
+                for replica in &mut pool.replicas {
+                    replica.last_exit = saved.resting.get(&replica.id.index).cloned();
+                }
                 // A pool that is started by hand and was running goes on, also where its engine died meanwhile.
                 if saved.run {
                     pool.wish = Wish::Run;
@@ -137,11 +149,17 @@ pub(super) fn started(
         configure::start_resident(state, clock, effects, &id, lifecycle::resume);
     }
     let message = format!(
-        "started with {} pools; {adopted} engines adopted, {orphans} stopped whose pools are gone",
+        "started; pools: {}, engines adopted: {adopted}, engines stopped whose pools are gone: {orphans}",
         state.pools.len()
     );
     effects.push(Effect::Log(LogLine::plain(LogKind::DaemonStarted, message)));
     effects.push(Effect::SaveRuntime);
+}
+
+/// How a replica ended that rests although its pool should run; a refused one is tried again by the next daemon.
+fn resting(replica: &Replica) -> Option<(u16, ExitClass)> {
+    let class = replica.last_exit.clone().filter(|_| replica.phase == Phase::Stopped)?;
+    Some((replica.id.index, class))
 }
 
 /// Leaves the specs of an earlier run where adoption finds them by their digest.

@@ -62,12 +62,12 @@ pub(super) fn read_again(
         }
     }
     let message = format!(
-        "configuration read: {} pools, {} added, {} changed, {} removed, {} files with errors",
+        "configuration read; pools: {}, added: {}, changed: {}, removed: {}, files with errors: {}",
         state.pools.len(),
         added.len(),
         changed.len(),
         removed.len(),
-        state.errors.len()
+        state.files_with_errors()
     );
     effects.push(Effect::Log(LogLine::plain(LogKind::ConfigurationLoaded, message)));
     effects.push(Effect::SaveRuntime);

@@ -50,6 +50,13 @@ pub enum Event {
         /// systemd's words.
         error: String,
     },
+    /// systemd would not stop a unit.
+    StopRefused {
+        /// Which.
+        name: UnitName,
+        /// systemd's words.
+        error: String,
+    },
     /// All units were read anew, because signals may have been lost.
     UnitsRead {
         /// Those that were expected when the reading began; one that was started since is not missing.

@@ -121,10 +121,18 @@ pub fn apply(state: &mut State, input: Input) -> Effects {
                 lifecycle::unit_refused(pool, index, name.kind, problem, turn);
             });
         }
+        Event::StopRefused { name, error } => {
+            state.with_replica(clock, &mut effects, &name.replica, |pool, index, turn| {
+                lifecycle::stop_refused(pool, index, &name, &error, turn);
+            });
+        }
         Event::UnitsRead { asked, units } => adoption::units_read(state, clock, &mut effects, &asked, units),
         Event::TimerFired(id) => match state.timers.take(id) {
             Some(Purpose::Restart(replica)) => {
                 state.with_replica(clock, &mut effects, &replica, lifecycle::restart_due);
+            }
+            Some(Purpose::StopAgain(replica)) => {
+                state.with_replica(clock, &mut effects, &replica, lifecycle::stop_again);
             }
             Some(Purpose::DropJob(job)) => {
                 state.jobs.all.remove(&job);
@@ -250,6 +258,12 @@ fn settle(state: &mut State, clock: turn::Clock, effects: &mut Effects) {
 }
 
 impl State {
+    /// How many files have errors; one may have several.
+    #[must_use]
+    pub fn files_with_errors(&self) -> usize {
+        self.errors.iter().map(|error| &error.file).collect::<BTreeSet<_>>().len()
+    }
+
     /// The pools that may have changed since this was asked last: those of which a view is out of date.
     pub fn take_touched(&mut self) -> BTreeSet<PoolId> {
         std::mem::take(&mut self.touched)

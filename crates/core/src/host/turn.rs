@@ -17,6 +17,8 @@ pub struct TimerId(pub u64);
 pub enum Purpose {
     /// Start a replica again.
     Restart(ReplicaId),
+    /// Ask systemd again to stop a replica's unit.
+    StopAgain(ReplicaId),
     /// Forget an ended job.
     DropJob(JobId),
     /// End somebody's waiting.

@@ -7,6 +7,7 @@ use crate::config::Revision;
 use crate::job::{JobId, Operation};
 use crate::name::{Endpoint, PoolId, ReplicaId, Usec};
 use crate::replica::{ExitClass, Phase, Replica};
+use serde::{Deserialize, Serialize};
 
 /// What is wanted of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +19,7 @@ pub enum Wish {
 }
 
 /// The last thing that went wrong with a pool.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastError {
     /// Its class.
     pub class: ExitClass,
@@ -198,6 +199,14 @@ impl Pool {
         let ready = self.replicas.iter().filter(|replica| replica.ready()).count();
         match self.phase() {
             PoolPhase::Ready => format!("{ready} of {} engines ready", self.replicas.len()),
+            PoolPhase::Stopped
+                if self.wish == Wish::Run && self.replicas.iter().any(Replica::ended_as_meant) =>
+            {
+                format!(
+                    "it exited with status 0, which counts as meant; start it with: poolctl start {}",
+                    self.id()
+                )
+            }
             PoolPhase::Stopped if self.last_error.is_some() => format!("stopped{error}"),
             PoolPhase::Stopped => "stopped; start it with: poolctl start ".to_owned() + self.id().as_str(),
             PoolPhase::Staging => "checking program, model and address as the engine's user".to_owned(),

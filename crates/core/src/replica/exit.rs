@@ -2,10 +2,11 @@
 
 use super::UnitObservation;
 use crate::refusal::Refusal;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// The class of an engine's end.
-#[derive(Debug, Clone, PartialEq, Eq, Ord, PartialOrd)]
+#[derive(Debug, Clone, PartialEq, Eq, Ord, PartialOrd, Serialize, Deserialize)]
 pub enum ExitClass {
     /// It exited with that status.
     Exit(i32),
@@ -25,7 +26,7 @@ pub enum ExitClass {
     Preflight,
     /// Somebody stopped its unit behind the daemon's back.
     Stopped,
-    /// systemd had to give up on ending it.
+    /// systemd cannot end it.
     Unkillable,
 }
 
@@ -71,9 +72,11 @@ impl ExitClass {
             "watchdog" => {
                 (ExitClass::Watchdog, format!("it stopped making progress and systemd ended it{last_words}"))
             }
-            "timeout" if unit.entered_active => {
-                (ExitClass::Unkillable, format!("it did not end within its stop time-out{last_words}"))
-            }
+            // Only a stop has a time-out once the engine serves, and one of ours is not asked for its class.
+            "timeout" if unit.entered_active => (
+                ExitClass::Stopped,
+                "it was stopped from outside, and killed at its stop time-out".to_owned(),
+            ),
             "timeout" => (
                 ExitClass::StartTimeout,
                 format!(
@@ -115,15 +118,14 @@ impl ExitClass {
     #[must_use]
     pub fn worth_a_restart(&self) -> bool {
         match self {
-            ExitClass::Refused(_) | ExitClass::Stopped => false,
+            ExitClass::Refused(_) | ExitClass::Stopped | ExitClass::Unkillable => false,
             ExitClass::Exit(_)
             | ExitClass::Signal(_)
             | ExitClass::OomHost
             | ExitClass::Watchdog
             | ExitClass::StartTimeout
             | ExitClass::StageFailed
-            | ExitClass::Preflight
-            | ExitClass::Unkillable => true,
+            | ExitClass::Preflight => true,
         }
     }
 }
@@ -188,6 +190,6 @@ mod tests {
     #[test]
     fn a_stop_time_out_after_ready_is_no_start_time_out() {
         let unit = UnitObservation { entered_active: true, ..ended("timeout", 2, 9, "serving") };
-        assert_eq!(ExitClass::of(&unit).0, ExitClass::Unkillable);
+        assert_eq!(ExitClass::of(&unit).0, ExitClass::Stopped);
     }
 }

@@ -143,6 +143,12 @@ impl Replica {
         matches!(self.phase, Phase::Ready { .. })
     }
 
+    /// Whether its engine exited with status 0 although nobody had asked it to stop.
+    #[must_use]
+    pub fn ended_as_meant(&self) -> bool {
+        self.phase == Phase::Stopped && self.last_exit == Some(ExitClass::Exit(0))
+    }
+
     /// Whether it is done with everything: no process, no unit, no timer.
     #[must_use]
     pub fn at_rest(&self) -> bool {

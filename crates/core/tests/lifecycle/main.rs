@@ -279,15 +279,74 @@ fn an_engine_on_its_way_down_is_not_ready_although_its_end_is_not_known_yet() {
 }
 
 #[test]
-fn a_unit_in_a_foreign_invocation_is_not_believed() {
+fn a_unit_that_is_restarted_from_outside_is_followed() {
     let mut world = World::with(&[spec("a")]);
     world.serve("a", 0);
-    let mut foreign = world.units[&unit(UnitKind::Engine, "a", 0)].clone();
-    foreign.invocation = pool_core::name::InvocationId([0xee; 16]);
-    foreign.active = ActiveState::Failed;
-    world.event(Event::UnitSeen(foreign));
-    assert_eq!(world.phase("a"), PoolPhase::Ready);
-    assert!(world.lines.iter().any(|line| line.contains("not ours")));
+    let engine = unit(UnitKind::Engine, "a", 0);
+    world.seen(&engine, |unit| unit.active = ActiveState::Deactivating);
+    world.seen(&engine, |unit| {
+        unit.invocation = pool_core::name::InvocationId([0xee; 16]);
+        (unit.active, unit.main_pid) = (ActiveState::Activating, 7);
+    });
+    assert_eq!((world.phase("a"), world.pool("a").ready()), (PoolPhase::Starting, false));
+    world.becomes_ready("a", 0);
+    assert_eq!((world.phase("a"), world.pool("a").replicas[0].unit.main_pid), (PoolPhase::Ready, 7));
+    world.dies("a", 0);
+    assert_eq!(world.phase("a"), PoolPhase::Backoff);
+}
+
+#[test]
+fn a_unit_that_is_restarted_while_it_should_stop_is_stopped_again() {
+    let mut world = World::with(&[spec("a")]);
+    world.serve("a", 0);
+    world.stop("a");
+    let engine = unit(UnitKind::Engine, "a", 0);
+    world.seen(&engine, |unit| {
+        unit.invocation = pool_core::name::InvocationId([0xee; 16]);
+        unit.active = ActiveState::Activating;
+    });
+    assert_eq!(world.units[&engine].active, ActiveState::Deactivating, "it was asked to stop again");
+    world.settle();
+    assert_eq!(world.phase("a"), PoolPhase::Stopped);
+}
+
+#[test]
+fn a_unit_that_systemd_cannot_stop_is_told_and_asked_again() {
+    let mut world = World::with(&[spec("a")]);
+    world.serve("a", 0);
+    world.stop("a");
+    let engine = unit(UnitKind::Engine, "a", 0);
+    for _ in 0..3 {
+        world.units.get_mut(&engine).unwrap().active = ActiveState::Active;
+        world.event(Event::StopRefused { name: engine.clone(), error: "frozen".into() });
+        assert_eq!(world.pool("a").last_error.as_ref().unwrap().class.to_string(), "unkillable");
+        world.ring();
+        assert_eq!(world.units[&engine].active, ActiveState::Deactivating);
+    }
+    assert_eq!(world.lines.iter().filter(|line| line.contains("frozen")).count(), 1, "said once");
+    world.settle();
+    assert_eq!(world.phase("a"), PoolPhase::Stopped);
+}
+
+#[test]
+fn what_was_stopped_from_outside_or_ended_as_meant_rests_over_a_restart_of_the_daemon() {
+    let mut world = World::with(&[spec("a"), spec("b")]);
+    world.serve("a", 0);
+    world.serve("b", 0);
+    world.forgotten(&unit(UnitKind::Engine, "a", 0));
+    world.seen(&unit(UnitKind::Engine, "b", 0), |unit| {
+        unit.exited = true;
+        (unit.main_pid, unit.exec_code) = (0, 1);
+    });
+    world.settle();
+    let before = world.started.len();
+    world.restart_daemon(&[spec("a"), spec("b")]);
+    assert_eq!(world.started.len(), before);
+    assert_eq!((world.phase("a"), world.phase("b")), (PoolPhase::Stopped, PoolPhase::Stopped));
+    assert!(world.pool("a").last_error.as_ref().unwrap().text.contains("stopped from outside"));
+    assert!(world.pool("b").detail().contains("counts as meant"), "{}", world.pool("b").detail());
+    world.start("a");
+    assert_eq!(world.phase("a"), PoolPhase::Staging);
 }
 
 #[test]

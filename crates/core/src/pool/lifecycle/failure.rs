@@ -6,7 +6,7 @@ use crate::config::{Port, RestartPolicy};
 use crate::host::{Effect, LogKind, Purpose, Turn};
 use crate::pool::{LastError, Pool, Wish};
 use crate::refusal::Refusal;
-use crate::replica::{self, ActiveState, ExitClass, Phase, Replica, UnitObservation};
+use crate::replica::{self, ActiveState, ExitClass, Phase, Replica, Seen, UnitObservation};
 
 /// Whether another automatic port is worth a try; the one in use is left alone from now on.
 pub(super) fn next_port(replica: &mut Replica, turn: &mut Turn<'_>) -> bool {
@@ -53,6 +53,7 @@ pub(super) fn ended(pool: &mut Pool, index: usize, seen: &UnitObservation, turn:
     if clean && policy != RestartPolicy::Always {
         replica.phase = Phase::Stopped;
         replica.last_exit = Some(ExitClass::Exit(0));
+        turn.effects.push(Effect::SaveRuntime);
         turn.log(
             pool,
             Some(index),
@@ -62,11 +63,27 @@ pub(super) fn ended(pool: &mut Pool, index: usize, seen: &UnitObservation, turn:
         return;
     }
     let (class, text) = ExitClass::of(seen);
+    if class == ExitClass::Stopped {
+        stopped_from_outside(pool, index, turn, &text);
+        return;
+    }
     if class == ExitClass::Refused(Refusal::PortInUse) && next_port(replica, turn) {
         begin(pool, index, turn);
         return;
     }
     fail(pool, index, turn, class, text);
+}
+
+/// An engine has ended because somebody stopped its unit, who had a reason: it stays down until somebody starts it.
+pub(super) fn stopped_from_outside(pool: &mut Pool, index: usize, turn: &mut Turn<'_>, what: &str) {
+    let Some(replica) = pool.replicas.get_mut(index) else { return };
+    replica.phase = Phase::Stopped;
+    replica.unit = Seen::default();
+    replica.last_exit = Some(ExitClass::Stopped);
+    let text = format!("{what}; not restarted. Start it with: poolctl start {}", pool.id());
+    pool.last_error = Some(LastError { class: ExitClass::Stopped, text: text.clone(), at: turn.real });
+    turn.log(pool, Some(index), LogKind::EngineStopped, text);
+    turn.effects.push(Effect::SaveRuntime);
 }
 
 /// Records a failure and decides what follows it.

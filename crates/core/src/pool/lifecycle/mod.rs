@@ -12,5 +12,7 @@ mod observed;
 mod wishes;
 
 pub(crate) use failure::restart_due;
-pub(crate) use observed::{StartProblem, adopt, unit_forgotten, unit_refused, unit_seen, unit_taken};
+pub(crate) use observed::{
+    StartProblem, adopt, stop_again, stop_refused, unit_forgotten, unit_refused, unit_seen, unit_taken,
+};
 pub(crate) use wishes::{resume, settle, start, stop};

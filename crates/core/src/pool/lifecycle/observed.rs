@@ -1,8 +1,8 @@
 //! What systemd says of a replica's units.
 
-use super::failure::{ended, fail, next_port};
+use super::failure::{ended, fail, next_port, stopped_from_outside};
 use super::wishes::{begin, launch};
-use crate::host::{Effect, LogKind, Turn, UnitFacts};
+use crate::host::{Effect, LogKind, Purpose, Turn, UnitFacts};
 use crate::name::{UnitKind, UnitName, Usec};
 use crate::pool::{LastError, Pool, Wish};
 use crate::refusal::Refusal;
@@ -76,14 +76,29 @@ fn stage_seen(pool: &mut Pool, index: usize, seen: &UnitObservation, turn: &mut 
 fn engine_seen(pool: &mut Pool, index: usize, seen: UnitObservation, turn: &mut Turn<'_>) {
     let Some(replica) = pool.replicas.get_mut(index) else { return };
     let known = replica.unit.invocation;
-    if !known.is_none() && !seen.invocation.is_none() && known != seen.invocation {
+    let anew = !known.is_none() && !seen.invocation.is_none() && known != seen.invocation;
+    if anew && matches!(replica.phase, Phase::Starting | Phase::Ready { .. } | Phase::Ending) {
+        // Signals of one unit come in order, so this invocation is the newer one: somebody restarted the unit.
+        replica.phase = Phase::Starting;
+        if let Some(hold) = replica.taken.get_mut(&seen.name) {
+            hold.let_go = false;
+        }
         turn.log(
             pool,
             Some(index),
-            LogKind::Anomaly,
-            format!("{} was seen in an invocation that is not ours; ignored", seen.name),
+            LogKind::EngineStarting,
+            format!("{} was restarted from outside", seen.name),
         );
-        return;
+    }
+    let Some(replica) = pool.replicas.get_mut(index) else { return };
+    if anew
+        && matches!(
+            replica.phase,
+            Phase::Stopping | Phase::Backoff { .. } | Phase::WaitingForName | Phase::Failed | Phase::Stopped
+        )
+    {
+        // It was on its way out, and its name is in the way.
+        turn.effects.push(Effect::StopUnit(seen.name.clone()));
     }
     replica.unit.invocation = seen.invocation;
     replica.unit.main_pid = seen.main_pid;
@@ -142,16 +157,8 @@ pub(crate) fn unit_forgotten(pool: &mut Pool, index: usize, kind: UnitKind, turn
         // The checks' unit is stopped by us only after it was read, so it was ended by somebody else.
         (Phase::Staging, UnitKind::Stage)
         | (Phase::Starting | Phase::Ready { .. } | Phase::Ending, UnitKind::Engine) => {
-            replica.phase = Phase::Stopped;
-            replica.unit = Seen::default();
-            replica.last_exit = Some(ExitClass::Stopped);
-            let text = format!(
-                "{name} was stopped from outside; not restarted. Start it with: poolctl start {}",
-                pool.id()
-            );
-            pool.last_error =
-                Some(LastError { class: ExitClass::Stopped, text: text.clone(), at: turn.real });
-            turn.log(pool, Some(index), LogKind::EngineStopped, text);
+            let text = format!("{name} was stopped from outside");
+            stopped_from_outside(pool, index, turn, &text);
         }
         (
             Phase::Stopped
@@ -172,6 +179,29 @@ pub(crate) fn unit_forgotten(pool: &mut Pool, index: usize, kind: UnitKind, turn
 pub(crate) fn unit_taken(pool: &mut Pool, index: usize, name: &UnitName) {
     if let Some(hold) = pool.replicas.get_mut(index).and_then(|replica| replica.taken.get_mut(name)) {
         hold.confirmed = true;
+    }
+}
+
+/// systemd cannot end a unit: it is asked again until it can.
+pub(crate) fn stop_refused(pool: &mut Pool, index: usize, name: &UnitName, error: &str, turn: &mut Turn<'_>) {
+    const AGAIN: Usec = Usec::from_secs(5);
+    let Some(replica) = pool.replicas.get_mut(index).filter(|replica| replica.taken.contains_key(name))
+    else {
+        return;
+    };
+    turn.timer(AGAIN, Purpose::StopAgain(replica.id.clone()));
+    let text = format!("systemd cannot stop {name}: {error}; trying again every {AGAIN}");
+    let known = pool.last_error.as_ref().is_some_and(|known| known.text == text);
+    pool.last_error = Some(LastError { class: ExitClass::Unkillable, text: text.clone(), at: turn.real });
+    if !known {
+        turn.log(pool, Some(index), LogKind::EngineFailed, text);
+    }
+}
+
+/// systemd is asked again to end what is on its way out.
+pub(crate) fn stop_again(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
+    if let Some(replica) = pool.replicas.get_mut(index).filter(|replica| replica.phase == Phase::Stopping) {
+        turn.effects.extend(replica.taken.keys().cloned().map(Effect::StopUnit));
     }
 }
 

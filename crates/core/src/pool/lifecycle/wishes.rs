@@ -37,6 +37,7 @@ fn run(pool: &mut Pool, turn: &mut Turn<'_>, due: fn(&Replica) -> bool) {
         }
         replica.failures = 0;
         replica.ports_tried = 0;
+        replica.last_exit = None;
         replica.revision = None;
         begin(pool, index, turn);
     }
@@ -48,7 +49,12 @@ pub(crate) fn stop(pool: &mut Pool, turn: &mut Turn<'_>) {
     for index in 0..pool.replicas.len() {
         let Some(replica) = pool.replicas.get_mut(index) else { continue };
         let kind = match &replica.phase {
-            Phase::Stopped | Phase::Stopping => continue,
+            Phase::Stopped => continue,
+            Phase::Stopping => {
+                // Asked again, systemd may be able to by now.
+                turn.effects.extend(replica.taken.keys().cloned().map(Effect::StopUnit));
+                continue;
+            }
             Phase::Failed | Phase::WaitingForName => {
                 replica.phase = Phase::Stopped;
                 continue;
