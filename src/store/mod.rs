@@ -32,7 +32,6 @@ pub struct Store {
 #[derive(Serialize, Deserialize)]
 struct Versioned<T> {
     version: u32,
-    #[serde(flatten)]
     content: T,
 }
 
@@ -121,14 +120,27 @@ mod tests {
         let store = Store::new(&folder, &folder);
         let stopped = BTreeSet::from(["chat".parse().unwrap()]);
         store.save_wishes(&stopped).unwrap();
-        store.save_runtime(&Saved::default()).unwrap();
-        assert_eq!(store.load(), (Saved::default(), stopped, vec![]));
+        let pool = serde_json::json!({
+            "revision": {"digest": "d", "spec": {
+                "id": "chat", "path": "", "engine": "e", "program": "p", "model": "m", "digest": null, "args": [], "env": {},
+                "template": {"program": "p", "health": {"path": "/"}}, "replicas": 1, "activation": "manual",
+                "listen": {"host": "h", "port": {"Fixed": 1}}, "health": {"start_limit": 1, "start_timeout": 1},
+                "restart": "never"
+            }},
+            "run": true, "restart_count": 2, "resting": {"0": {"Signal": 9}, "1": "Stopped"}
+        });
+        let saved: Saved = serde_json::from_value(serde_json::json!({"pools": {"chat": pool}})).unwrap();
+        assert_eq!(saved.pools.values().next().unwrap().resting.len(), 2);
+        store.save_runtime(&saved).unwrap();
+        assert_eq!(store.load(), (saved, stopped, vec![]));
         fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]
     fn a_damaged_or_foreign_file_is_set_aside() {
-        for (name, text) in [("damaged", "{\"version\":1,"), ("foreign", "{\"version\":9,\"stopped\":[]}")] {
+        for (name, text) in
+            [("damaged", "{\"version\":1,"), ("foreign", "{\"version\":9,\"content\":{\"stopped\":[]}}")]
+        {
             let folder = folder(name);
             fs::write(folder.join("wishes.json"), text).unwrap();
             let (_, stopped, complaints) = Store::new(&folder, &folder).load();

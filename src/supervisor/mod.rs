@@ -197,6 +197,7 @@ impl Supervisor {
         match seen {
             Observation::Seen(seen) => events.push(Event::UnitSeen(seen)),
             Observation::Forgotten(name) => events.push(Event::UnitForgotten(name)),
+            Observation::JobFailed { name, result } => events.push(Event::JobFailed { name, result }),
             Observation::ReadAnew => self.read_units(),
             Observation::Disconnected => return Err(Ended::Disconnected),
         }

@@ -31,6 +31,13 @@ pub enum Observation {
     Seen(UnitObservation),
     /// systemd has forgotten a unit of ours.
     Forgotten(UnitName),
+    /// A job of a unit of ours ended with something else than success.
+    JobFailed {
+        /// Which unit.
+        name: UnitName,
+        /// systemd's word for how.
+        result: String,
+    },
     /// Signals may have been lost: systemd was executed anew or has read its units again.
     ReadAnew,
     /// The bus is gone.
@@ -140,6 +147,13 @@ impl Listener {
                     self.units.remove(name);
                 }
                 Ok(name.map(Observation::Forgotten))
+            }
+            (MANAGER, "JobRemoved") => {
+                let (_, _, unit, result): (u32, zbus::ObjectPath<'_>, &str, &str) = body.deserialize()?;
+                // A job that a newer one took the place of has not failed.
+                let failed = !matches!(result, "done" | "canceled" | "skipped");
+                let name = unit.parse::<UnitName>().ok().filter(|_| failed);
+                Ok(name.map(|name| Observation::JobFailed { name, result: result.to_owned() }))
             }
             (PROPERTIES, "PropertiesChanged") => {
                 let Some(name) = header.path().and_then(|path| unit_of(path.as_str())) else {

@@ -50,6 +50,13 @@ pub enum Event {
         /// systemd's words.
         error: String,
     },
+    /// A job of a unit ended with something else than success; what became of the unit is told by the unit.
+    JobFailed {
+        /// Which.
+        name: UnitName,
+        /// systemd's word for how.
+        result: String,
+    },
     /// systemd would not stop a unit.
     StopRefused {
         /// Which.
@@ -94,9 +101,9 @@ pub enum Effect {
     SetTimer(TimerId, Usec),
     /// Stop it.
     CancelTimer(TimerId),
-    /// Save [`State::saved`] to survive a restart of the daemon.
+    /// Save [`State::saved`](super::State::saved) to survive a restart of the daemon.
     SaveRuntime,
-    /// Save [`State::stopped`] to survive a reboot.
+    /// Save [`State::stopped`](super::State::stopped) to survive a reboot.
     SaveWishes,
     /// Answer a caller, after the signals of what it is told.
     Reply(RequestId, Answer),

@@ -121,6 +121,11 @@ pub fn apply(state: &mut State, input: Input) -> Effects {
                 lifecycle::unit_refused(pool, index, name.kind, problem, turn);
             });
         }
+        Event::JobFailed { name, result } => {
+            state.with_replica(clock, &mut effects, &name.replica, |pool, index, turn| {
+                lifecycle::job_failed(pool, index, &name, &result, turn);
+            });
+        }
         Event::StopRefused { name, error } => {
             state.with_replica(clock, &mut effects, &name.replica, |pool, index, turn| {
                 lifecycle::stop_refused(pool, index, &name, &error, turn);

@@ -34,7 +34,7 @@ pub enum Request {
     },
 }
 
-/// A request that [`decide`] let pass.
+/// A request that [`decide`](super::decide) let pass.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Accepted {
     /// Start it.

@@ -13,6 +13,7 @@ mod wishes;
 
 pub(crate) use failure::restart_due;
 pub(crate) use observed::{
-    StartProblem, adopt, stop_again, stop_refused, unit_forgotten, unit_refused, unit_seen, unit_taken,
+    StartProblem, adopt, job_failed, stop_again, stop_refused, unit_forgotten, unit_refused, unit_seen,
+    unit_taken,
 };
 pub(crate) use wishes::{resume, settle, start, stop};

@@ -198,6 +198,15 @@ pub(crate) fn stop_refused(pool: &mut Pool, index: usize, name: &UnitName, error
     }
 }
 
+/// A job has failed. That of a start is told by its unit; a stop that could not be done leaves the unit as it was.
+pub(crate) fn job_failed(pool: &mut Pool, index: usize, name: &UnitName, result: &str, turn: &mut Turn<'_>) {
+    let stopping = pool.replicas.get(index).is_some_and(|replica| replica.phase == Phase::Stopping);
+    if stopping {
+        let hint = format!("its job ended as \"{result}\" (a frozen unit needs systemctl thaw)");
+        stop_refused(pool, index, name, &hint, turn);
+    }
+}
+
 /// systemd is asked again to end what is on its way out.
 pub(crate) fn stop_again(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
     if let Some(replica) = pool.replicas.get_mut(index).filter(|replica| replica.phase == Phase::Stopping) {
