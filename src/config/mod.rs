@@ -46,7 +46,8 @@ pub fn read(folders: &Folders) -> Configuration {
     let templates = templates(folders, &mut errors);
     let mut pools = BTreeMap::new();
     let mut broken = BTreeMap::new();
-    for (id, file) in entries(folders, "pools.d", &mut errors) {
+    let mut incomplete = false;
+    for (id, file) in entries(folders, "pools.d", &mut incomplete, &mut errors) {
         let id: PoolId = match id.parse() {
             Ok(id) => id,
             Err(error) => {
@@ -79,7 +80,7 @@ pub fn read(folders: &Folders) -> Configuration {
         }
     }
     errors.sort_by(|a, b| a.file.cmp(&b.file));
-    Configuration { settings, pools, broken, errors }
+    Configuration { settings, pools, broken, errors, incomplete }
 }
 
 /// Checks single pool files, against the engine templates of the folders.
@@ -123,7 +124,8 @@ fn read_pool(
 
 fn templates(folders: &Folders, errors: &mut Vec<FileError>) -> BTreeMap<String, EngineTemplate> {
     let mut templates = BTreeMap::new();
-    for (name, file) in entries(folders, "engines.d", errors) {
+    // A template that is not known is an error of the pools that name it, which run on.
+    for (name, file) in entries(folders, "engines.d", &mut false, errors) {
         let read = read_text(&file).and_then(|text| {
             let template: EngineTemplate = parse(&file, &text)?;
             check_template(&file, &text, &template)?;
@@ -151,6 +153,12 @@ fn check_template(file: &Path, text: &str, template: &EngineTemplate) -> Result<
         || template.health.path.contains(|c: char| c.is_whitespace() || c.is_control())
     {
         return complain(&["health", "path"], "health.path: expected a path that begins with \"/\"".into());
+    }
+    if template.program.contains(char::is_control) || template.args.iter().any(|arg| arg.contains('\0')) {
+        return complain(
+            &["program"],
+            "program and args: a control character cannot be passed to a program".into(),
+        );
     }
     for arg in &template.args {
         if let Err(error) = pool_core::engine::check_placeholders(arg) {
@@ -195,26 +203,33 @@ fn read_settings(file: &Path, text: &str) -> Result<Settings, FileError> {
 }
 
 /// The files of a folder by their names without `.toml`: the winning one of each name, masked ones left out.
-fn entries(folders: &Folders, folder: &str, errors: &mut Vec<FileError>) -> BTreeMap<String, PathBuf> {
+fn entries(
+    folders: &Folders,
+    folder: &str,
+    incomplete: &mut bool,
+    errors: &mut Vec<FileError>,
+) -> BTreeMap<String, PathBuf> {
     let Folders(folders) = folders;
     let mut winners = BTreeMap::new();
     for root in folders {
         let path = root.join(folder);
-        let listing = match fs::read_dir(&path) {
+        let listing = fs::read_dir(&path).and_then(|entries| entries.collect::<io::Result<Vec<_>>>());
+        let listing = match listing {
             Ok(listing) => listing,
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => {
-                errors.push(FileError {
-                    file: path.display().to_string(),
-                    error: format!("cannot be listed: {error}"),
-                });
+                // What is in it is not known: nothing may count as removed.
+                *incomplete = true;
+                let error =
+                    format!("cannot be listed: {error}. The daemon is root without capabilities: chmod o+rx");
+                errors.push(FileError { file: path.display().to_string(), error });
                 continue;
             }
         };
-        for entry in listing.flatten() {
+        for entry in listing {
             let name = entry.file_name();
             let Some(stem) = name.to_str().and_then(|name| name.strip_suffix(".toml")) else { continue };
-            if !name.to_string_lossy().starts_with('.') {
+            if !stem.is_empty() && !stem.starts_with('.') {
                 winners.entry(stem.to_owned()).or_insert_with(|| entry.path());
             }
         }
@@ -289,6 +304,8 @@ fn parse<T: serde::de::DeserializeOwned>(file: &Path, text: &str) -> Result<T, F
 }
 
 fn at(file: &Path, place: Place, problem: &str) -> FileError {
+    // Messages quote the file. A terminal must not obey what it says, and the bus carries no NUL.
+    let problem = problem.replace(char::is_control, "\u{fffd}");
     FileError {
         file: file.display().to_string(),
         error: format!("line {}, column {}: {problem}", place.line, place.column),

@@ -187,3 +187,20 @@ fn a_file_that_the_daemon_may_not_read_is_an_error_for_everyone() {
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
     assert_eq!(tree.read().errors, []);
 }
+
+#[test]
+fn what_a_file_says_is_quoted_without_control_characters() {
+    let tree = Tree::new("nul");
+    tree.write("etc/llamaorch/pools.d/a.toml", &GOOD.replace("llama-cpp", "no\\u0000pe\\u001b[2J"));
+    let error = &tree.read().errors[0].error;
+    assert!(error.contains("no\u{fffd}pe\u{fffd}[2J") && !error.contains(char::is_control), "{error:?}");
+}
+
+#[test]
+fn a_folder_that_cannot_be_listed_is_not_an_empty_one() {
+    let tree = Tree::new("unlisted");
+    tree.write("etc/llamaorch/pools.d", "a file in the place of the folder");
+    let read = tree.read();
+    assert!(read.incomplete);
+    assert!(read.errors[0].error.contains("cannot be listed"), "{:?}", read.errors);
+}

@@ -37,6 +37,7 @@ impl From<Denied> for Error {
             Denied::Leaving(_) => name!("TransitionInProgress"),
             Denied::NotReady { .. } => name!("NotReady"),
             Denied::Timeout { .. } => name!("Timeout"),
+            Denied::TooManyWaiters => "org.freedesktop.DBus.Error.LimitsExceeded",
         };
         Error { name, text: denied.to_string() }
     }

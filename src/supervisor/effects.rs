@@ -34,7 +34,9 @@ impl Lanes {
         self.last.retain(|_, task| !task.is_finished());
         let replica = match &effect {
             Effect::StartUnit(unit) => unit.name.replica.clone(),
-            Effect::StopUnit(name) | Effect::ForgetUnit(name) => name.replica.clone(),
+            Effect::StopUnit(name) | Effect::KillUnit(name) | Effect::ForgetUnit(name) => {
+                name.replica.clone()
+            }
             _ => return,
         };
         let before = self.last.remove(&replica);
@@ -68,12 +70,13 @@ async fn carry_out(systemd: &Client, effect: Effect) -> Option<Event> {
             Ok(()) | Err(SystemdError::NoSuchUnit) => None,
             Err(error) => Some(Event::StopRefused { name, error: chain(&error) }),
         },
+        Effect::KillUnit(name) => match systemd.kill(&name).await {
+            Ok(()) | Err(SystemdError::NoSuchUnit) => None,
+            Err(error) => Some(Event::StopRefused { name, error: chain(&error) }),
+        },
         Effect::ForgetUnit(name) => match systemd.forget(&name).await {
             Ok(()) | Err(SystemdError::NoSuchUnit) => None,
-            Err(error) => {
-                tracing::error!("cannot make systemd forget {name}: {}", chain(&error));
-                None
-            }
+            Err(error) => Some(Event::StopRefused { name, error: chain(&error) }),
         },
         _ => None,
     }

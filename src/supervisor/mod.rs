@@ -23,7 +23,7 @@ use crate::systemd::{Client, Observation, SystemdError};
 use crate::{notify, telemetry};
 use effects::{Lanes, TimerTasks};
 use handle::Wanted;
-use pool_core::config::Configuration;
+use pool_core::config::{Configuration, FileError};
 use pool_core::host::{Answer, RequestId, UnitFacts};
 use pool_core::name::UnitName;
 use pool_core::replica::StartId;
@@ -255,7 +255,14 @@ impl Supervisor {
         let returned = self.returned.0.clone();
         tokio::spawn(async move {
             let read = tokio::task::spawn_blocking(move || config::read(&folders)).await;
-            let configuration = Box::new(read.unwrap_or_default());
+            let configuration = Box::new(read.unwrap_or_else(|error| Configuration {
+                errors: vec![FileError {
+                    file: "configuration".to_owned(),
+                    error: format!("reading failed: {error}"),
+                }],
+                incomplete: true,
+                ..Configuration::default()
+            }));
             effects::send(&returned, Returned::Configuration(configuration, request.into_iter().collect()))
                 .await;
         });
@@ -266,9 +273,12 @@ impl Supervisor {
         let returned = self.returned.0.clone();
         let asked = self.state.units();
         tokio::spawn(async move {
-            match systemd.units().await {
-                Ok(units) => effects::send(&returned, Returned::UnitsRead(asked, units)).await,
-                Err(error) => tracing::error!("cannot read the units anew: {}", telemetry::chain(&error)),
+            loop {
+                match systemd.units().await {
+                    Ok(units) => return effects::send(&returned, Returned::UnitsRead(asked, units)).await,
+                    Err(error) => tracing::error!("cannot read the units anew: {}", telemetry::chain(&error)),
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
             }
         });
     }
@@ -285,7 +295,7 @@ impl Supervisor {
         }
         for effect in effects {
             match effect {
-                Effect::StartUnit(_) | Effect::StopUnit(_) | Effect::ForgetUnit(_) => {
+                Effect::StartUnit(_) | Effect::StopUnit(_) | Effect::KillUnit(_) | Effect::ForgetUnit(_) => {
                     self.lanes.carry_out(effect, &self.returned.0);
                 }
                 Effect::SetTimer(id, after) => self.timers.set(id, Duration::from_micros(after.0)),

@@ -31,7 +31,7 @@ fn encode(value: &Value) -> Variant<'_> {
         Value::Command(command) => {
             let program = command.first().map_or("", String::as_str);
             let arguments: Vec<&str> = command.iter().map(String::as_str).collect();
-            Variant::new(vec![(program, arguments, false)])
+            Variant::new(vec![(program, arguments, vec!["no-env-expand"])])
         }
         Value::Pairs(pairs) => Variant::new(
             pairs.iter().map(|(left, right)| (left.as_str(), right.as_str())).collect::<Vec<_>>(),
@@ -80,7 +80,7 @@ mod tests {
             (Value::U64(1), "t"),
             (Value::Text("x".into()), "s"),
             (Value::Texts(vec![]), "as"),
-            (Value::Command(vec!["x".into()]), "a(sasb)"),
+            (Value::Command(vec!["x".into()]), "a(sasas)"),
             (Value::Pairs(vec![]), "a(ss)"),
             (Value::Binds(vec!["/x".into()]), "a(ssbt)"),
             (Value::Set(true, vec![]), "(bas)"),

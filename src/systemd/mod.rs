@@ -43,7 +43,9 @@ impl From<zbus::Error> for SystemdError {
         match &error {
             zbus::Error::MethodError(name, text, _) => match name.as_str() {
                 "org.freedesktop.systemd1.UnitExists" => SystemdError::NameTaken,
-                "org.freedesktop.systemd1.NoSuchUnit" => SystemdError::NoSuchUnit,
+                "org.freedesktop.systemd1.NoSuchUnit" | "org.freedesktop.DBus.Error.UnknownObject" => {
+                    SystemdError::NoSuchUnit
+                }
                 name => SystemdError::Refused(text.clone().unwrap_or_else(|| name.to_owned())),
             },
             _ => SystemdError::Unavailable(error),
@@ -106,6 +108,16 @@ impl Client {
         Ok(())
     }
 
+    /// Kills every process of a unit.
+    ///
+    /// # Errors
+    /// There is no such unit, or systemd refused.
+    pub async fn kill(&self, name: &UnitName) -> Result<(), SystemdError> {
+        const SIGKILL: i32 = 9;
+        self.manager.kill_unit(&name.to_string(), "all", SIGKILL).await?;
+        Ok(())
+    }
+
     /// Makes systemd forget that a unit failed, and with that the unit.
     ///
     /// # Errors
@@ -127,11 +139,9 @@ impl Client {
             .filter(|unit| unit.2 == "loaded")
             .filter_map(|unit| unit.0.parse::<UnitName>().ok());
         let reads = names.map(|name| self.read(name));
-        // A unit that went away between the two questions is no longer one of ours.
         let read: Vec<Result<UnitFacts, SystemdError>> = futures_util::future::join_all(reads).await;
-        read.into_iter()
-            .filter(|read| !matches!(read, Err(SystemdError::Refused(_) | SystemdError::NoSuchUnit)))
-            .collect()
+        // A unit that went away between the two questions is no longer one of ours.
+        read.into_iter().filter(|read| !matches!(read, Err(SystemdError::NoSuchUnit))).collect()
     }
 
     async fn read(&self, name: UnitName) -> Result<UnitFacts, SystemdError> {

@@ -124,3 +124,55 @@ fn a_mended_file_starts_the_pool_that_it_kept_down() {
     host.reload();
     pool.wait_ready();
 }
+
+#[test]
+fn arguments_reach_the_engine_as_they_are_written() {
+    let host = host();
+    let args = ["--engine-args", "$HOME", "--engine-args", "x${HOME}y$$z %n \\t"];
+    let pool = host.conformance("literal", &args);
+    pool.wait_ready();
+    let line = host.shell(&format!("tr '\\0' '\\n' < /proc/{}/cmdline", pool.main_pid(0)));
+    for arg in args {
+        assert!(line.lines().any(|said| said == arg), "{arg} is not in {line}");
+    }
+}
+
+#[test]
+fn a_file_with_a_nul_disturbs_nobody() {
+    let host = host();
+    let good = host.conformance("undisturbed", &[]);
+    good.wait_ready();
+    let daemon = host.daemon_pid();
+    for (id, line) in [("nul1", "engine = \"no\\u0000pe\""), ("nul2", "model = \"file:/srv/x\\u0000y\"")] {
+        let key = line.split(' ').next().unwrap();
+        let others = conformance_file(&[])
+            .lines()
+            .filter(|line| !line.starts_with(key))
+            .collect::<Vec<_>>()
+            .join("\n");
+        host.sandbox
+            .write(&format!("/etc/llamaorch/pools.d/{id}.toml"), format!("{line}\n{others}\n"), 0o644)
+            .unwrap();
+    }
+    host.reload();
+    assert_eq!(host.poolctl(&["check"]).status.code(), Some(2));
+    assert_eq!((host.daemon_pid(), good.flag("Ready")), (daemon, true));
+    host.shell("rm /etc/llamaorch/pools.d/nul*.toml");
+    host.reload();
+}
+
+#[test]
+fn pools_whose_folder_cannot_be_listed_run_on() {
+    let host = host();
+    let pool = host.conformance("unlisted", &[]);
+    pool.wait_ready();
+    let before = pool.main_pid(0);
+    host.shell("chown 1234 /etc/llamaorch/pools.d && chmod 0700 /etc/llamaorch/pools.d");
+    let (_, _, removed) = host.reload();
+    host.kill_daemon();
+    let after = (removed, pool.text("Phase"), pool.main_pid(0));
+    host.shell("chown root /etc/llamaorch/pools.d && chmod 0755 /etc/llamaorch/pools.d");
+    assert_eq!(after, (vec![], "ready".to_owned(), before));
+    host.reload();
+    assert_eq!(pool.main_pid(0), before);
+}

@@ -194,3 +194,17 @@ fn a_deaf_engine_that_is_stopped_from_outside_stays_down() {
     pool.wait_phase("stopped");
     assert_eq!(pool.text("LastErrorClass"), "stopped");
 }
+
+#[test]
+fn a_unit_that_somebody_else_is_ordered_after_does_not_hold_up_its_pool() {
+    let host = host();
+    let pool = host.conformance("ordered", &[]);
+    pool.wait_ready();
+    let unit = pool.unit(0);
+    host.shell(&format!("systemd-run --quiet --unit=client-of-ordered --property=After={unit} sleep 1000"));
+    assert_eq!(pool.stop(), "done");
+    pool.start();
+    pool.wait_ready();
+    assert_ne!(pool.unit(0), unit, "its old name is still taken");
+    host.shell("systemctl stop client-of-ordered");
+}

@@ -61,6 +61,9 @@ pub fn check(
     }
     let replicas = found.keep(&["replicas"], replicas(fragment.replicas.unwrap_or(1)));
     let activation = found.keep(&["activation"], activation(fragment.activation.as_deref()));
+    if fragment.program.as_deref().is_some_and(|program| program.contains(char::is_control)) {
+        found.add(&["program"], "contains a control character");
+    }
     let network = fragment.network.unwrap_or_default();
     let listen = found.keep(&["network", "listen"], listen(network.listen.as_deref()));
     if let (Some(Listen { port: Port::Fixed(port), .. }), Some(replicas)) = (&listen, replicas)
@@ -185,7 +188,9 @@ fn model_path(text: &str) -> Result<String, String> {
         Some(("https" | "hf", _)) => Err(format!("\"{text}\": fetching models is {UNSUPPORTED}; use file:")),
         // systemd takes the path as one side of a bind mount and resolves "..", so only plain paths mean what they say.
         Some(("file", path))
-            if path.starts_with('/') && path.split('/').all(|part| part != "..") && !path.contains('\n') =>
+            if path.starts_with('/')
+                && path.split('/').all(|part| part != "..")
+                && !path.contains(char::is_control) =>
         {
             Ok(path.to_owned())
         }
@@ -224,6 +229,9 @@ fn check_env(env: &BTreeMap<String, String>, found: &mut Findings) {
         let starts = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
         if !starts || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
             found.add(&["env"], format!("\"{name}\" is no name of an environment variable"));
+        }
+        if name.starts_with("LLAMAORCH_") || name.starts_with("WATCHDOG_") || name == "NOTIFY_SOCKET" {
+            found.add(&["env"], format!("{name} is the daemon's and systemd's own"));
         }
         if value.chars().any(|c| c.is_control() && c != '\t') {
             found.add(&["env"], format!("the value of {name} contains a control character"));
@@ -269,6 +277,13 @@ fn listen(text: Option<&str>) -> Result<Listen, String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '_');
     if host.is_empty() || !host.chars().all(plain) {
         return Err(expected());
+    }
+    let loopback =
+        host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+    if !loopback {
+        return Err(format!(
+            "\"{text}\": addresses beyond loopback are {UNSUPPORTED}; expected 127.0.0.1, [::1] or localhost"
+        ));
     }
     let port = match port {
         "auto" => Port::Auto,
@@ -354,7 +369,12 @@ mod tests {
     #[test]
     fn each_wrong_value_is_refused_at_its_key() {
         type Spoil = fn(&mut PoolFragment);
-        let cases: [(&str, Spoil); 17] = [
+        let cases: [(&str, Spoil); 22] = [
+            ("model", |f| f.model = Some("file:/srv/a\0b".into())),
+            ("program", |f| f.program = Some("/bin/x\0y".into())),
+            ("args", |f| f.args = Some(vec!["a\0b".into()])),
+            ("env", |f| f.env = Some(BTreeMap::from([("LLAMAORCH_SPEC".into(), "x".into())]))),
+            ("network.listen", |f| f.network.get_or_insert_default().listen = Some("10.20.1.7:8000".into())),
             ("engine", |f| f.engine = Some("lama".into())),
             ("model", |f| f.model = Some("/srv/m".into())),
             ("model", |f| f.model = Some("file:/srv/../m".into())),

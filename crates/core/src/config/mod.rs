@@ -62,4 +62,7 @@ pub struct Configuration {
     pub broken: BTreeMap<PoolId, FileError>,
     /// Every error of every file, sorted by file.
     pub errors: Vec<FileError>,
+    /// Whether a folder of pool files could not be read: a pool that is not here is not gone.
+    #[serde(default)]
+    pub incomplete: bool,
 }

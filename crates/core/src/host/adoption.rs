@@ -3,7 +3,7 @@
 
 use super::turn::Clock;
 use super::{Effect, Effects, LogKind, LogLine, State, configure};
-use crate::config::{Configuration, Revision};
+use crate::config::{Activation, Configuration, Revision};
 use crate::name::{Endpoint, PoolId, ReplicaId, UnitKind, UnitName, Usec};
 use crate::pool::{LastError, Pool, Wish, lifecycle};
 use crate::replica::{ActiveState, ExitClass, Phase, Replica, StartId, UnitObservation};
@@ -96,7 +96,7 @@ pub(super) fn started(
     mut saved: Saved,
     stopped: BTreeSet<PoolId>,
 ) {
-    let Configuration { settings, pools, broken, errors } = configuration;
+    let Configuration { settings, pools, broken, errors, incomplete } = configuration;
     configure::log_errors(&errors, effects);
     state.started = clock.real;
     state.settings = settings;
@@ -105,18 +105,21 @@ pub(super) fn started(
     for (id, revision) in pools {
         state.insert_pool(id, Pool::new(revision, clock.real));
     }
-    for id in broken.keys() {
-        // The file is broken, but the pool was running by its last good one.
-        if let Some(saved) = saved.pools.get(id).filter(|saved| saved.run) {
+    // Where a file is broken or cannot be looked for, the pool is run on by its last good one.
+    let unknown = |id: &PoolId| broken.contains_key(id) || incomplete;
+    for (id, saved) in saved.pools.iter().filter(|(id, saved)| unknown(id) && saved.run) {
+        if !state.pools.contains_key(id) {
             state.insert_pool(id.clone(), Pool::new(saved.revision.clone(), clock.real));
         }
     }
     let (mut adopted, mut orphans) = (0_usize, 0_usize);
     for facts in units {
         let id = facts.seen.name.replica.pool.clone();
-        if state.pools.contains_key(&id) || broken.contains_key(&id) {
+        if state.pools.contains_key(&id) || unknown(&id) {
             adopted += usize::from(facts.seen.name.kind == UnitKind::Engine);
             state.unclaimed.insert(facts.seen.name.clone(), facts);
+        } else if facts.seen.active == ActiveState::Inactive {
+            state.kept.insert(facts.seen.name);
         } else {
             orphans += 1;
             let name = facts.seen.name.clone();
@@ -141,9 +144,6 @@ pub(super) fn started(
                 }
                 remember(pool, &saved);
             });
-        }
-        if state.stopped.contains(&id) {
-            state.with_pool(clock, effects, &id, |pool, _| pool.wish = Wish::Stop);
         }
         claim(state, clock, effects, &id);
         configure::start_resident(state, clock, effects, &id, lifecycle::resume);
@@ -172,6 +172,15 @@ fn remember(pool: &mut Pool, saved: &SavedPool) {
 /// Gives a pool the units that are there for it.
 pub(super) fn claim(state: &mut State, clock: Clock, effects: &mut Effects, id: &PoolId) {
     let is_its = |name: &&UnitName| name.replica.pool == *id;
+    // What is wanted decides what becomes of a unit that has ended.
+    let stopped = state.stopped.contains(id);
+    state.with_pool(clock, effects, id, |pool, _| {
+        if stopped {
+            pool.wish = Wish::Stop;
+        } else if pool.revision.spec.activation == Activation::Resident {
+            pool.wish = Wish::Run;
+        }
+    });
     let ending: Vec<UnitName> = state.ending.iter().filter(is_its).cloned().collect();
     for name in ending {
         state.ending.remove(&name);
@@ -179,12 +188,22 @@ pub(super) fn claim(state: &mut State, clock: Clock, effects: &mut Effects, id: 
             // Nothing but the name is in the way.
             if let Some(replica) = make_room(pool, &name) {
                 replica.taken.insert(name.clone(), turn.hold(true));
+                discard(turn.effects, &name);
             }
         });
+    }
+    let kept: Vec<UnitName> = state.kept.iter().filter(is_its).cloned().collect();
+    for name in kept {
+        state.with_pool(clock, effects, id, |pool, _| skip_name(pool, &name));
     }
     let names: Vec<UnitName> = state.unclaimed.keys().filter(is_its).cloned().collect();
     for name in names {
         let Some(facts) = state.unclaimed.remove(&name) else { continue };
+        if facts.seen.active == ActiveState::Inactive {
+            state.with_pool(clock, effects, id, |pool, _| skip_name(pool, &name));
+            state.kept.insert(name);
+            continue;
+        }
         state.with_pool(clock, effects, id, |pool, turn| {
             let runs = name.kind == UnitKind::Engine && facts.seen.active != ActiveState::Failed;
             let (current, wanted) = (pool.revision.clone(), name.replica.index < pool.revision.spec.replicas);
@@ -194,8 +213,10 @@ pub(super) fn claim(state: &mut State, clock: Clock, effects: &mut Effects, id: 
                 discard(turn.effects, &name);
                 return;
             }
-            let known = replica.revision.take().filter(|revision| revision.digest == facts.spec_digest);
-            replica.revision = if current.digest == facts.spec_digest { Some(current) } else { known };
+            if name.kind == UnitKind::Engine {
+                let known = replica.revision.take().filter(|revision| revision.digest == facts.spec_digest);
+                replica.revision = if current.digest == facts.spec_digest { Some(current) } else { known };
+            }
             if runs && pool.wish == Wish::Stop {
                 // It runs although nobody is known to want it; what runs is kept.
                 pool.wish = Wish::Run;
@@ -219,17 +240,26 @@ pub(super) fn units_read(
 ) {
     let present: BTreeSet<&UnitName> = units.iter().map(|facts| &facts.seen.name).collect();
     let now = state.units();
-    // One that was started again since the question is not the one that is missing.
-    let missing =
-        asked.iter().filter(|(name, start)| !present.contains(name) && now.get(name) == Some(start));
-    for (name, _) in missing {
+    // What was started since the question is not the one that was read, or that is missing.
+    let same = |name: &UnitName| asked.get(name).is_some_and(|start| now.get(name) == Some(start));
+    for name in asked.keys().filter(|name| !present.contains(name) && same(name)) {
         super::forgotten(state, clock, effects, name);
     }
+    let lost: Vec<UnitName> = state.ending.iter().filter(|name| !present.contains(name)).cloned().collect();
+    for name in lost {
+        super::forgotten(state, clock, effects, &name);
+    }
     for facts in units {
-        let id = facts.seen.name.replica.clone();
-        state.with_replica(clock, effects, &id, |pool, index, turn| {
-            lifecycle::unit_seen(pool, index, facts.seen, turn)
-        });
+        let name = facts.seen.name.clone();
+        if same(&name) {
+            super::unit_seen(state, clock, effects, facts.seen);
+            // A request of ours may have been lost with the signals.
+            state.with_replica(clock, effects, &name.replica, lifecycle::release_again);
+        } else if state.ending.contains(&name) {
+            discard(effects, &name);
+        } else if let Some(known) = state.unclaimed.get_mut(&name) {
+            *known = facts;
+        }
     }
 }
 
@@ -240,6 +270,13 @@ fn make_room<'a>(pool: &'a mut Pool, name: &UnitName) -> Option<&'a mut Replica>
         pool.replicas.push(Replica::new(ReplicaId { pool: name.replica.pool.clone(), index: next }));
     }
     pool.replicas.get_mut(usize::from(index))
+}
+
+/// Somebody else's dependency keeps a unit loaded of which nothing but the name is left: the next one has another.
+fn skip_name(pool: &mut Pool, name: &UnitName) {
+    if let Some(replica) = make_room(pool, name) {
+        replica.next_generation = replica.next_generation.max(name.generation.saturating_add(1));
+    }
 }
 
 fn discard(effects: &mut Effects, name: &UnitName) {

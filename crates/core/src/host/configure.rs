@@ -15,7 +15,7 @@ pub(super) fn read_again(
     configuration: Configuration,
     requests: &[RequestId],
 ) {
-    let Configuration { settings, pools, broken, errors } = configuration;
+    let Configuration { settings, pools, broken, errors, incomplete } = configuration;
     log_errors(&errors, effects);
     state.settings = settings;
     state.errors = errors;
@@ -23,7 +23,9 @@ pub(super) fn read_again(
     let gone: Vec<PoolId> = state
         .pools
         .iter()
-        .filter(|(id, pool)| !pool.leaving && !pools.contains_key(id) && !broken.contains_key(id))
+        .filter(|(id, pool)| {
+            !incomplete && !pool.leaving && !pools.contains_key(id) && !broken.contains_key(id)
+        })
         .map(|(id, _)| id.clone())
         .collect();
     for id in gone {

@@ -95,6 +95,8 @@ pub enum Effect {
     StartUnit(UnitSpec),
     /// Stop a unit.
     StopUnit(UnitName),
+    /// Kill every process of a unit.
+    KillUnit(UnitName),
     /// Make systemd forget a failed unit.
     ForgetUnit(UnitName),
     /// Start a timer.

@@ -23,6 +23,7 @@ use crate::config::{FileError, Settings};
 use crate::job::{JobResult, JobState, Jobs, Operation, Waiter};
 use crate::name::{PoolId, UnitName, Usec};
 use crate::pool::{Pool, Wish, lifecycle};
+use crate::replica::{ActiveState, UnitObservation};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Everything that the daemon knows.
@@ -52,9 +53,14 @@ pub struct State {
     pub unclaimed: BTreeMap<UnitName, UnitFacts>,
     /// Units that are being removed and belong to no pool; their names are not free yet.
     pub ending: BTreeSet<UnitName>,
+    /// Units of which nothing but the name is left, because somebody else's dependency keeps them loaded.
+    pub kept: BTreeSet<UnitName>,
     /// When the daemon started, realtime; 0 before [`Event::Started`].
     pub started: Usec,
 }
+
+/// At most so many callers wait at once.
+const MOST_WAITERS: usize = 1024;
 
 /// Judges a request.
 ///
@@ -74,6 +80,9 @@ pub fn decide(state: &State, request: &Request) -> Result<Accepted, Denied> {
             }
         }
         Request::Stop { pool } => known(pool).map(Accepted::Stop),
+        Request::WaitReady { .. } | Request::WaitJob { .. } if state.waiting() >= MOST_WAITERS => {
+            Err(Denied::TooManyWaiters)
+        }
         Request::WaitReady { pool, timeout } => Ok(Accepted::WaitReady(known(pool)?, *timeout)),
         Request::WaitJob { job } => {
             if state.jobs.all.contains_key(job) {
@@ -99,12 +108,7 @@ pub fn apply(state: &mut State, input: Input) -> Effects {
             configure::read_again(state, clock, &mut effects, configuration, &requests);
         }
         Event::Asked { request, accepted } => asked(state, clock, &mut effects, request, accepted),
-        Event::UnitSeen(seen) => {
-            let replica = seen.name.replica.clone();
-            state.with_replica(clock, &mut effects, &replica, |pool, index, turn| {
-                lifecycle::unit_seen(pool, index, seen, turn);
-            });
-        }
+        Event::UnitSeen(seen) => unit_seen(state, clock, &mut effects, seen),
         Event::UnitForgotten(name) => forgotten(state, clock, &mut effects, &name),
         Event::UnitTaken(name) => {
             state.with_replica(clock, &mut effects, &name.replica, |pool, index, _| {
@@ -118,7 +122,7 @@ pub fn apply(state: &mut State, input: Input) -> Effects {
                 lifecycle::StartProblem::Other(error)
             };
             state.with_replica(clock, &mut effects, &name.replica, |pool, index, turn| {
-                lifecycle::unit_refused(pool, index, name.kind, problem, turn);
+                lifecycle::unit_refused(pool, index, &name, problem, turn);
             });
         }
         Event::JobFailed { name, result } => {
@@ -136,8 +140,19 @@ pub fn apply(state: &mut State, input: Input) -> Effects {
             Some(Purpose::Restart(replica)) => {
                 state.with_replica(clock, &mut effects, &replica, lifecycle::restart_due);
             }
-            Some(Purpose::StopAgain(replica)) => {
-                state.with_replica(clock, &mut effects, &replica, lifecycle::stop_again);
+            Some(Purpose::ReleaseAgain(replica)) => {
+                state.with_replica(clock, &mut effects, &replica, lifecycle::still_stuck);
+            }
+            Some(Purpose::GiveUpName(name, start)) => {
+                state.kept.insert(name.clone());
+                state.with_replica(clock, &mut effects, &name.replica, |pool, index, turn| {
+                    lifecycle::give_up_name(pool, index, &name, start, turn);
+                });
+            }
+            Some(Purpose::Kill(name, start)) => {
+                state.with_replica(clock, &mut effects, &name.replica, |pool, index, turn| {
+                    lifecycle::kill(pool, index, &name, start, turn);
+                });
             }
             Some(Purpose::DropJob(job)) => {
                 state.jobs.all.remove(&job);
@@ -221,11 +236,33 @@ fn open_job(
     });
 }
 
+fn unit_seen(state: &mut State, clock: turn::Clock, effects: &mut Effects, seen: UnitObservation) {
+    if state.ending.contains(&seen.name) {
+        // It belongs to no pool. One that failed on its way out is kept by systemd until it is forgotten.
+        if seen.active == ActiveState::Failed {
+            effects.push(Effect::ForgetUnit(seen.name));
+        } else if seen.active == ActiveState::Inactive {
+            state.ending.remove(&seen.name);
+            state.kept.insert(seen.name);
+        }
+        return;
+    }
+    if let Some(facts) = state.unclaimed.get_mut(&seen.name) {
+        facts.seen = seen;
+        return;
+    }
+    let replica = seen.name.replica.clone();
+    state.with_replica(clock, effects, &replica, |pool, index, turn| {
+        lifecycle::unit_seen(pool, index, seen, turn);
+    });
+}
+
 fn forgotten(state: &mut State, clock: turn::Clock, effects: &mut Effects, name: &UnitName) {
     state.unclaimed.remove(name);
     state.ending.remove(name);
+    state.kept.remove(name);
     state.with_replica(clock, effects, &name.replica, |pool, index, turn| {
-        lifecycle::unit_forgotten(pool, index, name.kind, turn);
+        lifecycle::unit_forgotten(pool, index, name, turn);
     });
 }
 
@@ -263,6 +300,11 @@ fn settle(state: &mut State, clock: turn::Clock, effects: &mut Effects) {
 }
 
 impl State {
+    /// How many callers wait for something.
+    fn waiting(&self) -> usize {
+        self.waiters.len() + self.jobs.all.values().map(|job| job.waiters.len()).sum::<usize>()
+    }
+
     /// How many files have errors; one may have several.
     #[must_use]
     pub fn files_with_errors(&self) -> usize {

@@ -67,6 +67,9 @@ pub enum Denied {
         /// Why.
         why: String,
     },
+    /// Too many callers wait already.
+    #[error("too many callers wait for pools or jobs already; try again later")]
+    TooManyWaiters,
     /// The time ran out.
     #[error("pool \"{pool}\" was not ready in time: {why}")]
     Timeout {

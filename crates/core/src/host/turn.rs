@@ -3,7 +3,7 @@
 use super::{Answer, Effect, Effects, LogKind, LogLine, Ports, RequestId};
 use crate::config::Settings;
 use crate::job::{self, JobId, JobResult, Jobs};
-use crate::name::{ReplicaId, Usec};
+use crate::name::{ReplicaId, UnitName, Usec};
 use crate::pool::Pool;
 use crate::replica::{Hold, StartId};
 use std::collections::BTreeMap;
@@ -17,8 +17,12 @@ pub struct TimerId(pub u64);
 pub enum Purpose {
     /// Start a replica again.
     Restart(ReplicaId),
-    /// Ask systemd again to stop a replica's unit.
-    StopAgain(ReplicaId),
+    /// Ask systemd again for what it could not do for a replica.
+    ReleaseAgain(ReplicaId),
+    /// A unit that has ended is still loaded: no longer wait for its name.
+    GiveUpName(UnitName, StartId),
+    /// A unit should have ended by now.
+    Kill(UnitName, StartId),
     /// Forget an ended job.
     DropJob(JobId),
     /// End somebody's waiting.
@@ -96,7 +100,7 @@ impl<'a> Turn<'a> {
     /// A new start of a unit, or one that is `confirmed` to be there already.
     pub(crate) fn hold(&mut self, confirmed: bool) -> Hold {
         *self.starts += 1;
-        Hold { start: StartId(*self.starts), confirmed, let_go: false }
+        Hold { start: StartId(*self.starts), confirmed, let_go: false, timer: None }
     }
 
     /// A random number.

@@ -59,7 +59,8 @@ impl ExitClass {
     /// The class of a failed unit, and the sentence that goes with it.
     #[must_use]
     pub fn of(unit: &UnitObservation) -> (ExitClass, String) {
-        if unit.exec_code == CLD_EXITED
+        if !unit.entered_active
+            && unit.exec_code == CLD_EXITED
             && let Some((refusal, text)) = Refusal::read(unit.exec_status, &unit.status_text)
         {
             return (ExitClass::Refused(refusal), text.to_owned());
@@ -84,13 +85,26 @@ impl ExitClass {
                 ),
             ),
             // systemd's own statuses: the sandbox could not be built or the helper not be run.
-            "exit-code" if unit.exec_code == CLD_EXITED && (200..=245).contains(&unit.exec_status) => (
-                ExitClass::Preflight,
-                format!(
-                    "systemd could not start the process (status {}); see journalctl -u {}",
-                    unit.exec_status, unit.name
-                ),
-            ),
+            "exit-code"
+                if unit.exec_code == CLD_EXITED
+                    && !unit.entered_active
+                    && (200..=245).contains(&unit.exec_status) =>
+            {
+                (
+                    ExitClass::Preflight,
+                    format!(
+                        "systemd could not start the process (status {}); see journalctl -u {}",
+                        unit.exec_status, unit.name
+                    ),
+                )
+            }
+            "protocol" if unit.exec_code == CLD_EXITED => {
+                let status = unit.exec_status;
+                (
+                    ExitClass::Exit(status),
+                    format!("it exited with status {status} before it was ready{last_words}"),
+                )
+            }
             "resources" | "protocol" | "exec-condition" | "start-limit-hit" => (
                 ExitClass::Preflight,
                 format!(
@@ -178,12 +192,22 @@ mod tests {
             ("resources", 0, 0, "", "preflight"),
             ("exit-code", 1, 153, "port-in-use: 127.0.0.1:1", "port-in-use"),
             ("exit-code", 1, 153, "serving", "exit:153"),
+            ("protocol", 1, 0, "", "exit:0"),
+            ("protocol", 0, 0, "", "preflight"),
         ] {
             assert_eq!(
                 ExitClass::of(&ended(result, code, status, text)).0.to_string(),
                 class,
                 "{result} {status}"
             );
+        }
+    }
+
+    #[test]
+    fn what_an_engine_says_once_it_serves_is_no_refusal() {
+        for (status, text) in [(153, "port-in-use: x"), (226, "")] {
+            let unit = UnitObservation { entered_active: true, ..ended("exit-code", 1, status, text) };
+            assert_eq!(ExitClass::of(&unit).0, ExitClass::Exit(status));
         }
     }
 

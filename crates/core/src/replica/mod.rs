@@ -25,6 +25,8 @@ pub struct Replica {
     pub phase: Phase,
     /// Generation of its units.
     pub generation: u32,
+    /// The least generation of the next start: names of earlier ones are kept loaded by somebody else.
+    pub next_generation: u32,
     /// What its unit was started from; the pool's spec may be newer.
     pub revision: Option<Revision>,
     /// Where it listens or listened; an automatic port is kept.
@@ -37,6 +39,8 @@ pub struct Replica {
     pub failures: u32,
     /// Automatic ports that turned out to be somebody else's, since the last start.
     pub ports_tried: u16,
+    /// Why systemd could not let go of a unit, and when it is asked again.
+    pub stuck: Option<(TimerId, String)>,
     /// How the last engine ended.
     pub last_exit: Option<ExitClass>,
     /// What was last seen of the engine's unit.
@@ -56,6 +60,8 @@ pub struct Hold {
     pub confirmed: bool,
     /// Whether systemd was asked to let go of it.
     pub let_go: bool,
+    /// The timer that runs until it is killed, or until its name is given up.
+    pub timer: Option<TimerId>,
 }
 
 /// What is published about the unit that runs now.
@@ -90,7 +96,10 @@ pub enum Phase {
         since: Usec,
     },
     /// Its engine ends; nobody asked for it, and how it ended is not known yet.
-    Ending,
+    Ending {
+        /// Since when it had served; `None`: it had not yet.
+        served_since: Option<Usec>,
+    },
     /// It was asked to stop.
     Stopping,
     /// It failed and will be started again.
@@ -114,12 +123,14 @@ impl Replica {
             id,
             phase: Phase::Stopped,
             generation: 1,
+            next_generation: 1,
             revision: None,
             endpoint: None,
             engine_version: String::new(),
             taken: BTreeMap::new(),
             failures: 0,
             ports_tried: 0,
+            stuck: None,
             last_exit: None,
             unit: Seen::default(),
         }
@@ -129,6 +140,23 @@ impl Replica {
     #[must_use]
     pub fn unit_name(&self, kind: UnitKind) -> UnitName {
         UnitName { kind, replica: self.id.clone(), generation: self.generation }
+    }
+
+    /// Whether that unit is the one which it runs by now: the others that it has are on their way out.
+    #[must_use]
+    pub fn in_use(&self, name: &UnitName) -> bool {
+        let kind = match self.phase {
+            Phase::Staging => UnitKind::Stage,
+            Phase::Starting | Phase::Ready { .. } | Phase::Ending { .. } => UnitKind::Engine,
+            Phase::Stopped
+            | Phase::WaitingForName
+            | Phase::Stopping
+            | Phase::Backoff { .. }
+            | Phase::Failed => {
+                return false;
+            }
+        };
+        *name == self.unit_name(kind)
     }
 
     /// Whether its main process lives and is not known to hang.
@@ -165,7 +193,7 @@ impl Phase {
             Phase::WaitingForName | Phase::Staging => "staging",
             Phase::Starting => "starting",
             Phase::Ready { .. } => "ready",
-            Phase::Ending | Phase::Stopping => "stopping",
+            Phase::Ending { .. } | Phase::Stopping => "stopping",
             Phase::Backoff { .. } => "backoff",
             Phase::Failed => "failed",
         }

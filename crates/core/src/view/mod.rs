@@ -189,7 +189,7 @@ fn pool_view(pool: &Pool) -> PoolView {
         | Phase::Staging
         | Phase::Starting
         | Phase::Ready { .. }
-        | Phase::Ending
+        | Phase::Ending { .. }
         | Phase::Stopping
         | Phase::Failed => None,
     });
@@ -240,7 +240,7 @@ fn replica_view(replica: &Replica) -> ReplicaView {
         | Phase::WaitingForName
         | Phase::Starting
         | Phase::Ready { .. }
-        | Phase::Ending
+        | Phase::Ending { .. }
         | Phase::Stopping
         | Phase::Backoff { .. }
         | Phase::Failed => crate::name::UnitKind::Engine,

@@ -46,9 +46,15 @@ fn story(seed: u64) {
         assert_eq!(asked.is_ok(), world.state.pools.contains_key(&id.parse().unwrap()), "seed {seed}");
     }
     world.settle();
+    // Names that somebody else keeps are given up, in time.
+    while !world.state.pools.values().all(pool_core::pool::Pool::at_rest) && !world.timers.is_empty() {
+        world.ring();
+        world.settle();
+    }
     for pool in world.state.pools.values() {
         assert!(pool.at_rest() && pool.phase() == PoolPhase::Stopped, "seed {seed}: {pool:?}");
     }
+    world.units.retain(|_, unit| unit.active != ActiveState::Inactive);
     assert!(world.units.is_empty(), "seed {seed}: {:?}", world.units);
     assert!(world.state.jobs.all.values().all(|job| job.state != JobState::Running), "seed {seed}");
 }
@@ -109,10 +115,15 @@ fn systemd(world: &mut World, dice: &mut Dice) {
                     unit.status_text = format!("{}: text", refusal.class());
                 });
             }
+            // It ends, and somebody's dependency keeps it loaded for a while, or for ever.
+            4 if dice.roll(4) == 0 => {
+                world.seen(&name, |unit| (unit.active, unit.main_pid) = (ActiveState::Inactive, 0))
+            }
             // Somebody stops it from outside.
             4 if dice.roll(4) == 0 => world.forgotten(&name),
             _ => {}
         },
+        ActiveState::Inactive if dice.roll(2) == 0 => world.forgotten(&name),
         ActiveState::Inactive | ActiveState::Other => {}
     }
 }
@@ -125,7 +136,8 @@ fn always(world: &World, seed: u64) {
         assert_eq!(running, pool.job.iter().count(), "seed {seed}: a pool's job is one that runs");
         assert!(!(pool.wish == Wish::Stop && pool.ready()), "seed {seed}: a stopped pool is never ready");
         if pool.at_rest() {
-            let left = world.units.keys().any(|name| name.replica.pool == *pool.id());
+            let loaded = world.units.values().filter(|unit| unit.active != ActiveState::Inactive);
+            let left = loaded.into_iter().any(|unit| unit.name.replica.pool == *pool.id());
             assert!(!left, "seed {seed}: {} rests although a unit of it is there", pool.id());
         }
     }

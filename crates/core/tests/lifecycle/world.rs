@@ -18,6 +18,9 @@ pub struct World {
     pub timers: BTreeMap<TimerId, Usec>,
     pub answers: Vec<(RequestId, Answer)>,
     pub started: Vec<UnitName>,
+    pub killed: Vec<UnitName>,
+    /// What systemd was asked to stop or to forget.
+    pub let_go: Vec<UnitName>,
     /// What is published, kept up to date by what each event touched.
     pub view: View,
     /// Starts that systemd has not answered yet.
@@ -78,6 +81,8 @@ impl World {
             timers: BTreeMap::new(),
             answers: Vec::new(),
             started: Vec::new(),
+            killed: Vec::new(),
+            let_go: Vec::new(),
             view: View::default(),
             taken: Vec::new(),
             lines: Vec::new(),
@@ -150,9 +155,11 @@ impl World {
                 self.units.insert(spec.name, seen);
             }
             // What systemd makes of a stop is said by the test, with `stopped`.
+            Effect::KillUnit(name) => self.killed.push(name),
             Effect::StopUnit(name) | Effect::ForgetUnit(name) => {
+                self.let_go.push(name.clone());
                 if let Some(unit) = self.units.get_mut(&name)
-                    && unit.active != ActiveState::Failed
+                    && !matches!(unit.active, ActiveState::Failed | ActiveState::Inactive)
                 {
                     unit.active = ActiveState::Deactivating;
                 }

@@ -23,11 +23,14 @@ pub(super) fn next_port(replica: &mut Replica, turn: &mut Turn<'_>) -> bool {
 /// An engine has ended and systemd says how.
 pub(super) fn ended(pool: &mut Pool, index: usize, seen: &UnitObservation, turn: &mut Turn<'_>) {
     let Some(replica) = pool.replicas.get_mut(index) else { return };
-    let clean = seen.active == ActiveState::Active;
-    let_go(replica, &seen.name, clean, turn);
+    let exited = seen.active == ActiveState::Active;
+    let_go(replica, &seen.name, exited, turn);
+    // Before it was ready, systemd counts an exit with status 0 as a failure to say READY=1.
+    let clean = exited || (seen.result == "protocol" && ExitClass::of(seen).0 == ExitClass::Exit(0));
     let since = match replica.phase {
         Phase::Ready { since } => Some(since),
-        Phase::Starting | Phase::Ending => None,
+        Phase::Ending { served_since } => served_since,
+        Phase::Starting => None,
         Phase::Stopping => {
             replica.unit.main_pid = 0;
             if !clean {

@@ -13,7 +13,7 @@ mod wishes;
 
 pub(crate) use failure::restart_due;
 pub(crate) use observed::{
-    StartProblem, adopt, job_failed, stop_again, stop_refused, unit_forgotten, unit_refused, unit_seen,
-    unit_taken,
+    StartProblem, adopt, give_up_name, job_failed, kill, release_again, still_stuck, stop_refused,
+    unit_forgotten, unit_refused, unit_seen, unit_taken,
 };
 pub(crate) use wishes::{resume, settle, start, stop};

@@ -1,12 +1,12 @@
 //! What systemd says of a replica's units.
 
 use super::failure::{ended, fail, next_port, stopped_from_outside};
-use super::wishes::{begin, launch};
+use super::wishes::{KILL_AFTER, begin, launch, start_again};
 use crate::host::{Effect, LogKind, Purpose, Turn, UnitFacts};
 use crate::name::{UnitKind, UnitName, Usec};
 use crate::pool::{LastError, Pool, Wish};
 use crate::refusal::Refusal;
-use crate::replica::{ActiveState, ExitClass, Phase, Replica, Seen, UnitObservation};
+use crate::replica::{ActiveState, ExitClass, Phase, Replica, Seen, StartId, UnitObservation};
 
 /// Where systemd's answer to a start says so: the unit's name is still taken.
 pub(crate) enum StartProblem {
@@ -20,9 +20,54 @@ pub(crate) fn unit_seen(pool: &mut Pool, index: usize, seen: UnitObservation, tu
     if !replica.taken.contains_key(&seen.name) {
         return;
     }
+    if seen.active == ActiveState::Inactive && !seen.invocation.is_none() {
+        await_name(replica, &seen.name, turn);
+    }
+    if seen.name != replica.unit_name(seen.name.kind) {
+        // Of an earlier generation: all that matters is that it goes.
+        if seen.active == ActiveState::Failed || seen.exited {
+            let_go(replica, &seen.name, seen.exited, turn);
+        }
+        return;
+    }
     match seen.name.kind {
         UnitKind::Stage => stage_seen(pool, index, &seen, turn),
         UnitKind::Engine => engine_seen(pool, index, seen, turn),
+    }
+}
+
+/// A unit has ended, and systemd is about to forget it. Where somebody else's dependency keeps it loaded it never will:
+/// then its name is given up after a while.
+fn await_name(replica: &mut Replica, name: &UnitName, turn: &mut Turn<'_>) {
+    const WHILE: Usec = Usec::from_secs(1);
+    let Some(hold) = replica.taken.get_mut(name) else { return };
+    if let Some(timer) = hold.timer.take() {
+        turn.cancel(timer);
+    }
+    hold.timer = Some(turn.timer(WHILE, Purpose::GiveUpName(name.clone(), hold.start)));
+}
+
+/// A unit that has ended is still loaded: the next one has another name.
+pub(crate) fn give_up_name(
+    pool: &mut Pool,
+    index: usize,
+    name: &UnitName,
+    start: StartId,
+    turn: &mut Turn<'_>,
+) {
+    let Some(replica) = pool.replicas.get_mut(index) else { return };
+    if replica.taken.get(name).is_some_and(|hold| hold.start == start) {
+        replica.next_generation = replica.next_generation.max(name.generation.saturating_add(1));
+        unit_forgotten(pool, index, name, turn);
+    }
+}
+
+/// A unit should have ended by its stop time-out; its engine may have had systemd extend that.
+pub(crate) fn kill(pool: &mut Pool, index: usize, name: &UnitName, start: StartId, turn: &mut Turn<'_>) {
+    let Some(replica) = pool.replicas.get_mut(index) else { return };
+    if replica.phase == Phase::Stopping && replica.taken.get(name).is_some_and(|hold| hold.start == start) {
+        turn.effects.push(Effect::KillUnit(name.clone()));
+        turn.log(pool, Some(index), LogKind::Anomaly, format!("{name} did not end in time and is killed"));
     }
 }
 
@@ -77,12 +122,12 @@ fn engine_seen(pool: &mut Pool, index: usize, seen: UnitObservation, turn: &mut 
     let Some(replica) = pool.replicas.get_mut(index) else { return };
     let known = replica.unit.invocation;
     let anew = !known.is_none() && !seen.invocation.is_none() && known != seen.invocation;
-    if anew && matches!(replica.phase, Phase::Starting | Phase::Ready { .. } | Phase::Ending) {
+    if let Some(hold) = replica.taken.get_mut(&seen.name).filter(|_| anew) {
+        hold.let_go = false;
+    }
+    if anew && matches!(replica.phase, Phase::Starting | Phase::Ready { .. } | Phase::Ending { .. }) {
         // Signals of one unit come in order, so this invocation is the newer one: somebody restarted the unit.
         replica.phase = Phase::Starting;
-        if let Some(hold) = replica.taken.get_mut(&seen.name) {
-            hold.let_go = false;
-        }
         turn.log(
             pool,
             Some(index),
@@ -108,12 +153,21 @@ fn engine_seen(pool: &mut Pool, index: usize, seen: UnitObservation, turn: &mut 
         ActiveState::Active if seen.exited => ended(pool, index, &seen, turn),
         ActiveState::Active => became_ready(pool, index, turn),
         ActiveState::Deactivating => {
-            if matches!(replica.phase, Phase::Starting | Phase::Ready { .. }) {
-                replica.phase = match pool.wish {
-                    Wish::Run => Phase::Ending,
-                    Wish::Stop => Phase::Stopping,
-                };
-            }
+            let served_since = match replica.phase {
+                Phase::Ready { since } => Some(since),
+                Phase::Starting => None,
+                Phase::Stopped
+                | Phase::WaitingForName
+                | Phase::Staging
+                | Phase::Ending { .. }
+                | Phase::Stopping
+                | Phase::Backoff { .. }
+                | Phase::Failed => return,
+            };
+            replica.phase = match pool.wish {
+                Wish::Run => Phase::Ending { served_since },
+                Wish::Stop => Phase::Stopping,
+            };
         }
         ActiveState::Failed => ended(pool, index, &seen, turn),
         ActiveState::Inactive | ActiveState::Activating | ActiveState::Other => {}
@@ -133,45 +187,41 @@ fn became_ready(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
 }
 
 /// systemd has forgotten a unit: its name is free, and nothing of it is left.
-pub(crate) fn unit_forgotten(pool: &mut Pool, index: usize, kind: UnitKind, turn: &mut Turn<'_>) {
+pub(crate) fn unit_forgotten(pool: &mut Pool, index: usize, name: &UnitName, turn: &mut Turn<'_>) {
     let Some(replica) = pool.replicas.get_mut(index) else { return };
-    let name = replica.unit_name(kind);
-    if replica.taken.remove(&name).is_none() {
-        return;
+    let Some(hold) = replica.taken.remove(name) else { return };
+    if let Some(timer) = hold.timer {
+        turn.cancel(timer);
     }
-    let free = replica.taken.is_empty();
-    match (&replica.phase, kind) {
-        (Phase::Stopping, _) if free => {
-            replica.phase = Phase::Stopped;
-            replica.unit = Seen::default();
-            let again = pool.wish == Wish::Run;
-            turn.log(pool, Some(index), LogKind::EngineStopped, "stopped".to_owned());
-            if again {
-                if let Some(replica) = pool.replicas.get_mut(index) {
-                    replica.revision = None;
-                }
-                begin(pool, index, turn);
+    let in_use = replica.in_use(name);
+    if replica.taken.is_empty() {
+        if let Some((timer, _)) = replica.stuck.take() {
+            turn.cancel(timer);
+        }
+        match replica.phase {
+            Phase::Stopping => {
+                replica.phase = Phase::Stopped;
+                replica.unit = Seen::default();
+                turn.log(pool, Some(index), LogKind::EngineStopped, "stopped".to_owned());
+                start_again(pool, turn);
+                return;
             }
-        }
-        (Phase::WaitingForName, _) if free => begin(pool, index, turn),
-        // The checks' unit is stopped by us only after it was read, so it was ended by somebody else.
-        (Phase::Staging, UnitKind::Stage)
-        | (Phase::Starting | Phase::Ready { .. } | Phase::Ending, UnitKind::Engine) => {
-            let text = format!("{name} was stopped from outside");
-            stopped_from_outside(pool, index, turn, &text);
-        }
-        (
+            Phase::WaitingForName => {
+                begin(pool, index, turn);
+                return;
+            }
             Phase::Stopped
-            | Phase::WaitingForName
             | Phase::Staging
             | Phase::Starting
             | Phase::Ready { .. }
-            | Phase::Ending
-            | Phase::Stopping
+            | Phase::Ending { .. }
             | Phase::Backoff { .. }
-            | Phase::Failed,
-            _,
-        ) => {}
+            | Phase::Failed => {}
+        }
+    }
+    if in_use {
+        // Units of ours are let go of only after they were read, so somebody else ended it.
+        stopped_from_outside(pool, index, turn, &format!("{name} was stopped from outside"));
     }
 }
 
@@ -182,19 +232,16 @@ pub(crate) fn unit_taken(pool: &mut Pool, index: usize, name: &UnitName) {
     }
 }
 
-/// systemd cannot end a unit: it is asked again until it can.
+/// systemd could not let go of a unit: it is asked again until it can.
 pub(crate) fn stop_refused(pool: &mut Pool, index: usize, name: &UnitName, error: &str, turn: &mut Turn<'_>) {
     const AGAIN: Usec = Usec::from_secs(5);
-    let Some(replica) = pool.replicas.get_mut(index).filter(|replica| replica.taken.contains_key(name))
-    else {
-        return;
-    };
-    turn.timer(AGAIN, Purpose::StopAgain(replica.id.clone()));
-    let text = format!("systemd cannot stop {name}: {error}; trying again every {AGAIN}");
-    let known = pool.last_error.as_ref().is_some_and(|known| known.text == text);
-    pool.last_error = Some(LastError { class: ExitClass::Unkillable, text: text.clone(), at: turn.real });
-    if !known {
-        turn.log(pool, Some(index), LogKind::EngineFailed, text);
+    let Some(replica) = pool.replicas.get_mut(index) else { return };
+    let Some(hold) = replica.taken.get_mut(name) else { return };
+    hold.let_go = false;
+    if replica.stuck.is_none() {
+        let timer = turn.timer(AGAIN, Purpose::ReleaseAgain(replica.id.clone()));
+        replica.stuck =
+            Some((timer, format!("systemd cannot stop {name}: {error}; trying again every {AGAIN}")));
     }
 }
 
@@ -207,10 +254,28 @@ pub(crate) fn job_failed(pool: &mut Pool, index: usize, name: &UnitName, result:
     }
 }
 
-/// systemd is asked again to end what is on its way out.
-pub(crate) fn stop_again(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
-    if let Some(replica) = pool.replicas.get_mut(index).filter(|replica| replica.phase == Phase::Stopping) {
-        turn.effects.extend(replica.taken.keys().cloned().map(Effect::StopUnit));
+/// Some time after a refusal: where the unit is still there, the reason is told and systemd is asked again.
+pub(crate) fn still_stuck(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
+    let Some(replica) = pool.replicas.get_mut(index) else { return };
+    let Some((_, text)) = replica.stuck.take() else { return };
+    let left = replica.taken.keys().any(|name| !replica.in_use(name));
+    if !left {
+        return;
+    }
+    let known = pool.last_error.as_ref().is_some_and(|known| known.text == text);
+    pool.last_error = Some(LastError { class: ExitClass::Unkillable, text: text.clone(), at: turn.real });
+    if !known {
+        turn.log(pool, Some(index), LogKind::EngineFailed, text);
+    }
+    release_again(pool, index, turn);
+}
+
+/// Asks systemd once more to let go of everything that is on its way out: a request may have been lost.
+pub(crate) fn release_again(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
+    let Some(replica) = pool.replicas.get_mut(index) else { return };
+    for name in replica.taken.keys().filter(|name| !replica.in_use(name)) {
+        turn.effects.push(Effect::StopUnit(name.clone()));
+        turn.effects.push(Effect::ForgetUnit(name.clone()));
     }
 }
 
@@ -218,33 +283,36 @@ pub(crate) fn stop_again(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
 pub(crate) fn unit_refused(
     pool: &mut Pool,
     index: usize,
-    kind: UnitKind,
+    name: &UnitName,
     problem: StartProblem,
     turn: &mut Turn<'_>,
 ) {
     let Some(replica) = pool.replicas.get_mut(index) else { return };
-    let name = replica.unit_name(kind);
-    match problem {
-        // It stays in `taken`: a resynchronization tells when it is gone.
+    let text = match problem {
+        // It stays in `taken`, and its end is told by its own signals; a name that is kept loaded is given up.
         StartProblem::NameTaken => {
+            if let Some(hold) = replica.taken.get_mut(name).filter(|hold| hold.timer.is_none()) {
+                hold.timer = Some(turn.timer(KILL_AFTER, Purpose::GiveUpName(name.clone(), hold.start)));
+            }
             turn.effects.push(Effect::StopUnit(name.clone()));
             turn.effects.push(Effect::ForgetUnit(name.clone()));
+            format!("a unit named {name} was there already; it is being removed")
         }
-        StartProblem::Other(_) => {
-            replica.taken.remove(&name);
+        StartProblem::Other(error) => {
+            replica.taken.remove(name);
+            format!("systemd did not take {name}: {error}")
         }
-    }
-    let text = match problem {
-        StartProblem::NameTaken => format!("a unit named {name} was there already; it is being removed"),
-        StartProblem::Other(error) => format!("systemd did not take {name}: {error}"),
     };
     match replica.phase {
         Phase::Staging | Phase::Starting => fail(pool, index, turn, ExitClass::Preflight, text),
-        Phase::Stopping if replica.taken.is_empty() => replica.phase = Phase::Stopped,
+        Phase::Stopping if replica.taken.is_empty() => {
+            replica.phase = Phase::Stopped;
+            start_again(pool, turn);
+        }
         Phase::Stopped
         | Phase::WaitingForName
         | Phase::Ready { .. }
-        | Phase::Ending
+        | Phase::Ending { .. }
         | Phase::Stopping
         | Phase::Backoff { .. }
         | Phase::Failed => turn.log(pool, Some(index), LogKind::Anomaly, text),

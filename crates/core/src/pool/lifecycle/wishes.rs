@@ -2,9 +2,9 @@
 
 use super::failure::fail;
 use crate::config::Port;
-use crate::host::{Effect, LogKind, Turn};
+use crate::host::{Effect, LogKind, Purpose, Turn};
 use crate::job::{JobResult, Operation};
-use crate::name::{Endpoint, UnitKind};
+use crate::name::{Endpoint, UnitKind, Usec};
 use crate::pool::{Pool, Wish};
 use crate::refusal::Refusal;
 use crate::replica::{ExitClass, Phase, Replica, Seen};
@@ -65,13 +65,28 @@ pub(crate) fn stop(pool: &mut Pool, turn: &mut Turn<'_>) {
                 continue;
             }
             Phase::Staging => UnitKind::Stage,
-            Phase::Starting | Phase::Ready { .. } | Phase::Ending => UnitKind::Engine,
+            Phase::Starting | Phase::Ready { .. } | Phase::Ending { .. } => UnitKind::Engine,
         };
+        let name = replica.unit_name(kind);
         replica.phase = Phase::Stopping;
-        turn.effects.push(Effect::StopUnit(replica.unit_name(kind)));
+        if let Some(hold) = replica.taken.get_mut(&name) {
+            hold.timer = Some(turn.timer(KILL_AFTER, Purpose::Kill(name.clone(), hold.start)));
+        }
+        turn.effects.push(Effect::StopUnit(name));
         turn.log(pool, Some(index), LogKind::EngineStopping, "stopping".to_owned());
     }
 }
+
+/// The last replica has stopped, and by now the pool should run: as many start as its file says.
+pub(super) fn start_again(pool: &mut Pool, turn: &mut Turn<'_>) {
+    let stopping = pool.replicas.iter().any(|replica| replica.phase == Phase::Stopping);
+    if pool.wish == Wish::Run && !stopping {
+        run(pool, turn, |replica| replica.phase == Phase::Stopped);
+    }
+}
+
+/// Longer than every unit's stop time-out, which an engine can have systemd extend.
+pub(super) const KILL_AFTER: Usec = Usec::from_secs(35);
 
 /// Starts one replica with its checks, as soon as its units' names are free.
 pub(super) fn begin(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
@@ -80,6 +95,7 @@ pub(super) fn begin(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
         replica.phase = Phase::WaitingForName;
         return;
     }
+    replica.generation = replica.generation.max(replica.next_generation);
     let revision = replica.revision.get_or_insert_with(|| pool.revision.clone()).clone();
     let listen = &revision.spec.listen;
     let endpoint = match listen.port {
