@@ -100,7 +100,14 @@ impl<'a> Turn<'a> {
     /// A new start of a unit, or one that is `confirmed` to be there already.
     pub(crate) fn hold(&mut self, confirmed: bool) -> Hold {
         *self.starts += 1;
-        Hold { start: StartId(*self.starts), confirmed, let_go: false, timer: None }
+        Hold {
+            start: StartId(*self.starts),
+            confirmed,
+            let_go: false,
+            ran: confirmed,
+            kill: None,
+            give_up: None,
+        }
     }
 
     /// A random number.

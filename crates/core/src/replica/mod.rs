@@ -60,8 +60,12 @@ pub struct Hold {
     pub confirmed: bool,
     /// Whether systemd was asked to let go of it.
     pub let_go: bool,
-    /// The timer that runs until it is killed, or until its name is given up.
-    pub timer: Option<TimerId>,
+    /// Whether the unit was seen to be anything but inactive: a new one is inactive too.
+    pub ran: bool,
+    /// The timer at which it is killed.
+    pub kill: Option<TimerId>,
+    /// The timer at which its name is given up.
+    pub give_up: Option<TimerId>,
 }
 
 /// What is published about the unit that runs now.

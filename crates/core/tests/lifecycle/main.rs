@@ -353,7 +353,7 @@ fn a_name_that_somebody_elses_dependency_keeps_is_given_up() {
     let engine = unit(UnitKind::Engine, "a", 0);
     world.seen(&engine, |unit| (unit.active, unit.main_pid) = (ActiveState::Inactive, 0));
     assert_eq!(world.phase("a"), PoolPhase::Stopping);
-    world.ring();
+    assert!(world.ring() <= Usec::from_secs(1));
     assert_eq!(world.phase("a"), PoolPhase::Stopped);
     world.start("a");
     assert_eq!(world.started.last().unwrap().generation, 2);
@@ -366,6 +366,20 @@ fn a_name_that_somebody_elses_dependency_keeps_is_given_up() {
     world.units.get_mut(&engine).unwrap().active = ActiveState::Inactive;
     world.restart_daemon(&[spec("a")]);
     assert_eq!((world.phase("a"), world.started.last().unwrap().generation), (PoolPhase::Staging, 2));
+}
+
+#[test]
+fn a_unit_that_is_new_is_inactive_and_has_not_ended() {
+    let mut world = World::with(&[spec("a")]);
+    let stage = unit(UnitKind::Stage, "a", 0);
+    world.seen(&stage, |unit| unit.active = ActiveState::Inactive);
+    world.seen(&stage, |unit| unit.active = ActiveState::Activating);
+    world.checks_pass("a", 0);
+    let engine = unit(UnitKind::Engine, "a", 0);
+    world.seen(&engine, |unit| unit.active = ActiveState::Inactive);
+    assert!(world.timers.is_empty());
+    world.becomes_ready("a", 0);
+    assert_eq!(world.phase("a"), PoolPhase::Ready);
 }
 
 #[test]

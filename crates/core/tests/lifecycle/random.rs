@@ -117,7 +117,9 @@ fn systemd(world: &mut World, dice: &mut Dice) {
             }
             // It ends, and somebody's dependency keeps it loaded for a while, or for ever.
             4 if dice.roll(4) == 0 => {
-                world.seen(&name, |unit| (unit.active, unit.main_pid) = (ActiveState::Inactive, 0))
+                // systemd says of every unit that it is on its way up, before it says that it has ended.
+                world.seen(&name, |_| {});
+                world.seen(&name, |unit| (unit.active, unit.main_pid) = (ActiveState::Inactive, 0));
             }
             // Somebody stops it from outside.
             4 if dice.roll(4) == 0 => world.forgotten(&name),

@@ -20,9 +20,7 @@ pub(crate) fn unit_seen(pool: &mut Pool, index: usize, seen: UnitObservation, tu
     if !replica.taken.contains_key(&seen.name) {
         return;
     }
-    if seen.active == ActiveState::Inactive && !seen.invocation.is_none() {
-        await_name(replica, &seen.name, turn);
-    }
+    await_name(replica, &seen, turn);
     if seen.name != replica.unit_name(seen.name.kind) {
         // Of an earlier generation: all that matters is that it goes.
         if seen.active == ActiveState::Failed || seen.exited {
@@ -36,15 +34,19 @@ pub(crate) fn unit_seen(pool: &mut Pool, index: usize, seen: UnitObservation, tu
     }
 }
 
-/// A unit has ended, and systemd is about to forget it. Where somebody else's dependency keeps it loaded it never will:
-/// then its name is given up after a while.
-fn await_name(replica: &mut Replica, name: &UnitName, turn: &mut Turn<'_>) {
+/// A unit that ran and is inactive has ended, and systemd is about to forget it. Where somebody else's dependency keeps
+/// it loaded it never will: then its name is given up after a while.
+fn await_name(replica: &mut Replica, seen: &UnitObservation, turn: &mut Turn<'_>) {
     const WHILE: Usec = Usec::from_secs(1);
-    let Some(hold) = replica.taken.get_mut(name) else { return };
-    if let Some(timer) = hold.timer.take() {
-        turn.cancel(timer);
+    let Some(hold) = replica.taken.get_mut(&seen.name) else { return };
+    if seen.active != ActiveState::Inactive {
+        hold.ran = true;
+        if let Some(timer) = hold.give_up.take() {
+            turn.cancel(timer);
+        }
+    } else if hold.ran && hold.give_up.is_none() {
+        hold.give_up = Some(turn.timer(WHILE, Purpose::GiveUpName(seen.name.clone(), hold.start)));
     }
-    hold.timer = Some(turn.timer(WHILE, Purpose::GiveUpName(name.clone(), hold.start)));
 }
 
 /// A unit that has ended is still loaded: the next one has another name.
@@ -190,7 +192,7 @@ fn became_ready(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
 pub(crate) fn unit_forgotten(pool: &mut Pool, index: usize, name: &UnitName, turn: &mut Turn<'_>) {
     let Some(replica) = pool.replicas.get_mut(index) else { return };
     let Some(hold) = replica.taken.remove(name) else { return };
-    if let Some(timer) = hold.timer {
+    for timer in [hold.kill, hold.give_up].into_iter().flatten() {
         turn.cancel(timer);
     }
     let in_use = replica.in_use(name);
@@ -291,8 +293,8 @@ pub(crate) fn unit_refused(
     let text = match problem {
         // It stays in `taken`, and its end is told by its own signals; a name that is kept loaded is given up.
         StartProblem::NameTaken => {
-            if let Some(hold) = replica.taken.get_mut(name).filter(|hold| hold.timer.is_none()) {
-                hold.timer = Some(turn.timer(KILL_AFTER, Purpose::GiveUpName(name.clone(), hold.start)));
+            if let Some(hold) = replica.taken.get_mut(name).filter(|hold| hold.give_up.is_none()) {
+                hold.give_up = Some(turn.timer(KILL_AFTER, Purpose::GiveUpName(name.clone(), hold.start)));
             }
             turn.effects.push(Effect::StopUnit(name.clone()));
             turn.effects.push(Effect::ForgetUnit(name.clone()));

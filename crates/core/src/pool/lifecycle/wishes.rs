@@ -70,7 +70,7 @@ pub(crate) fn stop(pool: &mut Pool, turn: &mut Turn<'_>) {
         let name = replica.unit_name(kind);
         replica.phase = Phase::Stopping;
         if let Some(hold) = replica.taken.get_mut(&name) {
-            hold.timer = Some(turn.timer(KILL_AFTER, Purpose::Kill(name.clone(), hold.start)));
+            hold.kill = Some(turn.timer(KILL_AFTER, Purpose::Kill(name.clone(), hold.start)));
         }
         turn.effects.push(Effect::StopUnit(name));
         turn.log(pool, Some(index), LogKind::EngineStopping, "stopping".to_owned());
