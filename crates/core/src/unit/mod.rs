@@ -55,7 +55,7 @@ pub enum Value {
     Text(String),
     /// `as`
     Texts(Vec<String>),
-    /// `a(sasas)`: one command line, in which systemd expands nothing.
+    /// `a(sasb)`: one command line, to reach the program as it stands here.
     Command(Vec<String>),
     /// `a(ss)`
     Pairs(Vec<(String, String)>),
@@ -121,7 +121,7 @@ pub fn engine_unit(name: &UnitName, launch: &Launch<'_>) -> UnitSpec {
         property("NotifyAccess", text("all")),
         // A clean exit stays visible until it has been read, also while the daemon is away.
         property("RemainAfterExit", Value::Bool(true)),
-        property("ExecStartEx", Value::Command(command)),
+        property("ExecStart", Value::Command(command)),
         property("TimeoutStartUSec", Value::U64(spec.health.start_timeout.min(spec.health.start_limit).0)),
         property("TimeoutStopUSec", Value::U64(Usec::from_secs(30).0)),
         property("KillMode", text("mixed")),
@@ -165,7 +165,7 @@ pub fn stage_unit(name: &UnitName, launch: &Launch<'_>) -> UnitSpec {
         property("Type", text("oneshot")),
         property("NotifyAccess", text("all")),
         property("RemainAfterExit", Value::Bool(true)),
-        property("ExecStartEx", Value::Command(command)),
+        property("ExecStart", Value::Command(command)),
         property("TimeoutStartUSec", Value::U64(spec.health.start_timeout.min(spec.health.start_limit).0)),
         property("TimeoutStopUSec", Value::U64(Usec::from_secs(5).0)),
         property("KillMode", text("control-group")),
@@ -254,7 +254,7 @@ mod tests {
 
     #[test]
     fn the_engine_is_launched_with_the_templates_arguments_then_the_pools() {
-        let Value::Command(command) = value(&built(UnitKind::Engine), "ExecStartEx") else { panic!() };
+        let Value::Command(command) = value(&built(UnitKind::Engine), "ExecStart") else { panic!() };
         let tail: Vec<&str> = command.iter().map(String::as_str).skip_while(|arg| *arg != "--").collect();
         assert_eq!(tail, ["--", "llama-server", "--port", "20000", "--ctx-size", "512"]);
         assert_eq!(command[3], "http://127.0.0.1:20000/health");
