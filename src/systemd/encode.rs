@@ -29,9 +29,11 @@ fn encode(value: &Value) -> Variant<'_> {
         Value::Text(text) => Variant::new(text.as_str()),
         Value::Texts(texts) => Variant::new(texts.iter().map(String::as_str).collect::<Vec<_>>()),
         Value::Command(command) => {
+            // systemd expands $VARIABLE in arguments. Telling it not to (ExecStartEx) makes 252 lose the unit at the next
+            // daemon-reload, so each dollar is written as it wants a plain one.
             let program = command.first().map_or("", String::as_str);
-            let arguments: Vec<&str> = command.iter().map(String::as_str).collect();
-            Variant::new(vec![(program, arguments, vec!["no-env-expand"])])
+            let arguments: Vec<String> = command.iter().map(|argument| argument.replace('$', "$$")).collect();
+            Variant::new(vec![(program, arguments, false)])
         }
         Value::Pairs(pairs) => Variant::new(
             pairs.iter().map(|(left, right)| (left.as_str(), right.as_str())).collect::<Vec<_>>(),
@@ -80,7 +82,7 @@ mod tests {
             (Value::U64(1), "t"),
             (Value::Text("x".into()), "s"),
             (Value::Texts(vec![]), "as"),
-            (Value::Command(vec!["x".into()]), "a(sasas)"),
+            (Value::Command(vec!["x".into()]), "a(sasb)"),
             (Value::Pairs(vec![]), "a(ss)"),
             (Value::Binds(vec!["/x".into()]), "a(ssbt)"),
             (Value::Set(true, vec![]), "(bas)"),
