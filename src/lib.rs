@@ -3,7 +3,7 @@
 //! of it on the system bus.
 //!
 //! ```text
-//!  systemd signals ─┐                                              ┌─> systemd: start, stop, forget units
+//!  systemd signals ─┐                                              ┌─> systemd: start, stop, kill, forget
 //!  D-Bus requests ──┼─> Event ─> supervisor loop ── core::apply ───┤   timers, saved state, journal
 //!  timers ──────────┤            (owns State)      State' + Effects└─> replies
 //!  files ───────────┘                 │
@@ -17,7 +17,7 @@
 //! | [`systemd`] | units and what systemd says of them | core |
 //! | [`config`] | reading configuration folders | core |
 //! | [`store`] | what is saved | core |
-//! | [`dbus`] | the served objects, the publisher | core, `supervisor`'s handle, `notify` |
+//! | [`dbus`] | the served objects, the publisher | core, `supervisor`'s handle, `notify`, `telemetry` |
 //! | [`telemetry`] | lines for the journal | core |
 //! | [`notify`] | what systemd is told of the daemon | nothing |
 //! | [`client`] | typed proxies of the public API | nothing |

@@ -158,7 +158,7 @@ fn systemd_may_be_executed_anew_or_read_its_units_again() {
 }
 
 #[test]
-fn options_of_calls_and_manager_properties_are_there() {
+fn the_manager_says_what_it_and_its_systemd_are() {
     let host = host();
     let all: HashMap<String, zbus::OwnedVariant> =
         host.call(ROOT, "org.freedesktop.DBus.Properties", "GetAll", &(NAME,)).unwrap();

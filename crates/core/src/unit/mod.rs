@@ -9,7 +9,7 @@ pub use sandbox::DEVICE_MASK_NONE;
 
 use crate::config::PoolSpec;
 use crate::engine::fill;
-use crate::name::{Endpoint, UnitKind, UnitName, Usec};
+use crate::name::{Endpoint, UnitName, Usec};
 
 /// Where the helper is installed.
 pub const HELPER: &str = "/usr/libexec/llamaorch/pool-helper";
@@ -195,20 +195,12 @@ fn variables(spec: &PoolSpec) -> Vec<String> {
     spec.env.iter().map(|(name, value)| format!("{name}={value}")).collect()
 }
 
-impl UnitSpec {
-    /// The unit's journal identity and kind, as text for logs.
-    #[must_use]
-    pub fn is_engine(&self) -> bool {
-        self.name.kind == UnitKind::Engine
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::{Activation, Health, Listen, Port, RestartPolicy};
     use crate::engine::{EngineTemplate, HealthRecipe};
-    use crate::name::ReplicaId;
+    use crate::name::{ReplicaId, UnitKind};
     use std::collections::BTreeMap;
 
     fn spec() -> PoolSpec {
