@@ -13,8 +13,9 @@
 //! | room | owns | may use |
 //! | --- | --- | --- |
 //! | [`pool_core`] | every decision; no IO | serde, thiserror |
-//! | [`supervisor`] | the loop, timers, the order of effects | core, `config`, `store`, `systemd`, `telemetry`, `notify` |
-//! | [`systemd`] | units and what systemd says of them | core |
+//! | [`ports`] | what the loop needs of the world, as traits | core |
+//! | [`supervisor`] | the loop, timers, the order of effects | core, `ports`, `config`, `store`, `telemetry`, `notify` |
+//! | [`systemd`] | units and what systemd says of them | core, `ports` |
 //! | [`config`] | reading configuration folders | core |
 //! | [`store`] | what is saved | core |
 //! | [`dbus`] | the served objects, the publisher | core, `supervisor`'s handle, `notify`, `telemetry` |
@@ -34,6 +35,7 @@ pub mod client;
 pub mod config;
 pub mod dbus;
 pub mod notify;
+pub mod ports;
 pub mod store;
 pub mod supervisor;
 pub mod systemd;

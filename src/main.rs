@@ -4,7 +4,7 @@ use clap::Parser;
 use pool_managerd::config::Folders;
 use pool_managerd::dbus::Server;
 use pool_managerd::store::Store;
-use pool_managerd::supervisor::{Ended, Signal, Signals, Supervisor, calls};
+use pool_managerd::supervisor::{Ended, HostClock, Outside, Signal, Signals, Supervisor, calls};
 use pool_managerd::systemd::Client;
 use pool_managerd::{notify, telemetry};
 use std::error::Error;
@@ -61,7 +61,8 @@ async fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         &folder("STATE_DIRECTORY", "/var/lib/llamaorch"),
     );
     let folders = Folders::below(&arguments.root);
-    let mut supervisor = Supervisor::new(folders, store, systemd, observations, asked, published);
+    let outside = Outside { folders, store, systemd, clock: HostClock };
+    let mut supervisor = Supervisor::new(outside, observations, asked, published);
     let first = supervisor.take_stock().await?;
     server.take_name().await?;
     let ended = supervisor.run(first, signals).await;

@@ -1,17 +1,26 @@
-//! What an input carries besides its event.
+//! The host's clocks and randomness.
 
+use crate::ports::Clock;
 use nix::time::{ClockId, clock_gettime};
 use pool_core::name::Usec;
-use pool_core::{Event, Input};
 use std::hash::{BuildHasher, RandomState};
 
-pub(super) fn input(event: Event) -> Input {
-    Input {
-        mono: read(ClockId::CLOCK_BOOTTIME),
-        real: read(ClockId::CLOCK_REALTIME),
-        // A fresh key from the kernel's randomness each time: the standard library's way to it.
-        seed: RandomState::new().hash_one(0),
-        event,
+/// The kernel's clocks and randomness.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct HostClock;
+
+impl Clock for HostClock {
+    fn mono(&mut self) -> Usec {
+        read(ClockId::CLOCK_BOOTTIME)
+    }
+
+    fn real(&mut self) -> Usec {
+        read(ClockId::CLOCK_REALTIME)
+    }
+
+    /// A fresh key from the kernel's randomness each time: the standard library's way to it.
+    fn seed(&mut self) -> u64 {
+        RandomState::new().hash_one(0)
     }
 }
 

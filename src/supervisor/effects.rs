@@ -3,7 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "effects run beside the loop")]
 
 use super::Returned;
-use crate::systemd::{Client, SystemdError};
+use crate::ports::{Systemd, SystemdError};
 use crate::telemetry::chain;
 use pool_core::host::TimerId;
 use pool_core::name::ReplicaId;
@@ -20,13 +20,13 @@ pub(super) async fn send(returned: &mpsc::Sender<Returned>, what: Returned) {
 }
 
 /// One line of calls for each replica.
-pub(super) struct Lanes {
-    systemd: Client,
+pub(super) struct Lanes<S> {
+    systemd: S,
     last: HashMap<ReplicaId, JoinHandle<()>>,
 }
 
-impl Lanes {
-    pub(super) fn new(systemd: Client) -> Self {
+impl<S: Systemd> Lanes<S> {
+    pub(super) fn new(systemd: S) -> Self {
         Lanes { systemd, last: HashMap::new() }
     }
 
@@ -56,7 +56,7 @@ impl Lanes {
 }
 
 /// The call, and what its failure means to the core.
-async fn carry_out(systemd: &Client, effect: Effect) -> Option<Event> {
+async fn carry_out(systemd: &impl Systemd, effect: Effect) -> Option<Event> {
     match effect {
         Effect::StartUnit(unit) => match systemd.start(&unit).await {
             Ok(()) => Some(Event::UnitTaken(unit.name)),

@@ -15,11 +15,12 @@ mod clock;
 mod effects;
 mod handle;
 
+pub use clock::HostClock;
 pub use handle::{Call, Handle, Refused, answer, calls};
 
 use crate::config::{self, Folders};
+use crate::ports::{Clock, Observation, Systemd, SystemdError};
 use crate::store::Store;
-use crate::systemd::{Client, Observation, SystemdError};
 use crate::{notify, telemetry};
 use effects::{Lanes, TimerTasks};
 use handle::Wanted;
@@ -28,7 +29,7 @@ use pool_core::host::{Answer, RequestId, UnitFacts};
 use pool_core::name::UnitName;
 use pool_core::replica::StartId;
 use pool_core::view::View;
-use pool_core::{Effect, Effects, Event, State, apply, decide};
+use pool_core::{Effect, Effects, Event, Input, State, apply, decide};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,21 +68,32 @@ enum Returned {
     UnitsRead(BTreeMap<UnitName, StartId>, Vec<UnitFacts>),
 }
 
+/// What the loop works with outside itself.
+#[derive(Debug)]
+pub struct Outside<S, C> {
+    /// Where configuration is read.
+    pub folders: Folders,
+    /// Where things are saved.
+    pub store: Store,
+    /// The service manager.
+    pub systemd: S,
+    /// Time and randomness.
+    pub clock: C,
+}
+
 /// The loop's task.
-pub struct Supervisor {
+pub struct Supervisor<S, C> {
     state: State,
     /// What was published last, kept up to date by what events touched.
     view: View,
-    folders: Folders,
-    store: Store,
-    systemd: Client,
+    outside: Outside<S, C>,
     observations: mpsc::Receiver<Observation>,
     calls: mpsc::Receiver<Call>,
     publications: mpsc::Sender<Publication>,
     returned: (mpsc::Sender<Returned>, mpsc::Receiver<Returned>),
     callers: BTreeMap<RequestId, oneshot::Sender<Answer>>,
     last_request: u64,
-    lanes: Lanes,
+    lanes: Lanes<S>,
     timers: TimerTasks,
     said: String,
     /// Callers of a reading of the files that runs, and those who came too late for it.
@@ -91,13 +103,11 @@ pub struct Supervisor {
 /// At most so many events in a turn, so that a flood still lets the view out.
 const EVENTS_A_TURN: usize = 256;
 
-impl Supervisor {
+impl<S: Systemd, C: Clock> Supervisor<S, C> {
     /// A loop that has not seen anything.
     #[must_use]
     pub fn new(
-        folders: Folders,
-        store: Store,
-        systemd: Client,
+        outside: Outside<S, C>,
         observations: mpsc::Receiver<Observation>,
         calls: mpsc::Receiver<Call>,
         publications: mpsc::Sender<Publication>,
@@ -106,10 +116,8 @@ impl Supervisor {
         Supervisor {
             state: State::default(),
             view: View::default(),
-            folders,
-            store,
-            lanes: Lanes::new(systemd.clone()),
-            systemd,
+            lanes: Lanes::new(outside.systemd.clone()),
+            outside,
             observations,
             calls,
             publications,
@@ -122,20 +130,25 @@ impl Supervisor {
         }
     }
 
+    /// What the loop knows, once it no longer runs.
+    #[must_use]
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
     /// Reads files, saved state and units, and publishes what they come to. Nothing is started yet: the effects that
     /// come back are to be handed to [`run`](Self::run) once the name is ours, so that a second daemon does nothing.
     ///
     /// # Errors
     /// systemd could not be asked.
     pub async fn take_stock(&mut self) -> Result<Effects, Ended> {
-        let configuration = config::read(&self.folders);
-        let (saved, stopped, complaints) = self.store.load();
+        let configuration = config::read(&self.outside.folders);
+        let (saved, stopped, complaints) = self.outside.store.load();
         for complaint in complaints {
             tracing::warn!("{complaint}");
         }
-        let units = self.systemd.units().await.map_err(Ended::Systemd)?;
-        let effects =
-            apply(&mut self.state, clock::input(Event::Started { configuration, units, saved, stopped }));
+        let units = self.outside.systemd.units().await.map_err(Ended::Systemd)?;
+        let effects = self.apply(Event::Started { configuration, units, saved, stopped });
         self.publish(Vec::new(), false).await?;
         Ok(effects)
     }
@@ -184,13 +197,19 @@ impl Supervisor {
             let quiet = events.is_empty();
             let mut replies = Vec::new();
             for event in events {
-                let effects = apply(&mut self.state, clock::input(event));
+                let effects = self.apply(event);
                 replies.extend(self.carry_out(effects));
             }
             if !quiet || alive {
                 self.publish(replies, alive).await?;
             }
         }
+    }
+
+    fn apply(&mut self, event: Event) -> Effects {
+        let clock = &mut self.outside.clock;
+        let input = Input { mono: clock.mono(), real: clock.real(), seed: clock.seed(), event };
+        apply(&mut self.state, input)
     }
 
     fn observed(&mut self, seen: Observation, events: &mut Vec<Event>) -> Result<(), Ended> {
@@ -251,7 +270,7 @@ impl Supervisor {
             return;
         }
         self.reading = Some(Vec::new());
-        let folders = self.folders.clone();
+        let folders = self.outside.folders.clone();
         let returned = self.returned.0.clone();
         tokio::spawn(async move {
             let read = tokio::task::spawn_blocking(move || config::read(&folders)).await;
@@ -269,7 +288,7 @@ impl Supervisor {
     }
 
     fn read_units(&mut self) {
-        let systemd = self.systemd.clone();
+        let systemd = self.outside.systemd.clone();
         let returned = self.returned.0.clone();
         let asked = self.state.units();
         tokio::spawn(async move {
@@ -288,10 +307,10 @@ impl Supervisor {
         let mut replies = Vec::new();
         // What is saved is saved before what follows from it is started.
         if effects.contains(&Effect::SaveWishes) {
-            saved(self.store.save_wishes(&self.state.stopped));
+            saved(self.outside.store.save_wishes(&self.state.stopped));
         }
         if effects.contains(&Effect::SaveRuntime) {
-            saved(self.store.save_runtime(&self.state.saved()));
+            saved(self.outside.store.save_runtime(&self.state.saved()));
         }
         for effect in effects {
             match effect {

@@ -7,6 +7,7 @@ mod encode;
 mod manager;
 mod observe;
 
+use crate::ports::{Observation, Systemd, SystemdError};
 use manager::ManagerProxy;
 use pool_core::host::UnitFacts;
 use pool_core::name::{Endpoint, UnitName, Usec, path_element};
@@ -16,27 +17,8 @@ use std::collections::HashMap;
 use tokio::sync::mpsc;
 use zbus::{Connection, Variant};
 
-pub use observe::Observation;
-
 const SYSTEMD: &str = "org.freedesktop.systemd1";
 const UNIT_PATH: &str = "/org/freedesktop/systemd1/unit/";
-
-/// Something systemd could not be asked or would not do.
-#[derive(Debug, thiserror::Error)]
-pub enum SystemdError {
-    /// The bus or systemd is away.
-    #[error("systemd does not answer on the system bus")]
-    Unavailable(#[source] zbus::Error),
-    /// The unit's name is in use.
-    #[error("the unit exists already")]
-    NameTaken,
-    /// There is no such unit.
-    #[error("no such unit")]
-    NoSuchUnit,
-    /// systemd refused, in its own words.
-    #[error("{0}")]
-    Refused(String),
-}
 
 impl From<zbus::Error> for SystemdError {
     fn from(error: zbus::Error) -> Self {
@@ -48,7 +30,7 @@ impl From<zbus::Error> for SystemdError {
                 }
                 name => SystemdError::Refused(text.clone().unwrap_or_else(|| name.to_owned())),
             },
-            _ => SystemdError::Unavailable(error),
+            _ => SystemdError::Unavailable(Box::new(error)),
         }
     }
 }
@@ -81,69 +63,6 @@ impl Client {
         &self.version
     }
 
-    /// Asks for a transient unit and its start.
-    ///
-    /// # Errors
-    /// systemd refused it.
-    pub async fn start(&self, unit: &UnitSpec) -> Result<(), SystemdError> {
-        let (properties, left_out) = encode::properties(unit, encode::major(&self.version));
-        for name in left_out {
-            tracing::warn!(
-                "{}: systemd {} does not know {name}; the line is left out",
-                unit.name,
-                self.version
-            );
-        }
-        let name = unit.name.to_string();
-        self.manager.start_transient_unit(&name, "fail", &properties, &[]).await?;
-        Ok(())
-    }
-
-    /// Asks for a unit's stop.
-    ///
-    /// # Errors
-    /// There is no such unit, or systemd refused.
-    pub async fn stop(&self, name: &UnitName) -> Result<(), SystemdError> {
-        self.manager.stop_unit(&name.to_string(), "replace").await?;
-        Ok(())
-    }
-
-    /// Kills every process of a unit.
-    ///
-    /// # Errors
-    /// There is no such unit, or systemd refused.
-    pub async fn kill(&self, name: &UnitName) -> Result<(), SystemdError> {
-        const SIGKILL: i32 = 9;
-        self.manager.kill_unit(&name.to_string(), "all", SIGKILL).await?;
-        Ok(())
-    }
-
-    /// Makes systemd forget that a unit failed, and with that the unit.
-    ///
-    /// # Errors
-    /// There is no such unit, or systemd refused.
-    pub async fn forget(&self, name: &UnitName) -> Result<(), SystemdError> {
-        self.manager.reset_failed_unit(&name.to_string()).await?;
-        Ok(())
-    }
-
-    /// Reads all units of ours.
-    ///
-    /// # Errors
-    /// systemd cannot be asked.
-    pub async fn units(&self) -> Result<Vec<UnitFacts>, SystemdError> {
-        let patterns = ["llamaorch-engine-*.service", "llamaorch-stage-*.service"];
-        let listed = self.manager.list_units_by_patterns(&[], &patterns).await?;
-        let names = listed
-            .into_iter()
-            .filter(|unit| unit.2 == "loaded")
-            .filter_map(|unit| unit.0.parse::<UnitName>().ok());
-        let reads = names.map(|name| self.read(name));
-        let read: Vec<Result<UnitFacts, SystemdError>> = futures_util::future::join_all(reads).await;
-        // A unit that went away between the two questions is no longer one of ours.
-        read.into_iter().filter(|read| !matches!(read, Err(SystemdError::NoSuchUnit))).collect()
-    }
-
     async fn read(&self, name: UnitName) -> Result<UnitFacts, SystemdError> {
         let path = format!("{UNIT_PATH}{}", path_element(&name.to_string()));
         let connection = self.manager.inner().connection();
@@ -166,6 +85,51 @@ impl Client {
             }
         }
         Ok(facts.with(seen))
+    }
+}
+
+impl Systemd for Client {
+    async fn start(&self, unit: &UnitSpec) -> Result<(), SystemdError> {
+        let (properties, left_out) = encode::properties(unit, encode::major(&self.version));
+        for name in left_out {
+            tracing::warn!(
+                "{}: systemd {} does not know {name}; the line is left out",
+                unit.name,
+                self.version
+            );
+        }
+        let name = unit.name.to_string();
+        self.manager.start_transient_unit(&name, "fail", &properties, &[]).await?;
+        Ok(())
+    }
+
+    async fn stop(&self, name: &UnitName) -> Result<(), SystemdError> {
+        self.manager.stop_unit(&name.to_string(), "replace").await?;
+        Ok(())
+    }
+
+    async fn kill(&self, name: &UnitName) -> Result<(), SystemdError> {
+        const SIGKILL: i32 = 9;
+        self.manager.kill_unit(&name.to_string(), "all", SIGKILL).await?;
+        Ok(())
+    }
+
+    async fn forget(&self, name: &UnitName) -> Result<(), SystemdError> {
+        self.manager.reset_failed_unit(&name.to_string()).await?;
+        Ok(())
+    }
+
+    async fn units(&self) -> Result<Vec<UnitFacts>, SystemdError> {
+        let patterns = ["llamaorch-engine-*.service", "llamaorch-stage-*.service"];
+        let listed = self.manager.list_units_by_patterns(&[], &patterns).await?;
+        let names = listed
+            .into_iter()
+            .filter(|unit| unit.2 == "loaded")
+            .filter_map(|unit| unit.0.parse::<UnitName>().ok());
+        let reads = names.map(|name| self.read(name));
+        let read: Vec<Result<UnitFacts, SystemdError>> = futures_util::future::join_all(reads).await;
+        // A unit that went away between the two questions is no longer one of ours.
+        read.into_iter().filter(|read| !matches!(read, Err(SystemdError::NoSuchUnit))).collect()
     }
 }
 

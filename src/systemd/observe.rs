@@ -6,7 +6,8 @@
 #![allow(clippy::disallowed_methods, reason = "the one task that reads the connection")]
 
 use super::manager::ManagerProxy;
-use super::{SYSTEMD, SystemdError, UNIT_PATH};
+use super::{SYSTEMD, UNIT_PATH};
+use crate::ports::{Observation, SystemdError};
 use futures_util::StreamExt;
 use pool_core::name::{InvocationId, UnitName, Usec, from_path_element};
 use pool_core::replica::{ActiveState, UnitObservation};
@@ -23,26 +24,6 @@ const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 const ALREADY_SUBSCRIBED: &str = "org.freedesktop.systemd1.AlreadySubscribed";
 const BUS: &str = "org.freedesktop.DBus";
-
-/// What systemd said.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Observation {
-    /// A unit of ours, as it is now.
-    Seen(UnitObservation),
-    /// systemd has forgotten a unit of ours.
-    Forgotten(UnitName),
-    /// A job of a unit of ours ended with something else than success.
-    JobFailed {
-        /// Which unit.
-        name: UnitName,
-        /// systemd's word for how.
-        result: String,
-    },
-    /// Signals may have been lost: systemd was executed anew or has read its units again.
-    ReadAnew,
-    /// The bus is gone.
-    Disconnected,
-}
 
 /// Subscribes, and forwards from now on.
 pub(super) async fn start(

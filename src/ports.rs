@@ -1,0 +1,80 @@
+//! Owns what the loop needs of the world around it, as traits: systemd, the clocks. `main` wires the real ones; the
+//! simulation in `tests/simulation` wires scripted ones and runs the same loop on paused time.
+//!
+//! These are ports in the sense of plugs; those that engines listen on are the core's. Timers are tokio's, whose paused
+//! time moves them. A call may take any time and may be dropped at any await; it has reached the other side or not.
+
+use pool_core::host::UnitFacts;
+use pool_core::name::{UnitName, Usec};
+use pool_core::replica::UnitObservation;
+use pool_core::unit::UnitSpec;
+use std::error::Error;
+use std::future::Future;
+
+/// What systemd can be asked for. Cheap to clone; calls of several clones may run at once.
+pub trait Systemd: Clone + Send + Sync + 'static {
+    /// Asks for a transient unit and its start.
+    fn start(&self, unit: &UnitSpec) -> impl Future<Output = Result<(), SystemdError>> + Send;
+
+    /// Asks for a unit's stop. That it is gone is told by an observation.
+    fn stop(&self, name: &UnitName) -> impl Future<Output = Result<(), SystemdError>> + Send;
+
+    /// Kills every process of a unit.
+    fn kill(&self, name: &UnitName) -> impl Future<Output = Result<(), SystemdError>> + Send;
+
+    /// Makes systemd forget that a unit failed, and with that the unit.
+    fn forget(&self, name: &UnitName) -> impl Future<Output = Result<(), SystemdError>> + Send;
+
+    /// Reads all units of ours.
+    fn units(&self) -> impl Future<Output = Result<Vec<UnitFacts>, SystemdError>> + Send;
+}
+
+/// Something systemd could not be asked or would not do.
+#[derive(Debug, thiserror::Error)]
+pub enum SystemdError {
+    /// The bus or systemd is away.
+    #[error("systemd does not answer on the system bus")]
+    Unavailable(#[source] Box<dyn Error + Send + Sync>),
+    /// The unit's name is in use.
+    #[error("the unit exists already")]
+    NameTaken,
+    /// There is no such unit.
+    #[error("no such unit")]
+    NoSuchUnit,
+    /// systemd refused, in its own words.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// What systemd said. Those of one unit come in the order in which they happened, and may be repeated. What a call has
+/// led to by the time of its answer is said before it is answered.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Observation {
+    /// A unit of ours, as it is now.
+    Seen(UnitObservation),
+    /// systemd has forgotten a unit of ours.
+    Forgotten(UnitName),
+    /// A job of a unit of ours ended with something else than success.
+    JobFailed {
+        /// Which unit.
+        name: UnitName,
+        /// systemd's word for how.
+        result: String,
+    },
+    /// Signals may have been lost: systemd was executed anew or has read its units again.
+    ReadAnew,
+    /// The bus is gone.
+    Disconnected,
+}
+
+/// What an input of the core carries besides its event.
+pub trait Clock: Send {
+    /// Time since boot, suspend included.
+    fn mono(&mut self) -> Usec;
+
+    /// Time since the epoch.
+    fn real(&mut self) -> Usec;
+
+    /// Randomness.
+    fn seed(&mut self) -> u64;
+}
