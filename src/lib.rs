@@ -4,9 +4,10 @@
 //!
 //! ```text
 //!  systemd signals ─┐                                              ┌─> systemd: start, stop, kill, forget
-//!  D-Bus requests ──┼─> Event ─> supervisor loop ── core::apply ───┤   timers, saved state, journal
-//!  timers ──────────┤            (owns State)      State' + Effects└─> replies
-//!  files ───────────┘                 │
+//!  probers' reports ┤                                              │   timers, saved state, journal
+//!  D-Bus requests ──┼─> Event ─> supervisor loop ── core::apply ───┤   leases' descriptors
+//!  timers, files ───┤            (owns State)      State' + Effects└─> replies
+//!  leases' ends ────┘                 │
 //!                                     └─> View ─> publisher ─> D-Bus properties and signals
 //! ```
 //!
@@ -14,10 +15,13 @@
 //! | --- | --- | --- |
 //! | [`pool_core`] | every decision; no IO | serde, thiserror |
 //! | [`ports`] | what the loop needs of the world, as traits | core |
-//! | [`supervisor`] | the loop, timers, the order of effects | core, `ports`, `config`, `store`, `telemetry`, `notify` |
+//! | [`supervisor`] | the loop, timers, the order of effects | core, `ports`, `config`, `store`, `leases`, `report`, `recording`, `telemetry`, `notify` |
 //! | [`systemd`] | units and what systemd says of them | core, `ports` |
 //! | [`config`] | reading configuration folders | core |
 //! | [`store`] | what is saved | core |
+//! | [`leases`] | the descriptors of leases | core |
+//! | [`report`] | numbers from probers | core |
+//! | [`recording`] | the last inputs of the loop | core |
 //! | [`dbus`] | the served objects, the publisher | core, `supervisor`'s handle, `notify`, `telemetry` |
 //! | [`telemetry`] | lines for the journal | core |
 //! | [`notify`] | what systemd is told of the daemon | nothing |
@@ -34,8 +38,11 @@
 pub mod client;
 pub mod config;
 pub mod dbus;
+pub mod leases;
 pub mod notify;
 pub mod ports;
+pub mod recording;
+pub mod report;
 pub mod store;
 pub mod supervisor;
 pub mod systemd;

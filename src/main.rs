@@ -3,6 +3,9 @@
 use clap::Parser;
 use pool_managerd::config::Folders;
 use pool_managerd::dbus::Server;
+use pool_managerd::leases::Fifos;
+use pool_managerd::recording::Recorder;
+use pool_managerd::report::Reports;
 use pool_managerd::store::Store;
 use pool_managerd::supervisor::{Ended, HostClock, Outside, Signal, Signals, Supervisor, calls};
 use pool_managerd::systemd::Client;
@@ -56,12 +59,20 @@ async fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let folder = |variable: &str, standard: &str| {
         std::env::var_os(variable).map_or_else(|| standard.into(), PathBuf::from)
     };
-    let store = Store::new(
-        &folder("RUNTIME_DIRECTORY", "/run/pool-managerd"),
-        &folder("STATE_DIRECTORY", "/var/lib/llamaorch"),
-    );
-    let folders = Folders::below(&arguments.root);
-    let outside = Outside { folders, store, systemd, clock: HostClock };
+    let runtime = folder("RUNTIME_DIRECTORY", "/run/pool-managerd");
+    let reports = Reports::below(&runtime);
+    if let Err(error) = &reports {
+        tracing::error!("{}; numbers of engines will not be known", telemetry::chain(error));
+    }
+    let outside = Outside {
+        folders: Folders::below(&arguments.root),
+        store: Store::new(&runtime, &folder("STATE_DIRECTORY", "/var/lib/llamaorch")),
+        systemd,
+        clock: HostClock,
+        leases: Fifos::below(&runtime),
+        reports: reports.ok(),
+        recorder: Recorder::below(&runtime),
+    };
     let mut supervisor = Supervisor::new(outside, observations, asked, published);
     let first = supervisor.take_stock().await?;
     server.take_name().await?;

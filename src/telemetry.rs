@@ -87,6 +87,17 @@ pub const fn message_id(kind: LogKind) -> &'static str {
         LogKind::DaemonStarted => "55c58263edce27d9dedccce0b34de250",
         LogKind::ConfigurationLoaded => "2744156154be956b5733ad4e2e3267ab",
         LogKind::ConfigurationError => "469f84019a52236999d926463b0f008f",
+        LogKind::BreakerOpened => "32243b3aedaead4242674d3a8ad7c358",
+        LogKind::BreakerClosed => "716742b166ef0d15fd300c5d72808431",
+        LogKind::RestartStorm => "99715d61b3451b8fe8c4a48a5ebba7ad",
+        LogKind::PoolDraining => "39300eb3a2b03ee368f798b7d1404c8e",
+        LogKind::DrainForced => "f21b7caade146960f9f65ff25c879f6b",
+        LogKind::PoolReloading => "30f2cc6fe25f633e00fe5ac23ecfed13",
+        LogKind::PoolReloaded => "a590d482932f2717d6bd0c49473a6c75",
+        LogKind::ReloadFailed => "24badf7097e33ff5f713f1f62b8eb9ed",
+        LogKind::PoolReset => "9316799b4c2e26ffddb4c2b1d6b7cb9f",
+        LogKind::LeasesRevoked => "0da0dcf24f09049a73dc7c2db97729e7",
+        LogKind::NotSaved => "fbfb6dd399df883af886c25e9128b87e",
         LogKind::Anomaly => "68f08174d4b45566af49aa495b6b5a9e",
     }
 }

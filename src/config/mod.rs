@@ -8,7 +8,9 @@ mod locate;
 use locate::{Place, at_key, at_offset};
 use nix::fcntl::OFlag;
 use pool_core::config::fragment::{DaemonFragment, PoolFragment};
-use pool_core::config::{Configuration, FileError, Revision, Settings, check, port_conflicts};
+use pool_core::config::{
+    Configuration, FileError, PoolSpec, Revision, Settings, check, model_path, port_conflicts,
+};
 use pool_core::engine::EngineTemplate;
 use pool_core::name::PoolId;
 use sha2::{Digest, Sha256};
@@ -114,12 +116,25 @@ fn read_pool(
             .map(|error| at(file, at_key(&text, &error.key), &error.to_string()))
             .collect::<Vec<_>>()
     })?;
-    // Where the spec came from does not make it another one.
-    let identity = pool_core::config::PoolSpec { path: String::new(), ..spec.clone() };
-    let bytes = serde_json::to_vec(&identity)
-        .map_err(|error| vec![at(file, Place::default(), &error.to_string())])?;
+    revision(spec).map_err(|error| vec![at(file, Place::default(), &error)])
+}
+
+/// A spec with its identity. Where it came from does not make it another one.
+fn revision(spec: PoolSpec) -> Result<Revision, String> {
+    let identity = PoolSpec { path: String::new(), ..spec.clone() };
+    let bytes = serde_json::to_vec(&identity).map_err(|error| error.to_string())?;
     let digest = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     Ok(Revision { digest, spec })
+}
+
+/// The same pool with another model, named as in a pool file. The digest of the old one says nothing of it.
+///
+/// # Errors
+/// A sentence that says what was expected.
+pub fn with_model(spec: &PoolSpec, model: &str) -> Result<Revision, String> {
+    let path = model_path(model).map_err(|problem| format!("model: {problem}"))?;
+    let digest = spec.digest.clone().filter(|_| path == spec.model);
+    revision(PoolSpec { model: path, digest, ..spec.clone() })
 }
 
 fn templates(folders: &Folders, errors: &mut Vec<FileError>) -> BTreeMap<String, EngineTemplate> {

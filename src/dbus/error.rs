@@ -37,6 +37,13 @@ impl From<Denied> for Error {
             Denied::Leaving(_) => name!("TransitionInProgress"),
             Denied::NotReady { .. } => name!("NotReady"),
             Denied::Timeout { .. } => name!("Timeout"),
+            Denied::Draining(_) => name!("Draining"),
+            Denied::AtCapacity { .. } => name!("AtCapacity"),
+            Denied::NoSuchLease(_) => name!("NoSuchLease"),
+            Denied::InvalidSpec(_) => name!("InvalidSpec"),
+            Denied::TransitionInProgress { .. } | Denied::NotCancelable(..) => name!("TransitionInProgress"),
+            Denied::LeaseNotOpened(_) => name!("Internal"),
+            Denied::TooManyLeases(_) => "org.freedesktop.DBus.Error.LimitsExceeded",
             Denied::TooManyWaiters => "org.freedesktop.DBus.Error.LimitsExceeded",
         };
         Error { name, text: denied.to_string() }

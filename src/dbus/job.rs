@@ -32,9 +32,7 @@ impl JobObject {
         match self.handle.ask(Request::WaitJob { job: JobId(self.view().id) }).await? {
             Answer::JobEnded(result) => Ok(result.as_str().to_owned()),
             Answer::Denied(denied) => Err(denied.into()),
-            Answer::Job(_) | Answer::Ready | Answer::Reloaded { .. } => {
-                Err(Error::internal("a job's end was answered with something else"))
-            }
+            _ => Err(Error::internal("a job's end was answered with something else")),
         }
     }
 

@@ -66,9 +66,7 @@ impl ManagerObject {
         match self.handle.ask(Request::WaitReady { pool: id, timeout: Usec(timeout_usec) }).await? {
             Answer::Ready => Ok(()),
             Answer::Denied(denied) => Err(denied.into()),
-            Answer::Job(_) | Answer::JobEnded(_) | Answer::Reloaded { .. } => {
-                Err(Error::internal("waiting for a pool was answered with something else"))
-            }
+            _ => Err(Error::internal("waiting for a pool was answered with something else")),
         }
     }
 
@@ -100,9 +98,7 @@ impl ManagerObject {
                 Ok((texts(added), texts(changed), texts(removed)))
             }
             Answer::Denied(denied) => Err(denied.into()),
-            Answer::Job(_) | Answer::JobEnded(_) | Answer::Ready => {
-                Err(Error::internal("a reload was answered with something else"))
-            }
+            _ => Err(Error::internal("a reload was answered with something else")),
         }
     }
 
@@ -221,8 +217,6 @@ pub(super) fn started(answer: Answer) -> Result<OwnedObjectPath, Error> {
     match answer {
         Answer::Job(job) => Ok(super::path(job_path(job.0))),
         Answer::Denied(denied) => Err(denied.into()),
-        Answer::Ready | Answer::JobEnded(_) | Answer::Reloaded { .. } => {
-            Err(Error::internal("an operation was answered with something else"))
-        }
+        _ => Err(Error::internal("an operation was answered with something else")),
     }
 }

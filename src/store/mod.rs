@@ -27,11 +27,16 @@ pub struct StoreError {
 pub struct Store {
     runtime: PathBuf,
     wishes: PathBuf,
+    /// This boot; "": nobody knows.
+    boot: String,
 }
 
 #[derive(Serialize, Deserialize)]
 struct Versioned<T> {
     version: u32,
+    /// The boot that it is of; "": of any.
+    #[serde(default)]
+    boot: String,
     content: T,
 }
 
@@ -44,15 +49,21 @@ impl Store {
     /// A store in the folders that systemd gives the daemon's unit.
     #[must_use]
     pub fn new(runtime: &Path, state: &Path) -> Self {
-        Store { runtime: runtime.join("pools.json"), wishes: state.join("wishes.json") }
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        Store {
+            runtime: runtime.join("pools.json"),
+            wishes: state.join("wishes.json"),
+            boot: boot.trim().to_owned(),
+        }
     }
 
     /// What the last run saved, and complaints about what of it could not be used.
     #[must_use]
     pub fn load(&self) -> (Saved, BTreeSet<PoolId>, Vec<String>) {
         let mut complaints = Vec::new();
-        let saved: Saved = load(&self.runtime, &mut complaints);
-        let wishes: Wishes = load(&self.wishes, &mut complaints);
+        // Times in it are this boot's: breakers and delays of another one mean nothing.
+        let saved: Saved = load(&self.runtime, &self.boot, &mut complaints);
+        let wishes: Wishes = load(&self.wishes, "", &mut complaints);
         (saved, wishes.stopped, complaints)
     }
 
@@ -61,7 +72,7 @@ impl Store {
     /// # Errors
     /// The file could not be written; the old one is still there.
     pub fn save_runtime(&self, saved: &Saved) -> Result<(), StoreError> {
-        save(&self.runtime, saved)
+        save(&self.runtime, &self.boot, saved)
     }
 
     /// Saves what operators asked for.
@@ -69,13 +80,13 @@ impl Store {
     /// # Errors
     /// The file could not be written; the old one is still there.
     pub fn save_wishes(&self, stopped: &BTreeSet<PoolId>) -> Result<(), StoreError> {
-        save(&self.wishes, &Wishes { stopped: stopped.clone() })
+        save(&self.wishes, "", &Wishes { stopped: stopped.clone() })
     }
 }
 
-fn save<T: Serialize>(file: &Path, content: &T) -> Result<(), StoreError> {
+fn save<T: Serialize>(file: &Path, boot: &str, content: &T) -> Result<(), StoreError> {
     let write = || {
-        let bytes = serde_json::to_vec(&Versioned { version: VERSION, content })?;
+        let bytes = serde_json::to_vec(&Versioned { version: VERSION, boot: boot.to_owned(), content })?;
         let beside = file.with_extension("json.new");
         let mut out = File::create(&beside)?;
         out.write_all(&bytes)?;
@@ -85,12 +96,14 @@ fn save<T: Serialize>(file: &Path, content: &T) -> Result<(), StoreError> {
     write().map_err(|source| StoreError { file: file.to_owned(), source })
 }
 
-fn load<T: DeserializeOwned + Default>(file: &Path, complaints: &mut Vec<String>) -> T {
+fn load<T: DeserializeOwned + Default>(file: &Path, boot: &str, complaints: &mut Vec<String>) -> T {
     let problem = match fs::read(file) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return T::default(),
         Err(error) => format!("cannot be read: {error}"),
         Ok(bytes) => match serde_json::from_slice::<Versioned<T>>(&bytes) {
-            Ok(read) if read.version == VERSION => return read.content,
+            Ok(read) if read.version == VERSION && read.boot == boot => return read.content,
+            // That is as it should be after a reboot.
+            Ok(read) if read.version == VERSION => return T::default(),
             Ok(read) => format!("has version {}, this daemon reads {VERSION}", read.version),
             Err(error) => format!("is damaged: {error}"),
         },
@@ -114,25 +127,42 @@ mod tests {
         folder
     }
 
+    fn sample() -> Saved {
+        let pool = serde_json::json!({
+            "revision": {"digest": "d", "spec": {
+                "id": "chat", "path": "", "engine": "e", "program": "p", "model": "m", "digest": null, "args": [], "env": {},
+                "template": {"program": "p", "health": {"path": "/"}}, "replicas": 1, "activation": "manual",
+                "listen": {"host": "h", "port": {"Fixed": 1}}, "health": {"start_limit": 1, "start_timeout": 1},
+                "restart": {"policy": "never"}
+            }},
+            "run": true, "restart_count": 2, "resting": {"0": {"Signal": 9}, "1": "Stopped"}
+        });
+        serde_json::from_value(serde_json::json!({"pools": {"chat": pool}})).unwrap()
+    }
+
     #[test]
     fn what_is_saved_is_read_back() {
         let folder = folder("back");
         let store = Store::new(&folder, &folder);
         let stopped = BTreeSet::from(["chat".parse().unwrap()]);
         store.save_wishes(&stopped).unwrap();
-        let pool = serde_json::json!({
-            "revision": {"digest": "d", "spec": {
-                "id": "chat", "path": "", "engine": "e", "program": "p", "model": "m", "digest": null, "args": [], "env": {},
-                "template": {"program": "p", "health": {"path": "/"}}, "replicas": 1, "activation": "manual",
-                "listen": {"host": "h", "port": {"Fixed": 1}}, "health": {"start_limit": 1, "start_timeout": 1},
-                "restart": "never"
-            }},
-            "run": true, "restart_count": 2, "resting": {"0": {"Signal": 9}, "1": "Stopped"}
-        });
-        let saved: Saved = serde_json::from_value(serde_json::json!({"pools": {"chat": pool}})).unwrap();
+        let saved = sample();
         assert_eq!(saved.pools.values().next().unwrap().resting.len(), 2);
         store.save_runtime(&saved).unwrap();
         assert_eq!(store.load(), (saved, stopped, vec![]));
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn what_was_saved_before_a_reboot_is_of_another_time() {
+        let folder = folder("reboot");
+        let store = Store::new(&folder, &folder);
+        let stopped = BTreeSet::from(["chat".parse().unwrap()]);
+        store.save_wishes(&stopped).unwrap();
+        save(&store.runtime, "another boot", &serde_json::json!({"pools": {"chat": "unreadable by now"}}))
+            .unwrap();
+        assert_eq!(store.load().0, Saved::default());
+        assert_eq!(store.load().1, stopped, "what operators asked for holds all the same");
         fs::remove_dir_all(folder).unwrap();
     }
 

@@ -2,6 +2,8 @@
 
 use pool_core::Request;
 use pool_core::host::Answer;
+use pool_core::name::Usec;
+use std::os::fd::OwnedFd;
 use tokio::sync::{mpsc, oneshot};
 
 /// What a caller wants.
@@ -9,13 +11,42 @@ use tokio::sync::{mpsc, oneshot};
 pub(super) enum Wanted {
     Request(Request),
     Reload,
+    ReloadPool(ReloadPool),
+}
+
+/// A pool is to be given another spec, drain-first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReloadPool {
+    /// Which pool.
+    pub pool: String,
+    /// Its model from now on, as a pool file names it; "": what the file says.
+    pub model: String,
+    /// How long its drain may take; 0: what its file says.
+    pub deadline: Usec,
+    /// Whether what does not end by then is stopped, and a reload that runs gives way.
+    pub force: bool,
+}
+
+/// What a caller is told, and a descriptor where there is one.
+#[derive(Debug)]
+pub struct Told {
+    /// The answer.
+    pub answer: Answer,
+    /// The writing end of a lease.
+    pub descriptor: Option<OwnedFd>,
+}
+
+impl From<Answer> for Told {
+    fn from(answer: Answer) -> Told {
+        Told { answer, descriptor: None }
+    }
 }
 
 /// A caller's question and where its answer goes.
 #[derive(Debug)]
 pub struct Call {
     pub(super) wanted: Wanted,
-    pub(super) reply: oneshot::Sender<Answer>,
+    pub(super) reply: oneshot::Sender<Told>,
 }
 
 /// Why the loop did not take a question, or has no answer.
@@ -46,7 +77,23 @@ impl Handle {
     /// # Errors
     /// The loop did not take the question.
     pub async fn ask(&self, request: Request) -> Result<Answer, Refused> {
+        self.send(Wanted::Request(request)).await.map(|told| told.answer)
+    }
+
+    /// Asks for something that a descriptor may come with.
+    ///
+    /// # Errors
+    /// The loop did not take the question.
+    pub async fn ask_with_descriptor(&self, request: Request) -> Result<Told, Refused> {
         self.send(Wanted::Request(request)).await
+    }
+
+    /// Has a pool given another spec.
+    ///
+    /// # Errors
+    /// The loop did not take the question.
+    pub async fn reload_pool(&self, wanted: ReloadPool) -> Result<Answer, Refused> {
+        self.send(Wanted::ReloadPool(wanted)).await.map(|told| told.answer)
     }
 
     /// Has the configuration read again.
@@ -54,10 +101,10 @@ impl Handle {
     /// # Errors
     /// The loop did not take the question.
     pub async fn reload(&self) -> Result<Answer, Refused> {
-        self.send(Wanted::Reload).await
+        self.send(Wanted::Reload).await.map(|told| told.answer)
     }
 
-    async fn send(&self, wanted: Wanted) -> Result<Answer, Refused> {
+    async fn send(&self, wanted: Wanted) -> Result<Told, Refused> {
         let (reply, answer) = oneshot::channel();
         self.0.try_send(Call { wanted, reply }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => Refused::Full,
@@ -68,8 +115,9 @@ impl Handle {
 }
 
 /// Answers; a caller that went away is not missed.
-pub fn answer(reply: oneshot::Sender<Answer>, answer: Answer) {
-    if reply.send(answer).is_err() {
+pub fn answer(reply: oneshot::Sender<Told>, told: impl Into<Told>) {
+    // The lease of a caller that is gone ends with its descriptor.
+    if reply.send(told.into()).is_err() {
         tracing::debug!("a caller did not wait for its answer");
     }
 }

@@ -7,6 +7,8 @@
 //! | observations | systemd's listener | loop | 1024, the listener waits |
 //! | refusals | effects | loop | 1024, the effect waits |
 //! | calls | D-Bus handlers | loop | 256, the caller gets `LimitsExceeded` |
+//! | ends of leases | descriptors | loop | as many as leases, which the core bounds |
+//! | reports | probers, by a socket | loop | the socket's buffer, probers drop theirs |
 //! | publications | loop | publisher | 64, the loop waits: what is published may lag, never grow |
 
 #![allow(clippy::disallowed_methods, reason = "the loop spawns what it must not wait for")]
@@ -16,21 +18,26 @@ mod effects;
 mod handle;
 
 pub use clock::HostClock;
-pub use handle::{Call, Handle, Refused, answer, calls};
+pub use handle::{Call, Handle, Refused, ReloadPool, Told, answer, calls};
 
 use crate::config::{self, Folders};
+use crate::leases::Fifos;
 use crate::ports::{Clock, Observation, Systemd, SystemdError};
+use crate::recording::Recorder;
+use crate::report::Reports;
 use crate::store::Store;
 use crate::{notify, telemetry};
 use effects::{Lanes, TimerTasks};
 use handle::Wanted;
 use pool_core::config::{Configuration, FileError};
 use pool_core::host::{Answer, RequestId, UnitFacts};
-use pool_core::name::UnitName;
-use pool_core::replica::StartId;
+use pool_core::lease::{LeaseEnd, LeaseId};
+use pool_core::name::{PoolId, UnitName};
+use pool_core::replica::{Report, StartId};
 use pool_core::view::View;
-use pool_core::{Effect, Effects, Event, Input, State, apply, decide};
-use std::collections::BTreeMap;
+use pool_core::{Denied, Effect, Effects, Event, Input, Request, State, apply, decide};
+use std::collections::{BTreeMap, VecDeque};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -40,8 +47,10 @@ use tokio::sync::{mpsc, oneshot};
 pub struct Publication {
     /// Everything that is published.
     pub view: Arc<View>,
+    /// Leases that ended before their holders ended them, and why.
+    pub revoked: Vec<(LeaseId, String)>,
     /// Answers, to be given after the signals of the view.
-    pub replies: Vec<(oneshot::Sender<Answer>, Answer)>,
+    pub replies: Vec<(oneshot::Sender<Told>, Told)>,
     /// Whether the publisher shall tell systemd that the daemon lives: the watchdog covers both.
     pub alive: bool,
 }
@@ -79,6 +88,12 @@ pub struct Outside<S, C> {
     pub systemd: S,
     /// Time and randomness.
     pub clock: C,
+    /// The descriptors of leases.
+    pub leases: Fifos,
+    /// Numbers from probers; `None`: the socket could not be made.
+    pub reports: Option<Reports>,
+    /// The record of what came in.
+    pub recorder: Recorder,
 }
 
 /// The loop's task.
@@ -91,7 +106,12 @@ pub struct Supervisor<S, C> {
     calls: mpsc::Receiver<Call>,
     publications: mpsc::Sender<Publication>,
     returned: (mpsc::Sender<Returned>, mpsc::Receiver<Returned>),
-    callers: BTreeMap<RequestId, oneshot::Sender<Answer>>,
+    callers: BTreeMap<RequestId, oneshot::Sender<Told>>,
+    /// What came of effects that were carried out at once.
+    follow_ups: VecDeque<Event>,
+    /// The descriptor of the lease that is answered next.
+    descriptor: Option<OwnedFd>,
+    revoked: Vec<(LeaseId, String)>,
     last_request: u64,
     lanes: Lanes<S>,
     timers: TimerTasks,
@@ -124,6 +144,9 @@ impl<S: Systemd, C: Clock> Supervisor<S, C> {
             timers: TimerTasks::default(),
             returned,
             callers: BTreeMap::new(),
+            follow_ups: VecDeque::new(),
+            descriptor: None,
+            revoked: Vec::new(),
             last_request: 0,
             said: String::new(),
             reading: None,
@@ -147,8 +170,12 @@ impl<S: Systemd, C: Clock> Supervisor<S, C> {
         for complaint in complaints {
             tracing::warn!("{complaint}");
         }
+        let (leases, complaints) = self.outside.leases.adopt();
+        for complaint in complaints {
+            tracing::warn!("{complaint}");
+        }
         let units = self.outside.systemd.units().await.map_err(Ended::Systemd)?;
-        let effects = self.apply(Event::Started { configuration, units, saved, stopped });
+        let effects = self.apply(Event::Started { configuration, units, saved, stopped, leases });
         self.publish(Vec::new(), false).await?;
         Ok(effects)
     }
@@ -185,6 +212,12 @@ impl<S: Systemd, C: Clock> Supervisor<S, C> {
                 },
                 Some(returned) = self.returned.1.recv() => self.came_back(returned, &mut events),
                 Some(timer) = self.timers.fired() => events.push(Event::TimerFired(timer)),
+                Some(lease) = self.outside.leases.ended() => {
+                    events.push(Event::LeaseEnded { lease, how: LeaseEnd::Closed });
+                }
+                (unit, report) = next_report(&mut self.outside.reports) => {
+                    events.push(Event::Reported { unit, report });
+                }
                 _ = heartbeat.tick() => alive = true,
                 Some(call) = self.calls.recv() => self.called(call, &mut events),
             }
@@ -194,9 +227,10 @@ impl<S: Systemd, C: Clock> Supervisor<S, C> {
                     Err(_) => break,
                 }
             }
-            let quiet = events.is_empty();
+            let quiet = events.is_empty() && self.follow_ups.is_empty();
             let mut replies = Vec::new();
-            for event in events {
+            self.follow_ups.extend(events);
+            while let Some(event) = self.follow_ups.pop_front() {
                 let effects = self.apply(event);
                 replies.extend(self.carry_out(effects));
             }
@@ -209,6 +243,7 @@ impl<S: Systemd, C: Clock> Supervisor<S, C> {
     fn apply(&mut self, event: Event) -> Effects {
         let clock = &mut self.outside.clock;
         let input = Input { mono: clock.mono(), real: clock.real(), seed: clock.seed(), event };
+        self.outside.recorder.record(&self.state, &input);
         apply(&mut self.state, input)
     }
 
@@ -253,10 +288,29 @@ impl<S: Systemd, C: Clock> Supervisor<S, C> {
                 let request = self.expect(reply);
                 self.read_configuration(Some(request));
             }
+            Wanted::ReloadPool(wanted) => match self.reload_request(wanted) {
+                Ok(request) => self.called(Call { wanted: Wanted::Request(request), reply }, events),
+                Err(denied) => answer(reply, Answer::Denied(denied)),
+            },
         }
     }
 
-    fn expect(&mut self, reply: oneshot::Sender<Answer>) -> RequestId {
+    /// A pool's reload with the spec that it means: the pool's own, or that with another model.
+    fn reload_request(&self, wanted: ReloadPool) -> Result<Request, Denied> {
+        let ReloadPool { pool, model, deadline, force } = wanted;
+        let known = pool.parse().ok().and_then(|id: PoolId| self.state.pools.get(&id));
+        let revision = match known {
+            // Who it is not known is told so by the decision.
+            None => None,
+            Some(_) if model.is_empty() => None,
+            Some(pool) => {
+                Some(Box::new(config::with_model(&pool.revision.spec, &model).map_err(Denied::InvalidSpec)?))
+            }
+        };
+        Ok(Request::Reload { pool, revision, deadline, force })
+    }
+
+    fn expect(&mut self, reply: oneshot::Sender<Told>) -> RequestId {
         self.last_request += 1;
         let request = RequestId(self.last_request);
         self.callers.insert(request, reply);
@@ -303,11 +357,15 @@ impl<S: Systemd, C: Clock> Supervisor<S, C> {
     }
 
     /// Carries effects out and hands back the replies, which leave with the next view.
-    fn carry_out(&mut self, effects: Effects) -> Vec<(oneshot::Sender<Answer>, Answer)> {
+    fn carry_out(&mut self, effects: Effects) -> Vec<(oneshot::Sender<Told>, Told)> {
         let mut replies = Vec::new();
         // What is saved is saved before what follows from it is started.
         if effects.contains(&Effect::SaveWishes) {
-            saved(self.outside.store.save_wishes(&self.state.stopped));
+            let error = self.outside.store.save_wishes(&self.state.stopped).err();
+            let error = error.map(|error| telemetry::chain(&error));
+            if error.is_some() || self.state.unsaved.is_some() {
+                self.follow_ups.push_back(Event::WishesSaved { error });
+            }
         }
         if effects.contains(&Effect::SaveRuntime) {
             saved(self.outside.store.save_runtime(&self.state.saved()));
@@ -320,9 +378,18 @@ impl<S: Systemd, C: Clock> Supervisor<S, C> {
                 Effect::SetTimer(id, after) => self.timers.set(id, Duration::from_micros(after.0)),
                 Effect::CancelTimer(id) => self.timers.cancel(id),
                 Effect::SaveRuntime | Effect::SaveWishes => {}
+                Effect::OpenLease(id) => match self.outside.leases.open(&id) {
+                    Ok(descriptor) => self.descriptor = Some(descriptor),
+                    Err(error) => {
+                        let how = LeaseEnd::NotOpened(telemetry::chain(&error));
+                        self.follow_ups.push_back(Event::LeaseEnded { lease: id, how });
+                    }
+                },
+                Effect::CloseLease(id) => self.outside.leases.close(&id),
+                Effect::LeaseRevoked { lease, reason } => self.revoked.push((lease, reason)),
                 Effect::Reply(request, answer) => {
                     if let Some(caller) = self.callers.remove(&request) {
-                        replies.push((caller, answer));
+                        replies.push((caller, self.told(answer)));
                     }
                 }
                 Effect::Log(line) => telemetry::write(&line),
@@ -331,9 +398,21 @@ impl<S: Systemd, C: Clock> Supervisor<S, C> {
         replies
     }
 
+    /// An answer with the descriptor that belongs to it; without it, a lease is none.
+    fn told(&mut self, answer: Answer) -> Told {
+        match (answer, self.descriptor.take()) {
+            (Answer::Lease { lease, .. }, None) => {
+                let why = format!("that of lease {lease}; see journalctl -u pool-managerd");
+                Answer::Denied(Denied::LeaseNotOpened(why)).into()
+            }
+            (answer @ Answer::Lease { .. }, descriptor) => Told { answer, descriptor },
+            (answer, _) => answer.into(),
+        }
+    }
+
     async fn publish(
         &mut self,
-        replies: Vec<(oneshot::Sender<Answer>, Answer)>,
+        replies: Vec<(oneshot::Sender<Told>, Told)>,
         alive: bool,
     ) -> Result<(), Ended> {
         let touched = self.state.take_touched();
@@ -344,7 +423,11 @@ impl<S: Systemd, C: Clock> Supervisor<S, C> {
             notify::status(&status);
         }
         self.said = status;
-        self.publications.send(Publication { view, replies, alive }).await.map_err(|_| Ended::PublisherGone)
+        let revoked = std::mem::take(&mut self.revoked);
+        self.publications
+            .send(Publication { view, revoked, replies, alive })
+            .await
+            .map_err(|_| Ended::PublisherGone)
     }
 
     fn status(&self) -> String {
@@ -357,6 +440,22 @@ impl<S: Systemd, C: Clock> Supervisor<S, C> {
         };
         format!("{ready} of {pools} pools ready{errors}")
     }
+}
+
+/// The next report; never, where there is no socket. One that broke is not asked again.
+async fn next_report(reports: &mut Option<Reports>) -> (UnitName, Report) {
+    if let Some(socket) = reports {
+        match socket.next().await {
+            Ok(report) => return report,
+            Err(error) => {
+                tracing::error!(
+                    "the report socket is broken, numbers of engines are no longer known: {error}"
+                );
+                *reports = None;
+            }
+        }
+    }
+    std::future::pending().await
 }
 
 /// What the daemon is told by Unix signals.

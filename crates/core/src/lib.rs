@@ -19,6 +19,7 @@
 //! | [`pool`] | the life cycle of a pool over its replicas |
 //! | [`host`] | all pools together: `decide`, `apply`, timers, adoption |
 //! | [`job`] | long operations and who waits for them |
+//! | [`lease`] | permissions to send work to an engine |
 //! | [`view`] | what is published, derived from the state and never stored in it |
 //! | [`refusal`] | how `pool-helper` says that a start is refused |
 
@@ -28,6 +29,7 @@ pub mod config;
 pub mod engine;
 pub mod host;
 pub mod job;
+pub mod lease;
 pub mod name;
 pub mod pool;
 pub mod refusal;

@@ -14,6 +14,12 @@ pub struct NameError {
     expected: &'static str,
 }
 
+impl NameError {
+    pub(crate) fn new(what: &'static str, text: &str, expected: &'static str) -> Self {
+        NameError { what, text: text.to_owned(), expected }
+    }
+}
+
 /// A pool's id: `[a-z0-9]([a-z0-9._-]{0,38}[a-z0-9])?`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -91,6 +97,7 @@ impl fmt::Display for PoolId {
 
 /// One replica of a pool, written `<pool>-r<N>`; N counts from 0.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct ReplicaId {
     /// The pool it belongs to.
     pub pool: PoolId,
@@ -101,6 +108,38 @@ pub struct ReplicaId {
 impl fmt::Display for ReplicaId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-r{}", self.pool, self.index)
+    }
+}
+
+impl FromStr for ReplicaId {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let parse = || {
+            let (pool, index) = text.rsplit_once("-r")?;
+            let replica = ReplicaId { pool: pool.parse().ok()?, index: index.parse().ok()? };
+            // "+1" and "01" parse as numbers too: only the one spelling is ours.
+            (replica.to_string() == text).then_some(replica)
+        };
+        parse().ok_or_else(|| NameError {
+            what: "replica id",
+            text: text.to_owned(),
+            expected: "<pool>-r<N>",
+        })
+    }
+}
+
+impl TryFrom<String> for ReplicaId {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<Self, NameError> {
+        text.parse()
+    }
+}
+
+impl From<ReplicaId> for String {
+    fn from(id: ReplicaId) -> String {
+        id.to_string()
     }
 }
 
@@ -126,6 +165,7 @@ impl UnitKind {
 ///
 /// It needs no escaping and fits systemd's 255 characters, because a pool id is at most 40 plain ones.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct UnitName {
     /// What the unit runs.
     pub kind: UnitKind,
@@ -148,12 +188,8 @@ impl FromStr for UnitName {
         let parse = |kind: UnitKind| {
             let rest = text.strip_prefix(kind.prefix())?.strip_suffix(".service")?;
             let (replica, generation) = rest.rsplit_once(".g")?;
-            let (pool, index) = replica.rsplit_once("-r")?;
-            let name = UnitName {
-                kind,
-                replica: ReplicaId { pool: pool.parse().ok()?, index: index.parse().ok()? },
-                generation: generation.parse().ok()?,
-            };
+            let name =
+                UnitName { kind, replica: replica.parse().ok()?, generation: generation.parse().ok()? };
             // "+1" and "01" parse as numbers too: only the one spelling is ours.
             (name.to_string() == text).then_some(name)
         };
@@ -162,6 +198,20 @@ impl FromStr for UnitName {
             text: text.to_owned(),
             expected: "llamaorch-engine-<pool>-r<N>.g<G>.service",
         })
+    }
+}
+
+impl TryFrom<String> for UnitName {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<Self, NameError> {
+        text.parse()
+    }
+}
+
+impl From<UnitName> for String {
+    fn from(name: UnitName) -> String {
+        name.to_string()
     }
 }
 
@@ -186,6 +236,28 @@ impl InvocationId {
 impl fmt::Display for InvocationId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl FromStr for InvocationId {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let read = || {
+            let mut id = [0; 16];
+            if text.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+                return None;
+            }
+            for (index, byte) in id.iter_mut().enumerate() {
+                *byte = u8::from_str_radix(text.get(2 * index..2 * index + 2)?, 16).ok()?;
+            }
+            Some(InvocationId(id))
+        };
+        read().ok_or_else(|| NameError {
+            what: "invocation id",
+            text: text.to_owned(),
+            expected: "32 hexadecimal digits",
+        })
     }
 }
 

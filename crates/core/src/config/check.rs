@@ -1,7 +1,8 @@
 //! From a fragment to a spec: every error that the file has, each at its key.
 
 use super::fragment::PoolFragment;
-use super::spec::{Activation, Health, Listen, PoolSpec, Port, RestartPolicy};
+use super::restart::{self, number};
+use super::spec::{Activation, DrainNumbers, Health, LeaseNumbers, Listen, OnChange, PoolSpec, Port};
 use super::{SpecError, parse_duration};
 use crate::engine::{EngineTemplate, check_placeholders};
 use crate::name::{PoolId, Usec};
@@ -11,14 +12,14 @@ const UNSUPPORTED: &str = "known, but not supported by this version of pool-mana
 
 /// Collects errors, so that a file with three mistakes says so at once.
 #[derive(Default)]
-struct Findings(Vec<SpecError>);
+pub(super) struct Findings(Vec<SpecError>);
 
 impl Findings {
-    fn add(&mut self, key: &[&'static str], problem: impl Into<String>) {
+    pub(super) fn add(&mut self, key: &[&'static str], problem: impl Into<String>) {
         self.0.push(SpecError { key: key.to_vec(), problem: problem.into() });
     }
 
-    fn keep<T>(&mut self, key: &[&'static str], result: Result<T, String>) -> Option<T> {
+    pub(super) fn keep<T>(&mut self, key: &[&'static str], result: Result<T, String>) -> Option<T> {
         result.map_err(|problem| self.add(key, problem)).ok()
     }
 }
@@ -76,10 +77,14 @@ pub fn check(
         time(&["health", "start_limit"], health.start_limit.as_deref(), Usec::from_secs(3600), &mut found);
     let start_timeout =
         time(&["health", "start_timeout"], health.start_timeout.as_deref(), Usec::from_secs(600), &mut found);
-    let policy = fragment.restart.unwrap_or_default().policy;
-    let restart = found.keep(&["restart", "policy"], restart_policy(policy.as_deref()));
+    let restart = restart::restart(fragment.restart.unwrap_or_default(), &mut found);
+    let drain = drain(&fragment.drain.unwrap_or_default(), &mut found);
+    let capacity = fragment.leases.unwrap_or_default().capacity;
+    let capacity =
+        capacity.map(|value| number(&["leases", "capacity"], Some(value), (1, 100_000), 1, &mut found));
+    let on_change = found.keep(&["on_change"], on_change(fragment.on_change.as_deref()));
 
-    match (template, model, replicas, activation, listen, start_limit, start_timeout, restart) {
+    match (template, model, replicas, activation, listen, start_limit, start_timeout, on_change) {
         (
             Some((engine, template)),
             Some(model),
@@ -88,7 +93,7 @@ pub fn check(
             Some(listen),
             Some(start_limit),
             Some(start_timeout),
-            Some(restart),
+            Some(on_change),
         ) if found.0.is_empty() => {
             let mut env = template.env.clone();
             env.extend(pool_env);
@@ -107,6 +112,9 @@ pub fn check(
                 listen,
                 health: Health { start_limit, start_timeout },
                 restart,
+                drain,
+                leases: LeaseNumbers { capacity },
+                on_change,
             })
         }
         _ => Err(found.0),
@@ -117,9 +125,7 @@ fn unsupported(fragment: &PoolFragment, found: &mut Findings) {
     let network = fragment.network.clone().unwrap_or_default();
     let resources = fragment.resources.clone().unwrap_or_default();
     let health = fragment.health.clone().unwrap_or_default();
-    let drain = fragment.drain.clone().unwrap_or_default();
-    let leases = fragment.leases.clone().unwrap_or_default();
-    let keys: [(&[&'static str], bool); 20] = [
+    let keys: [(&[&'static str], bool); 16] = [
         (&["devices_per_replica"], fragment.devices_per_replica.is_some()),
         (&["files"], fragment.files.is_some()),
         (&["groups"], fragment.groups.is_some()),
@@ -136,10 +142,6 @@ fn unsupported(fragment: &PoolFragment, found: &mut Findings) {
         (&["health", "timeout"], health.timeout.is_some()),
         (&["health", "failures"], health.failures.is_some()),
         (&["health", "stall_timeout"], health.stall_timeout.is_some()),
-        (&["drain", "deadline"], drain.deadline.is_some()),
-        (&["drain", "settle"], drain.settle.is_some()),
-        (&["leases", "capacity"], leases.capacity.is_some()),
-        (&["on_change"], fragment.on_change.as_deref().is_some_and(|value| value != "hold")),
     ];
     for (key, set) in keys {
         if set {
@@ -183,7 +185,11 @@ fn template(
     template.map(|template| (name.to_owned(), template.clone()))
 }
 
-fn model_path(text: &str) -> Result<String, String> {
+/// The path of a model as a pool file names it.
+///
+/// # Errors
+/// A sentence that says what was expected.
+pub fn model_path(text: &str) -> Result<String, String> {
     match text.split_once(':') {
         Some(("https" | "hf", _)) => Err(format!("\"{text}\": fetching models is {UNSUPPORTED}; use file:")),
         // systemd takes the path as one side of a bind mount and resolves "..", so only plain paths mean what they say.
@@ -302,18 +308,36 @@ fn time(key: &[&'static str], text: Option<&str>, default: Usec, found: &mut Fin
     Some(time)
 }
 
-fn restart_policy(text: Option<&str>) -> Result<RestartPolicy, String> {
+fn drain(fragment: &super::fragment::DrainFragment, found: &mut Findings) -> DrainNumbers {
+    let known = DrainNumbers::default();
+    let deadline = restart::time(&["drain", "deadline"], fragment.deadline.as_deref(), known.deadline, found);
+    let settle = fragment.settle.as_deref();
+    let settle = restart::time(&["drain", "settle"], settle, known.settle.min(deadline), found);
+    let numbers = DrainNumbers { deadline, settle };
+    if numbers.deadline < numbers.settle {
+        let text = format!(
+            "{} is below drain.settle ({}): no drain could end before its deadline",
+            numbers.deadline, numbers.settle
+        );
+        found.add(&["drain", "deadline"], text);
+    }
+    numbers
+}
+
+fn on_change(text: Option<&str>) -> Result<OnChange, String> {
     match text {
-        None | Some("on-failure") => Ok(RestartPolicy::OnFailure),
-        Some("always") => Ok(RestartPolicy::Always),
-        Some("never") => Ok(RestartPolicy::Never),
-        Some(other) => Err(format!("\"{other}\": expected on-failure, always or never")),
+        None | Some("hold") => Ok(OnChange::Hold),
+        Some("drain-first") => Ok(OnChange::DrainFirst),
+        Some("rolling") => Err(format!("\"rolling\" is {UNSUPPORTED}; expected hold or drain-first")),
+        Some(other) => Err(format!("\"{other}\": expected hold or drain-first")),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Restart;
+    use crate::config::fragment::{BreakerFragment, DrainFragment, LeasesFragment, StormFragment};
     use crate::engine::HealthRecipe;
 
     fn templates() -> BTreeMap<String, EngineTemplate> {
@@ -349,7 +373,7 @@ mod tests {
         assert_eq!(spec.listen, Listen { host: "127.0.0.1".into(), port: Port::Auto });
         assert_eq!(
             (spec.replicas, spec.activation, spec.restart),
-            (1, Activation::Resident, RestartPolicy::OnFailure)
+            (1, Activation::Resident, Restart::default())
         );
         assert_eq!(
             spec.health,
@@ -369,7 +393,7 @@ mod tests {
     #[test]
     fn each_wrong_value_is_refused_at_its_key() {
         type Spoil = fn(&mut PoolFragment);
-        let cases: [(&str, Spoil); 22] = [
+        let cases: [(&str, Spoil); 34] = [
             ("model", |f| f.model = Some("file:/srv/a\0b".into())),
             ("program", |f| f.program = Some("/bin/x\0y".into())),
             ("args", |f| f.args = Some(vec!["a\0b".into()])),
@@ -397,12 +421,51 @@ mod tests {
                 f.health.get_or_insert_default().start_limit = Some("1 parsec".into())
             }),
             ("restart.policy", |f| f.restart.get_or_insert_default().policy = Some("sometimes".into())),
+            ("restart.initial_delay", |f| {
+                f.restart.get_or_insert_default().initial_delay = Some("1ms".into())
+            }),
+            ("restart.max_delay", |f| f.restart.get_or_insert_default().max_delay = Some("900ms".into())),
+            ("restart.max_delay", |f| {
+                let restart = f.restart.get_or_insert_default();
+                (restart.min_delay, restart.max_delay) = (Some("5s".into()), Some("4s".into()));
+            }),
+            ("restart.jitter", |f| f.restart.get_or_insert_default().jitter = Some(51)),
+            ("restart.gpu_factor", |f| f.restart.get_or_insert_default().gpu_factor = Some(0)),
+            ("restart.breaker.failures", |f| {
+                let breaker = BreakerFragment { failures: Some(0), ..Default::default() };
+                f.restart.get_or_insert_default().breaker = Some(breaker);
+            }),
+            ("restart.breaker.max_open_for", |f| {
+                let breaker = BreakerFragment { max_open_for: Some("299s".into()), ..Default::default() };
+                f.restart.get_or_insert_default().breaker = Some(breaker);
+            }),
+            ("restart.storm.wait_after", |f| {
+                let storm = StormFragment { wait_after: Some(4), ..Default::default() };
+                f.restart.get_or_insert_default().storm = Some(storm);
+            }),
+            ("drain.deadline", |f| {
+                let (deadline, settle) = (Some("5s".into()), Some("6s".into()));
+                f.drain = Some(DrainFragment { deadline, settle });
+            }),
+            ("drain.settle", |f| {
+                f.drain = Some(DrainFragment { settle: Some("soon".into()), ..Default::default() });
+            }),
+            ("leases.capacity", |f| f.leases = Some(LeasesFragment { capacity: Some(0) })),
+            ("on_change", |f| f.on_change = Some("at once".into())),
         ];
         for (key, spoil) in cases {
             let mut fragment = minimal();
             spoil(&mut fragment);
             assert_eq!(run(fragment), Err(vec![key.to_owned()]), "{key}");
         }
+    }
+
+    #[test]
+    fn a_short_drain_settles_within_its_deadline() {
+        let mut fragment = minimal();
+        fragment.drain = Some(DrainFragment { deadline: Some("3s".into()), ..Default::default() });
+        let drain = run(fragment).unwrap().drain;
+        assert_eq!((drain.deadline, drain.settle), (Usec::from_secs(3), Usec::from_secs(3)));
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub struct PoolFragment {
     pub replicas: Option<i64>,
     /// `resident` or `manual`.
     pub activation: Option<String>,
-    /// Not yet supported beyond `hold`.
+    /// `hold` or `drain-first`.
     pub on_change: Option<String>,
     /// Where it listens.
     pub network: Option<NetworkFragment>,
@@ -44,9 +44,9 @@ pub struct PoolFragment {
     pub health: Option<HealthFragment>,
     /// What follows a failure.
     pub restart: Option<RestartFragment>,
-    /// Not yet supported.
+    /// How it drains.
     pub drain: Option<DrainFragment>,
-    /// Not yet supported.
+    /// How many leases it gives.
     pub leases: Option<LeasesFragment>,
 }
 
@@ -104,15 +104,67 @@ pub struct HealthFragment {
 pub struct RestartFragment {
     /// `on-failure`, `always` or `never`.
     pub policy: Option<String>,
+    /// Before the first restart in a row.
+    pub initial_delay: Option<String>,
+    /// The shortest.
+    pub min_delay: Option<String>,
+    /// The longest.
+    pub max_delay: Option<String>,
+    /// Percent.
+    pub jitter: Option<i64>,
+    /// After a GPU error.
+    pub gpu_factor: Option<i64>,
+    /// So long ready, and the delays begin anew.
+    pub reset_after: Option<String>,
+    /// So long ready, and the restart count is 0.
+    pub count_reset_after: Option<String>,
+    /// When restarts are given up.
+    pub breaker: Option<BreakerFragment>,
+    /// When there are too many.
+    pub storm: Option<StormFragment>,
+}
+
+/// `[restart.breaker]` of a pool file.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BreakerFragment {
+    /// Failures in a row.
+    pub failures: Option<i64>,
+    /// For how long.
+    pub open_for: Option<String>,
+    /// For how long at most.
+    pub max_open_for: Option<String>,
+    /// So long ready, and it closes.
+    pub close_after: Option<String>,
+}
+
+/// `[restart.storm]` of a pool file.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StormFragment {
+    /// The window for warning and waiting.
+    pub window: Option<String>,
+    /// Restarts.
+    pub warn_after: Option<i64>,
+    /// Restarts.
+    pub wait_after: Option<i64>,
+    /// The window for the breaker.
+    pub trip_window: Option<String>,
+    /// Restarts.
+    pub trip_after: Option<i64>,
+    /// The window for running out of memory.
+    pub oom_window: Option<String>,
+    /// Times.
+    pub oom_after: Option<i64>,
 }
 
 /// `[drain]` of a pool file.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DrainFragment {
-    /// Not yet supported.
+    /// The longest it may take.
     pub deadline: Option<String>,
-    /// Not yet supported.
+    /// The shortest.
     pub settle: Option<String>,
 }
 
@@ -120,7 +172,7 @@ pub struct DrainFragment {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LeasesFragment {
-    /// Not yet supported.
+    /// Of each engine.
     pub capacity: Option<i64>,
 }
 

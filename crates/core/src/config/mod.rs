@@ -7,12 +7,14 @@ mod check;
 mod duration;
 pub mod fragment;
 mod ports;
+mod restart;
 mod spec;
 
-pub use check::check;
+pub use check::{check, model_path};
 pub use duration::parse_duration;
 pub use ports::port_conflicts;
-pub use spec::{Activation, Health, Listen, PoolSpec, Port, RestartPolicy, Revision};
+pub use restart::{BreakerNumbers, Restart, RestartPolicy, StormNumbers};
+pub use spec::{Activation, DrainNumbers, Health, LeaseNumbers, Listen, OnChange, PoolSpec, Port, Revision};
 
 use crate::name::PoolId;
 use serde::{Deserialize, Serialize};

@@ -1,5 +1,6 @@
 //! A pool as it is wanted: every value checked, every default filled in.
 
+use super::Restart;
 use crate::engine::EngineTemplate;
 use crate::name::{PoolId, Usec};
 use serde::{Deserialize, Serialize};
@@ -35,7 +36,50 @@ pub struct PoolSpec {
     /// Readiness.
     pub health: Health,
     /// What follows a failure.
-    pub restart: RestartPolicy,
+    #[serde(default)]
+    pub restart: Restart,
+    /// How it drains.
+    #[serde(default)]
+    pub drain: DrainNumbers,
+    /// How many leases it gives.
+    #[serde(default)]
+    pub leases: LeaseNumbers,
+    /// What a changed file does to it while it runs.
+    #[serde(default)]
+    pub on_change: OnChange,
+}
+
+/// `[drain]`: how a pool is emptied before its engines end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainNumbers {
+    /// After this time what is left is stopped by force. Default 5 min.
+    pub deadline: Usec,
+    /// So long it waits at least after ready turned false, for balancers that take no leases. Default 10 s.
+    pub settle: Usec,
+}
+
+impl Default for DrainNumbers {
+    fn default() -> Self {
+        DrainNumbers { deadline: Usec::from_secs(300), settle: Usec::from_secs(10) }
+    }
+}
+
+/// `[leases]`: how much work is let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LeaseNumbers {
+    /// Leases of each engine at most; `None`: what the engine says of its slots, else no limit.
+    pub capacity: Option<u32>,
+}
+
+/// What a changed file does to a pool that runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnChange {
+    /// It is marked, and waits for somebody to apply it.
+    #[default]
+    Hold,
+    /// The pool is drained and started anew with it.
+    DrainFirst,
 }
 
 /// A spec and its identity.
@@ -93,18 +137,6 @@ pub struct Health {
     pub start_limit: Usec,
     /// Longest time without progress before ready; default 10 min.
     pub start_timeout: Usec,
-}
-
-/// What follows the end of an engine that nobody asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum RestartPolicy {
-    /// Restart after a failure; exit 0 is taken as meant.
-    OnFailure,
-    /// Restart after exit 0 too.
-    Always,
-    /// Never restart.
-    Never,
 }
 
 impl PoolSpec {

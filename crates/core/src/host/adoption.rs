@@ -2,16 +2,17 @@
 //! unless its pool is gone for good.
 
 use super::turn::Clock;
-use super::{Effect, Effects, LogKind, LogLine, State, configure};
-use crate::config::{Activation, Configuration, Revision};
+use super::{Effect, Effects, LogKind, LogLine, Saved, State, configure};
+use crate::config::{Activation, Configuration};
+use crate::lease::LeaseId;
 use crate::name::{Endpoint, PoolId, ReplicaId, UnitKind, UnitName, Usec};
-use crate::pool::{LastError, Pool, Wish, lifecycle};
-use crate::replica::{ActiveState, ExitClass, Phase, Replica, StartId, UnitObservation};
+use crate::pool::{Pool, Wish, lifecycle};
+use crate::replica::{ActiveState, Replica, StartId, UnitObservation};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A unit of ours as it is found, with what the daemon had written into it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnitFacts {
     /// The unit.
     pub seen: UnitObservation,
@@ -25,35 +26,6 @@ pub struct UnitFacts {
     pub became_active: Usec,
 }
 
-/// What survives a restart of the daemon, but not a reboot.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Saved {
-    /// By pool.
-    pub pools: BTreeMap<PoolId, SavedPool>,
-}
-
-/// What survives of a pool.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SavedPool {
-    /// What its file said, so that it can be run on while its file is broken.
-    pub revision: Revision,
-    /// What its replicas run, where that is something else.
-    #[serde(default)]
-    pub running: Vec<Revision>,
-    /// Whether it should run.
-    pub run: bool,
-    /// Restarts after failures.
-    #[serde(default)]
-    pub restart_count: u32,
-    /// The last thing that went wrong.
-    #[serde(default)]
-    pub last_error: Option<LastError>,
-    /// Replicas that ended in a way after which nothing starts them by itself, and how.
-    #[serde(default)]
-    pub resting: BTreeMap<u16, ExitClass>,
-}
-
 impl State {
     /// The units that systemd is known to have, each with its start.
     #[must_use]
@@ -61,41 +33,19 @@ impl State {
         let held = self.pools.values().flat_map(|pool| &pool.replicas).flat_map(|replica| &replica.taken);
         held.filter(|(_, hold)| hold.confirmed).map(|(name, hold)| (name.clone(), hold.start)).collect()
     }
-
-    /// What to save with [`Effect::SaveRuntime`].
-    #[must_use]
-    pub fn saved(&self) -> Saved {
-        let pools = self.pools.iter().filter(|(_, pool)| !pool.leaving).map(|(id, pool)| {
-            let mut running: Vec<Revision> = pool
-                .replicas
-                .iter()
-                .filter_map(|replica| replica.revision.clone())
-                .filter(|revision| revision.digest != pool.revision.digest)
-                .collect();
-            running.dedup();
-            let saved = SavedPool {
-                revision: pool.revision.clone(),
-                running,
-                run: pool.wish == Wish::Run,
-                restart_count: pool.restart_count,
-                last_error: pool.last_error.clone(),
-                resting: pool.replicas.iter().filter_map(resting).collect(),
-            };
-            (id.clone(), saved)
-        });
-        Saved { pools: pools.collect() }
-    }
 }
 
-pub(super) fn started(
-    state: &mut State,
-    clock: Clock,
-    effects: &mut Effects,
-    configuration: Configuration,
-    units: Vec<UnitFacts>,
-    mut saved: Saved,
-    stopped: BTreeSet<PoolId>,
-) {
+/// What the daemon finds when it starts.
+pub(super) struct Found {
+    pub(super) configuration: Configuration,
+    pub(super) units: Vec<UnitFacts>,
+    pub(super) saved: Saved,
+    pub(super) stopped: BTreeSet<PoolId>,
+    pub(super) leases: Vec<LeaseId>,
+}
+
+pub(super) fn started(state: &mut State, clock: Clock, effects: &mut Effects, found: Found) {
+    let Found { configuration, units, mut saved, stopped, leases } = found;
     let Configuration { settings, pools, broken, errors, incomplete } = configuration;
     configure::log_errors(&errors, effects);
     state.started = clock.real;
@@ -109,7 +59,9 @@ pub(super) fn started(
     let unknown = |id: &PoolId| broken.contains_key(id) || incomplete;
     for (id, saved) in saved.pools.iter().filter(|(id, saved)| unknown(id) && saved.run) {
         if !state.pools.contains_key(id) {
-            state.insert_pool(id.clone(), Pool::new(saved.revision.clone(), clock.real));
+            let mut pool = Pool::new(saved.revision.clone(), clock.real);
+            pool.file_error = broken.get(id).map(|error| error.error.clone());
+            state.insert_pool(id.clone(), pool);
         }
     }
     let (mut adopted, mut orphans) = (0_usize, 0_usize);
@@ -131,42 +83,32 @@ pub(super) fn started(
     }
     let ids: Vec<PoolId> = state.pools.keys().cloned().collect();
     for id in ids {
-        if let Some(saved) = saved.pools.remove(&id) {
-            state.with_pool(clock, effects, &id, |pool, _| {
-                pool.restart_count = saved.restart_count;
-                pool.last_error.clone_from(&saved.last_error);
-                for replica in &mut pool.replicas {
-                    replica.last_exit = saved.resting.get(&replica.id.index).cloned();
-                }
-                // A pool that is started by hand and was running goes on, also where its engine died meanwhile.
-                if saved.run {
-                    pool.wish = Wish::Run;
-                }
-                remember(pool, &saved);
-            });
+        let saved = saved.pools.remove(&id);
+        if let Some(saved) = &saved {
+            state.with_pool(clock, effects, &id, |pool, turn| saved.restore(pool, turn));
         }
         claim(state, clock, effects, &id);
+        if let Some(saved) = &saved {
+            state.with_pool(clock, effects, &id, |pool, turn| saved.go_on(pool, turn));
+        }
         configure::start_resident(state, clock, effects, &id, lifecycle::resume);
     }
+    for lease in leases {
+        let mut taken = false;
+        state.with_replica(clock, effects, &lease.replica, |pool, index, turn| {
+            taken = lifecycle::lease::adopt(pool, index, &lease, turn);
+        });
+        if !taken {
+            effects.push(Effect::CloseLease(lease));
+        }
+    }
     let message = format!(
-        "started; pools: {}, engines adopted: {adopted}, engines stopped whose pools are gone: {orphans}",
-        state.pools.len()
+        "started; pools: {}, engines adopted: {adopted}, engines stopped whose pools are gone: {orphans}, leases: {}",
+        state.pools.len(),
+        state.leases.len()
     );
     effects.push(Effect::Log(LogLine::plain(LogKind::DaemonStarted, message)));
     effects.push(Effect::SaveRuntime);
-}
-
-/// How a replica ended that rests although its pool should run; a refused one is tried again by the next daemon.
-fn resting(replica: &Replica) -> Option<(u16, ExitClass)> {
-    let class = replica.last_exit.clone().filter(|_| replica.phase == Phase::Stopped)?;
-    Some((replica.id.index, class))
-}
-
-/// Leaves the specs of an earlier run where adoption finds them by their digest.
-fn remember(pool: &mut Pool, saved: &SavedPool) {
-    for replica in &mut pool.replicas {
-        replica.revision = saved.running.first().cloned().or_else(|| Some(saved.revision.clone()));
-    }
 }
 
 /// Gives a pool the units that are there for it.
@@ -175,7 +117,10 @@ pub(super) fn claim(state: &mut State, clock: Clock, effects: &mut Effects, id: 
     // What is wanted decides what becomes of a unit that has ended.
     let stopped = state.stopped.contains(id);
     state.with_pool(clock, effects, id, |pool, _| {
-        if stopped {
+        pool.by_operator = stopped;
+        if pool.drain.is_some() {
+            pool.wish = Wish::Run;
+        } else if stopped {
             pool.wish = Wish::Stop;
         } else if pool.revision.spec.activation == Activation::Resident {
             pool.wish = Wish::Run;
@@ -225,7 +170,7 @@ pub(super) fn claim(state: &mut State, clock: Clock, effects: &mut Effects, id: 
         });
     }
     // A pool that was stopped by an operator is stopped for good, whatever runs.
-    if state.stopped.contains(id) {
+    if state.stopped.contains(id) && state.pools.get(id).is_some_and(|pool| pool.drain.is_none()) {
         state.with_pool(clock, effects, id, lifecycle::stop);
     }
 }

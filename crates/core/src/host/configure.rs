@@ -3,7 +3,8 @@
 
 use super::turn::Clock;
 use super::{Answer, Effect, Effects, LogKind, LogLine, RequestId, State, Turn, adoption};
-use crate::config::{Activation, Configuration};
+use crate::config::{Activation, Configuration, OnChange};
+use crate::job::Operation;
 use crate::name::PoolId;
 use crate::pool::{Pool, Wish, lifecycle};
 use crate::replica::Phase;
@@ -19,6 +20,12 @@ pub(super) fn read_again(
     log_errors(&errors, effects);
     state.settings = settings;
     state.errors = errors;
+    for (id, error) in &broken {
+        if let Some(pool) = state.pools.get_mut(id) {
+            state.touched.insert(id.clone());
+            pool.file_error = Some(error.error.clone());
+        }
+    }
     let (mut added, mut changed, mut removed) = (Vec::new(), Vec::new(), Vec::new());
     let gone: Vec<PoolId> = state
         .pools
@@ -49,11 +56,19 @@ pub(super) fn read_again(
             Some(pool) => {
                 state.touched.insert(id.clone());
                 let back = std::mem::take(&mut pool.leaving);
-                let differs = pool.revision.digest != revision.digest;
-                // Also where the digest is the same: a file that was moved is the same pool.
-                pool.revision = revision;
+                pool.file_error = None;
+                let differs = pool.file_digest != revision.digest;
+                pool.file_digest.clone_from(&revision.digest);
+                // Also where the digest is the same: a file that was moved is the same pool. What a reload put in the
+                // place of what the file still says stays.
+                if differs || pool.revision.digest == revision.digest {
+                    pool.revision = revision;
+                }
+                let apply = differs && applies_by_itself(pool);
                 if (differs && at_rest_by_failure(pool)) || back {
                     start_resident(state, clock, effects, &id, lifecycle::start);
+                } else if apply {
+                    reload(state, clock, effects, &id);
                 }
                 if back {
                     added.push(id);
@@ -108,8 +123,28 @@ pub(super) fn start_resident(
     });
 }
 
+/// Whether a changed file is put into force at once, by a reload.
+fn applies_by_itself(pool: &Pool) -> bool {
+    pool.revision.spec.on_change == OnChange::DrainFirst
+        && pool.wish == Wish::Run
+        && pool.drain.is_none()
+        && pool.reload.is_none()
+        && !pool.pending().is_empty()
+}
+
+fn reload(state: &mut State, clock: Clock, effects: &mut Effects, id: &PoolId) {
+    super::begin_job(state, clock, effects, id, Operation::Reload);
+    state.with_pool(clock, effects, id, |pool, turn| {
+        let (to, deadline) = (pool.revision.clone(), pool.revision.spec.drain.deadline);
+        lifecycle::reload::ask(pool, lifecycle::reload::Wanted { to, deadline, force: false }, turn);
+    });
+}
+
 /// Whether a changed file may be what mends the pool.
 fn at_rest_by_failure(pool: &Pool) -> bool {
     pool.wish == Wish::Run
-        && pool.replicas.iter().all(|replica| matches!(replica.phase, Phase::Failed | Phase::Backoff { .. }))
+        && pool
+            .replicas
+            .iter()
+            .all(|replica| matches!(replica.phase, Phase::Failed | Phase::Tripped | Phase::Backoff { .. }))
 }

@@ -2,13 +2,15 @@
 
 use super::{Accepted, Answer, LogLine, RequestId, Saved, TimerId, UnitFacts};
 use crate::config::Configuration;
-use crate::name::{PoolId, UnitName, Usec};
-use crate::replica::{StartId, UnitObservation};
+use crate::lease::{LeaseEnd, LeaseId};
+use crate::name::{PoolId, ReplicaId, UnitName, Usec};
+use crate::replica::{ExitClass, Report, StartId, UnitObservation};
 use crate::unit::UnitSpec;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What happened.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Event {
     /// The daemon started: what the files say, which units are there, what was saved.
     Started {
@@ -20,6 +22,8 @@ pub enum Event {
         saved: Saved,
         /// Pools that an operator stopped.
         stopped: BTreeSet<PoolId>,
+        /// Leases whose holders still have their descriptors.
+        leases: Vec<LeaseId>,
     },
     /// A request was let pass.
     Asked {
@@ -71,12 +75,40 @@ pub enum Event {
         /// Those that are there.
         units: Vec<UnitFacts>,
     },
+    /// A prober said how its engine stands.
+    Reported {
+        /// The unit that it is in.
+        unit: UnitName,
+        /// What it said.
+        report: Report,
+    },
+    /// A lease is over, or never began.
+    LeaseEnded {
+        /// Which.
+        lease: LeaseId,
+        /// How.
+        how: LeaseEnd,
+    },
+    /// An engine must not go on, because of something that systemd does not know: its device, for instance.
+    EngineCondemned {
+        /// Which.
+        replica: ReplicaId,
+        /// Why.
+        class: ExitClass,
+        /// In words.
+        text: String,
+    },
+    /// What operators asked for was saved, or could not be.
+    WishesSaved {
+        /// Why not; `None`: it was.
+        error: Option<String>,
+    },
     /// A timer ran out.
     TimerFired(TimerId),
 }
 
 /// An event and all that `apply` may know besides the state.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Input {
     /// Time since boot, suspend included.
     pub mono: Usec,
@@ -107,6 +139,17 @@ pub enum Effect {
     SaveRuntime,
     /// Save [`State::stopped`](super::State::stopped) to survive a reboot.
     SaveWishes,
+    /// Make a lease's descriptor, for the caller whose answer follows.
+    OpenLease(LeaseId),
+    /// End a lease's descriptor.
+    CloseLease(LeaseId),
+    /// Tell everybody that a lease has ended before its holder ended it.
+    LeaseRevoked {
+        /// Which.
+        lease: LeaseId,
+        /// Why.
+        reason: String,
+    },
     /// Answer a caller, after the signals of what it is told.
     Reply(RequestId, Answer),
     /// Write to the journal.

@@ -43,13 +43,35 @@ pub enum LogKind {
     EngineStopped,
     /// An engine of an earlier run was taken up.
     EngineAdopted,
+    /// A pool's breaker is open.
+    BreakerOpened,
+    /// It is closed again.
+    BreakerClosed,
+    /// Too many restarts.
+    RestartStorm,
+    /// A pool is being emptied.
+    PoolDraining,
+    /// What a drain left at its deadline is stopped by force.
+    DrainForced,
+    /// A pool is being given another spec.
+    PoolReloading,
+    /// It has it, or its old one back.
+    PoolReloaded,
+    /// It could not be given it.
+    ReloadFailed,
+    /// Its failures are forgotten.
+    PoolReset,
+    /// Leases ended with their engine.
+    LeasesRevoked,
+    /// What operators asked for could not be saved.
+    NotSaved,
     /// Something that should not be.
     Anomaly,
 }
 
 impl LogKind {
     /// Every kind.
-    pub const ALL: [LogKind; 13] = [
+    pub const ALL: [LogKind; 24] = [
         LogKind::DaemonStarted,
         LogKind::ConfigurationLoaded,
         LogKind::ConfigurationError,
@@ -62,6 +84,17 @@ impl LogKind {
         LogKind::EngineStopping,
         LogKind::EngineStopped,
         LogKind::EngineAdopted,
+        LogKind::BreakerOpened,
+        LogKind::BreakerClosed,
+        LogKind::RestartStorm,
+        LogKind::PoolDraining,
+        LogKind::DrainForced,
+        LogKind::PoolReloading,
+        LogKind::PoolReloaded,
+        LogKind::ReloadFailed,
+        LogKind::PoolReset,
+        LogKind::LeasesRevoked,
+        LogKind::NotSaved,
         LogKind::Anomaly,
     ];
 
@@ -69,8 +102,17 @@ impl LogKind {
     #[must_use]
     pub const fn level(self) -> Level {
         match self {
-            LogKind::ConfigurationError | LogKind::EngineFailed | LogKind::EngineRefused => Level::Error,
-            LogKind::EngineRestarting | LogKind::Anomaly => Level::Warning,
+            LogKind::ConfigurationError
+            | LogKind::EngineFailed
+            | LogKind::EngineRefused
+            | LogKind::BreakerOpened
+            | LogKind::ReloadFailed
+            | LogKind::NotSaved => Level::Error,
+            LogKind::EngineRestarting
+            | LogKind::RestartStorm
+            | LogKind::DrainForced
+            | LogKind::LeasesRevoked
+            | LogKind::Anomaly => Level::Warning,
             LogKind::DaemonStarted
             | LogKind::ConfigurationLoaded
             | LogKind::PoolStaging
@@ -78,7 +120,12 @@ impl LogKind {
             | LogKind::EngineReady
             | LogKind::EngineStopping
             | LogKind::EngineStopped
-            | LogKind::EngineAdopted => Level::Info,
+            | LogKind::EngineAdopted
+            | LogKind::BreakerClosed
+            | LogKind::PoolDraining
+            | LogKind::PoolReloading
+            | LogKind::PoolReloaded
+            | LogKind::PoolReset => Level::Info,
         }
     }
 }
@@ -120,9 +167,16 @@ impl LogLine {
             ("device_mask", DEVICE_MASK_NONE.to_owned()),
             ("restart_count", pool.restart_count.to_string()),
         ];
-        if let (Some(error), LogKind::EngineFailed | LogKind::EngineRefused | LogKind::EngineRestarting) =
-            (&pool.last_error, kind)
-        {
+        let tells_error = matches!(
+            kind,
+            LogKind::EngineFailed
+                | LogKind::EngineRefused
+                | LogKind::EngineRestarting
+                | LogKind::BreakerOpened
+                | LogKind::DrainForced
+                | LogKind::ReloadFailed
+        );
+        if let Some(error) = pool.last_error.as_ref().filter(|_| tells_error) {
             fields.push(("last_error", error.text.clone()));
             fields.push(("exit_class", error.class.to_string()));
         }

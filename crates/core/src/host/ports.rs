@@ -1,11 +1,12 @@
 //! Which replica has which automatic port. A replica keeps its port over restarts, so that clients find it again.
 
 use crate::name::ReplicaId;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
 /// The automatic ports.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ports {
     by_port: BTreeMap<u16, ReplicaId>,
     by_replica: BTreeMap<ReplicaId, u16>,

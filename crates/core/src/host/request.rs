@@ -1,10 +1,13 @@
 //! What a caller may ask of the loop, and what it is told.
 
+use crate::config::Revision;
 use crate::job::{JobId, JobResult};
+use crate::lease::LeaseId;
 use crate::name::{PoolId, Usec};
+use serde::{Deserialize, Serialize};
 
 /// Who asked, so that the answer finds back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct RequestId(pub u64);
 
 /// What a caller may ask of the loop.
@@ -19,6 +22,44 @@ pub enum Request {
     Stop {
         /// Which pool.
         pool: String,
+    },
+    /// Empty them, then stop them.
+    Drain {
+        /// Which pool.
+        pool: String,
+        /// How long that may take; 0: what the pool's file says.
+        deadline: Usec,
+    },
+    /// Give them another spec, drain-first.
+    Reload {
+        /// Which pool.
+        pool: String,
+        /// The spec; `None`: what the pool's file says.
+        revision: Option<Box<Revision>>,
+        /// How long its drain may take; 0: what the pool's file says.
+        deadline: Usec,
+        /// Whether what does not end by then is stopped, and a reload that runs gives way.
+        force: bool,
+    },
+    /// Forget a pool's failures.
+    Reset {
+        /// Which pool.
+        pool: String,
+    },
+    /// Take a lease of a pool's engine.
+    AllocateLease {
+        /// Which pool.
+        pool: String,
+    },
+    /// Give a lease back.
+    ReleaseLease {
+        /// Which lease.
+        lease: String,
+    },
+    /// Call a job off.
+    CancelJob {
+        /// Which job.
+        job: JobId,
     },
     /// Wait until a pool is ready.
     WaitReady {
@@ -35,12 +76,24 @@ pub enum Request {
 }
 
 /// A request that [`decide`](super::decide) let pass.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Accepted {
     /// Start it.
     Start(PoolId),
     /// Stop it.
     Stop(PoolId),
+    /// Empty it within that time.
+    Drain(PoolId, Usec),
+    /// Give it that spec; its drain may take that time; by force or not.
+    Reload(PoolId, Box<Revision>, Usec, bool),
+    /// Forget its failures.
+    Reset(PoolId),
+    /// A lease of it.
+    AllocateLease(PoolId),
+    /// Give it back.
+    ReleaseLease(LeaseId),
+    /// Call it off.
+    CancelJob(JobId),
     /// Wait for it.
     WaitReady(PoolId, Usec),
     /// Wait for it.
@@ -67,6 +120,44 @@ pub enum Denied {
         /// Why.
         why: String,
     },
+    /// It is being emptied.
+    #[error("pool \"{0}\" is draining and gives no leases; see poolctl explain {0}")]
+    Draining(PoolId),
+    /// Every engine of it that serves has as many leases as it gives.
+    #[error(
+        "pool \"{pool}\" is at its capacity: {held} of {capacity} leases are held; try again when one ends"
+    )]
+    AtCapacity {
+        /// Which pool.
+        pool: PoolId,
+        /// Leases that are held.
+        held: u32,
+        /// How many it gives.
+        capacity: u32,
+    },
+    /// There is no such lease, or no longer.
+    #[error("no lease \"{0}\"; it may have ended with its engine, or when its descriptor was closed")]
+    NoSuchLease(String),
+    /// Too many leases are held already.
+    #[error("{0} leases are held on this host, which is the most; try again when some end")]
+    TooManyLeases(usize),
+    /// A lease's descriptor could not be made.
+    #[error("the lease's descriptor could not be made: {0}")]
+    LeaseNotOpened(String),
+    /// What a pool is to run is not valid.
+    #[error("{0}")]
+    InvalidSpec(String),
+    /// Something else must end first.
+    #[error("pool \"{pool}\" is being {doing}; wait for that job, cancel it, or stop the pool")]
+    TransitionInProgress {
+        /// Which pool.
+        pool: PoolId,
+        /// What is under way.
+        doing: &'static str,
+    },
+    /// A job cannot be called off.
+    #[error("job {0} cannot be cancelled: {1}")]
+    NotCancelable(u32, &'static str),
     /// Too many callers wait already.
     #[error("too many callers wait for pools or jobs already; try again later")]
     TooManyWaiters,
@@ -89,6 +180,15 @@ pub enum Answer {
     Ready,
     /// The job has ended.
     JobEnded(JobResult),
+    /// It is done.
+    Done,
+    /// A lease was given; its descriptor goes with the answer.
+    Lease {
+        /// Its id.
+        lease: LeaseId,
+        /// Where its engine answers.
+        endpoint: String,
+    },
     /// The configuration was read.
     Reloaded {
         /// New pools.

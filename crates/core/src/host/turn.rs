@@ -2,18 +2,20 @@
 
 use super::{Answer, Effect, Effects, LogKind, LogLine, Ports, RequestId};
 use crate::config::Settings;
-use crate::job::{self, JobId, JobResult, Jobs};
-use crate::name::{ReplicaId, UnitName, Usec};
+use crate::job::{self, Details, JobId, JobResult, Jobs};
+use crate::lease::Leases;
+use crate::name::{PoolId, ReplicaId, UnitName, Usec};
 use crate::pool::Pool;
 use crate::replica::{Hold, StartId};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// A timer's identity: a stale ring is known by it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TimerId(pub u64);
 
 /// What a timer is for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Purpose {
     /// Start a replica again.
     Restart(ReplicaId),
@@ -23,6 +25,14 @@ pub enum Purpose {
     GiveUpName(UnitName, StartId),
     /// A unit should have ended by now.
     Kill(UnitName, StartId),
+    /// An open breaker's time is over.
+    Trial(PoolId),
+    /// A replica has been ready for a length of time that matters.
+    Steady(ReplicaId),
+    /// A drain's least or longest time is over.
+    Drain(PoolId),
+    /// Save again what could not be saved.
+    SaveAgain,
     /// Forget an ended job.
     DropJob(JobId),
     /// End somebody's waiting.
@@ -30,7 +40,7 @@ pub enum Purpose {
 }
 
 /// The timers that run.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timers {
     last: u64,
     running: BTreeMap<TimerId, Purpose>,
@@ -72,6 +82,7 @@ pub(super) struct Outside<'a> {
     pub(super) timers: &'a mut Timers,
     pub(super) ports: &'a mut Ports,
     pub(super) jobs: &'a mut Jobs,
+    pub(super) leases: &'a mut Leases,
     pub(super) starts: &'a mut u64,
     pub(super) settings: &'a Settings,
 }
@@ -85,6 +96,7 @@ pub(crate) struct Turn<'a> {
     timers: &'a mut Timers,
     pub(crate) ports: &'a mut Ports,
     jobs: &'a mut Jobs,
+    pub(crate) leases: &'a mut Leases,
     starts: &'a mut u64,
     pub(crate) settings: &'a Settings,
 }
@@ -93,8 +105,9 @@ impl<'a> Turn<'a> {
     pub(super) fn new(clock: Clock, effects: &'a mut Effects, outside: Outside<'a>) -> Self {
         // Two pools that draw in one event must not draw the same: what was done so far tells them apart.
         let seed = clock.seed.wrapping_add(effects.len() as u64);
-        let Outside { timers, ports, jobs, starts, settings } = outside;
-        Turn { mono: clock.mono, real: clock.real, seed, effects, timers, ports, jobs, starts, settings }
+        let Outside { timers, ports, jobs, leases, starts, settings } = outside;
+        let Clock { mono, real, .. } = clock;
+        Turn { mono, real, seed, effects, timers, ports, jobs, leases, starts, settings }
     }
 
     /// A new start of a unit, or one that is `confirmed` to be there already.
@@ -125,11 +138,18 @@ impl<'a> Turn<'a> {
     }
 
     pub(crate) fn end_job(&mut self, id: JobId, result: JobResult, error: String) {
-        if let Some(waiters) = self.jobs.end(id, result, error) {
+        if let Some(waiters) = self.jobs.end(id, result, error, self.mono) {
             for request in waiters {
                 self.effects.push(Effect::Reply(request, Answer::JobEnded(result)));
             }
             self.timer(job::KEPT, Purpose::DropJob(id));
+        }
+    }
+
+    /// Says more of a job.
+    pub(crate) fn job_details(&mut self, id: JobId, change: impl FnOnce(&mut Details)) {
+        if let Some(job) = self.jobs.all.get_mut(&id) {
+            change(&mut job.details);
         }
     }
 

@@ -3,22 +3,27 @@
 
 use crate::host::{RequestId, TimerId};
 use crate::name::{PoolId, Usec};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// How long an ended job stays readable.
 pub const KEPT: Usec = Usec::from_secs(60);
 
 /// A job's number, unique within one run of the daemon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct JobId(pub u32);
 
 /// What was asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Operation {
     /// Start a pool's engines.
     Start,
     /// Stop them.
     Stop,
+    /// Empty them, then stop them.
+    Drain,
+    /// Give them another spec.
+    Reload,
 }
 
 impl Operation {
@@ -28,17 +33,23 @@ impl Operation {
         match self {
             Operation::Start => "start",
             Operation::Stop => "stop",
+            Operation::Drain => "drain",
+            Operation::Reload => "reload",
         }
     }
 }
 
 /// How a job ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum JobResult {
     /// As asked.
     Done,
     /// It could not be done; the job's error says why.
     Failed,
+    /// Somebody called it off.
+    Canceled,
+    /// Its time was over.
+    Timeout,
     /// A newer wish took its place.
     Superseded,
 }
@@ -50,13 +61,15 @@ impl JobResult {
         match self {
             JobResult::Done => "done",
             JobResult::Failed => "failed",
+            JobResult::Canceled => "canceled",
+            JobResult::Timeout => "timeout",
             JobResult::Superseded => "superseded",
         }
     }
 }
 
 /// A job.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
     /// The pool it works on.
     pub pool: PoolId,
@@ -66,10 +79,27 @@ pub struct Job {
     pub state: JobState,
     /// Who waits for its end.
     pub waiters: Vec<RequestId>,
+    /// When it began, monotonic.
+    pub began: Usec,
+    /// What else is told of it.
+    pub details: Details,
+}
+
+/// What is told of a job besides its result.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Details {
+    /// Whether something that still worked was stopped.
+    pub force_stopped: bool,
+    /// Whether what ran before runs again.
+    pub rolled_back: bool,
+    /// Leases that were held when its drain ended.
+    pub leases_left: u32,
+    /// How long it took; 0: it has not ended.
+    pub duration: Usec,
 }
 
 /// Whether a job runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum JobState {
     /// It runs.
     Running,
@@ -83,7 +113,7 @@ pub enum JobState {
 }
 
 /// Somebody who waits for a pool to be ready.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Waiter {
     /// The pool.
     pub pool: PoolId,
@@ -92,7 +122,7 @@ pub struct Waiter {
 }
 
 /// All jobs, running and readable.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Jobs {
     last: u32,
     /// By number.
@@ -101,16 +131,18 @@ pub struct Jobs {
 
 impl Jobs {
     /// Opens a job.
-    pub fn open(&mut self, pool: PoolId, operation: Operation) -> JobId {
+    pub fn open(&mut self, pool: PoolId, operation: Operation, now: Usec) -> JobId {
         self.last = self.last.checked_add(1).unwrap_or(1);
         let id = JobId(self.last);
-        self.all.insert(id, Job { pool, operation, state: JobState::Running, waiters: Vec::new() });
+        let (state, waiters, details) = (JobState::Running, Vec::new(), Details::default());
+        self.all.insert(id, Job { pool, operation, state, waiters, began: now, details });
         id
     }
 
     /// Ends a job and hands back who waited for it; nothing where it had ended before.
-    pub fn end(&mut self, id: JobId, result: JobResult, error: String) -> Option<Vec<RequestId>> {
+    pub fn end(&mut self, id: JobId, result: JobResult, error: String, now: Usec) -> Option<Vec<RequestId>> {
         let job = self.all.get_mut(&id).filter(|job| job.state == JobState::Running)?;
+        job.details.duration = now.since(job.began);
         job.state = JobState::Ended { result, error };
         Some(std::mem::take(&mut job.waiters))
     }

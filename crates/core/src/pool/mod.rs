@@ -2,6 +2,14 @@
 //! `lifecycle`; the phase of a pool is derived from its replicas and never stored.
 
 pub(crate) mod lifecycle;
+mod reason;
+mod transition;
+mod troubles;
+
+pub use reason::{Cause, Reason};
+pub use transition::{Drain, DrainFor, Reload, ReloadStage};
+pub use troubles::{Breaker, BreakerState, Kind, Troubles};
+pub(crate) use troubles::{Leave, Opening, Verdict};
 
 use crate::config::Revision;
 use crate::job::{JobId, Operation};
@@ -10,7 +18,7 @@ use crate::replica::{ExitClass, Phase, Replica};
 use serde::{Deserialize, Serialize};
 
 /// What is wanted of a pool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Wish {
     /// Its engines should run.
     Run,
@@ -30,20 +38,34 @@ pub struct LastError {
 }
 
 /// A pool.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pool {
-    /// What its file says now.
+    /// What it is to run: what its file says, or what a reload put in its place since.
     pub revision: Revision,
+    /// Digest of what its file says.
+    pub file_digest: String,
+    /// What is wrong with its file now.
+    pub file_error: Option<String>,
     /// What is wanted of it.
     pub wish: Wish,
+    /// Whether an operator stopped or drained it, and nobody has started it since.
+    pub by_operator: bool,
     /// Whether it goes away once its engines are gone.
     pub leaving: bool,
     /// Its replicas, by number.
     pub replicas: Vec<Replica>,
     /// The last thing that went wrong.
     pub last_error: Option<LastError>,
+    /// What went wrong lately, oldest first, at most [`HISTORY`].
+    pub history: Vec<LastError>,
     /// Restarts after failures.
     pub restart_count: u32,
+    /// What its failures add up to.
+    pub troubles: Troubles,
+    /// How it is being emptied.
+    pub drain: Option<Drain>,
+    /// How it is being given another spec.
+    pub reload: Option<Reload>,
     /// When its phase last changed, realtime.
     pub changed: Usec,
     /// The job that runs on it.
@@ -52,8 +74,11 @@ pub struct Pool {
     pub last_phase: PoolPhase,
 }
 
+/// So many past failures of a pool are kept.
+pub const HISTORY: usize = 16;
+
 /// The phase of a pool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PoolPhase {
     /// Nothing runs.
     Stopped,
@@ -65,8 +90,12 @@ pub enum PoolPhase {
     Ready,
     /// Engines are asked to end.
     Stopping,
+    /// It is being emptied.
+    Draining,
     /// A restart is due.
     Backoff,
+    /// Its breaker is open.
+    Tripped,
     /// It failed and waits for somebody.
     Failed,
 }
@@ -81,7 +110,9 @@ impl PoolPhase {
             PoolPhase::Starting => "starting",
             PoolPhase::Ready => "ready",
             PoolPhase::Stopping => "stopping",
+            PoolPhase::Draining => "draining",
             PoolPhase::Backoff => "backoff",
+            PoolPhase::Tripped => "tripped",
             PoolPhase::Failed => "failed",
         }
     }
@@ -91,18 +122,26 @@ impl Pool {
     /// A pool at rest.
     #[must_use]
     pub fn new(revision: Revision, now: Usec) -> Self {
+        let replicas = revision.spec.replicas;
         let mut pool = Pool {
+            file_digest: revision.digest.clone(),
+            file_error: None,
             revision,
             wish: Wish::Stop,
+            by_operator: false,
             leaving: false,
             replicas: Vec::new(),
             last_error: None,
+            history: Vec::new(),
             restart_count: 0,
+            troubles: Troubles::default(),
+            drain: None,
+            reload: None,
             changed: now,
             job: None,
             last_phase: PoolPhase::Stopped,
         };
-        pool.resize();
+        pool.resize(replicas);
         pool
     }
 
@@ -112,9 +151,8 @@ impl Pool {
         &self.revision.spec.id
     }
 
-    /// As many replicas as its file says. One too many goes once nothing of it is left, and is handed back then.
-    pub(crate) fn resize(&mut self) -> Vec<ReplicaId> {
-        let count = self.revision.spec.replicas;
+    /// That many replicas. One too many goes once nothing of it is left, and is handed back then.
+    pub(crate) fn resize(&mut self, count: u16) -> Vec<ReplicaId> {
         let mut gone = Vec::new();
         while self.replicas.len() > usize::from(count) && self.replicas.last().is_some_and(Replica::at_rest) {
             gone.extend(self.replicas.pop().map(|replica| replica.id));
@@ -140,7 +178,39 @@ impl Pool {
     /// Whether one engine at least serves.
     #[must_use]
     pub fn ready(&self) -> bool {
-        self.wish == Wish::Run && self.replicas.iter().any(Replica::ready)
+        self.wish == Wish::Run && self.drain.is_none() && self.replicas.iter().any(Replica::ready)
+    }
+
+    /// Leases that are held of its engines.
+    #[must_use]
+    pub fn active_leases(&self) -> u32 {
+        self.replicas.iter().fold(0, |sum, replica| sum.saturating_add(replica.leases))
+    }
+
+    /// Requests that its engines work on, as far as they say.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        let known = self.replicas.iter().filter_map(Replica::in_flight);
+        known.fold(0, u32::saturating_add)
+    }
+
+    /// How many leases it gives at most; `None`: without limit.
+    #[must_use]
+    pub fn capacity(&self) -> Option<u32> {
+        let ready = self.replicas.iter().filter(|replica| replica.ready());
+        ready
+            .map(|replica| replica.capacity(&self.revision.spec.leases))
+            .try_fold(0, |sum: u32, capacity| Some(sum.saturating_add(capacity?)))
+    }
+
+    /// Records what went wrong.
+    pub(crate) fn went_wrong(&mut self, class: ExitClass, text: String, at: Usec) {
+        let error = LastError { class, text, at };
+        if self.history.len() >= HISTORY {
+            self.history.remove(0);
+        }
+        self.history.push(error.clone());
+        self.last_error = Some(error);
     }
 
     /// Its phase: the first that holds.
@@ -149,6 +219,8 @@ impl Pool {
         let any = |wanted: fn(&Phase) -> bool| self.replicas.iter().any(|replica| wanted(&replica.phase));
         if self.wish == Wish::Stop && !self.at_rest() {
             PoolPhase::Stopping
+        } else if self.drain.is_some() {
+            PoolPhase::Draining
         } else if any(|phase| matches!(phase, Phase::Ready { .. })) {
             PoolPhase::Ready
         } else if any(|phase| matches!(phase, Phase::Starting)) {
@@ -159,6 +231,8 @@ impl Pool {
             PoolPhase::Stopping
         } else if any(|phase| matches!(phase, Phase::Backoff { .. })) {
             PoolPhase::Backoff
+        } else if any(|phase| matches!(phase, Phase::Tripped)) {
+            PoolPhase::Tripped
         } else if any(|phase| matches!(phase, Phase::Failed)) {
             PoolPhase::Failed
         } else {
@@ -190,6 +264,15 @@ impl Pool {
         keys.sort_unstable();
         keys.dedup();
         keys
+    }
+
+    /// The breaker that keeps it from being started, else the ordinary one.
+    #[must_use]
+    pub fn breaker(&self) -> &BreakerState {
+        match &self.troubles.ordinary.state {
+            BreakerState::Closed => &self.troubles.gpu.state,
+            open => open,
+        }
     }
 
     /// One sentence on how it stands and why.
@@ -226,10 +309,26 @@ impl Pool {
                     | Phase::Ready { .. }
                     | Phase::Ending { .. }
                     | Phase::Stopping
+                    | Phase::Tripped
                     | Phase::Failed => None,
                 });
-                format!("restart {} after {}{error}", self.restart_count, delay.unwrap_or_default())
+                format!("restart {} after {}{error}", self.restart_count + 1, delay.unwrap_or_default())
             }
+            PoolPhase::Draining => {
+                let until = self.drain.as_ref().map_or(Usec(0), |drain| drain.deadline_real);
+                let left = until.since(self.changed);
+                format!(
+                    "draining, for {left} at most: {} leases held, {} requests in flight",
+                    self.active_leases(),
+                    self.in_flight()
+                )
+            }
+            PoolPhase::Tripped => format!(
+                "its breaker is {}: not started by itself{error}. Try once with: poolctl start {}; reset with: poolctl reset {}",
+                self.breaker().as_str(),
+                self.id(),
+                self.id()
+            ),
             PoolPhase::Failed => format!("failed{error}"),
         }
     }

@@ -1,23 +1,21 @@
-//! How long to wait before the n-th restart in a row: `min(1 s · 2^(n−1), 60 s)`, ±10 % of jitter, kept within
-//! 500 ms and 60 s.
+//! How long to wait before the n-th restart in a row: the initial delay, doubled with each, with its jitter, kept within
+//! the shortest and the longest; and some times as long after a GPU error.
 
+use crate::config::Restart;
 use crate::name::Usec;
-
-/// So long ready, and the next failure counts as the first.
-pub const RESET_AFTER: Usec = Usec::from_secs(300);
-
-const FIRST: Usec = Usec::from_secs(1);
-const LEAST: Usec = Usec::from_millis(500);
-const MOST: Usec = Usec::from_secs(60);
 
 /// The delay before restart `n` (from 1), jittered by `seed`.
 #[must_use]
-pub fn delay(n: u32, seed: u64) -> Usec {
-    let doublings = n.saturating_sub(1).min(16);
-    let base = FIRST.0.saturating_mul(1 << doublings).min(MOST.0);
-    // 0 to 2000 stands for 0.900 to 1.100 of the base, in steps of 0.0001.
-    let jitter = 9_000 + mix(seed) % 2_001;
-    Usec((base.saturating_mul(jitter) / 10_000).clamp(LEAST.0, MOST.0))
+pub fn delay(n: u32, gpu: bool, seed: u64, numbers: &Restart) -> Usec {
+    let doublings = n.saturating_sub(1).min(40);
+    let base = numbers.initial_delay.0.saturating_mul(1 << doublings).min(numbers.max_delay.0);
+    // 10 % of jitter is 0.900 to 1.100 of the base, in steps of 0.0001.
+    let spread = u64::from(numbers.jitter) * 100;
+    let jitter = 10_000 - spread + mix(seed) % (2 * spread + 1);
+    let jittered = u128::from(base) * u128::from(jitter) / 10_000;
+    let jittered = u64::try_from(jittered).unwrap_or(u64::MAX);
+    let delay = jittered.min(numbers.max_delay.0).max(numbers.min_delay.0);
+    Usec(if gpu { delay.saturating_mul(u64::from(numbers.gpu_factor)) } else { delay })
 }
 
 /// SplitMix64's finalizer: neighbouring seeds give unrelated jitter.
@@ -36,15 +34,33 @@ mod tests {
     fn the_delay_doubles_within_its_jitter_up_to_a_minute() {
         for (n, base) in [(1, 1.0), (2, 2.0), (3, 4.0), (6, 32.0), (7, 60.0), (40, 60.0), (u32::MAX, 60.0)] {
             for seed in 0..500 {
-                let seconds = delay(n, seed).0 as f64 / 1e6;
+                let seconds = delay(n, false, seed, &Restart::default()).0 as f64 / 1e6;
                 assert!(seconds >= base * 0.899 && seconds <= (base * 1.101).min(60.0), "n={n}: {seconds}");
             }
         }
     }
 
     #[test]
+    fn a_gpu_error_waits_twice_as_long() {
+        let exact = Restart { jitter: 0, ..Restart::default() };
+        assert_eq!(delay(1, true, 7, &exact), Usec::from_secs(2));
+        assert_eq!(delay(3, true, 7, &exact), Usec::from_secs(8));
+        assert_eq!(delay(30, true, 7, &exact), Usec::from_secs(120));
+    }
+
+    #[test]
+    fn no_delay_leaves_its_bounds() {
+        let short = Restart { initial_delay: Usec::from_millis(100), ..Restart::default() };
+        assert_eq!(delay(1, false, 3, &short), Usec::from_millis(500));
+        let wide = Restart { jitter: 50, max_delay: Usec::from_secs(1), ..Restart::default() };
+        let delays = (0..500).map(|seed| delay(5, false, seed, &wide));
+        assert!(delays.clone().all(|delay| delay <= Usec::from_secs(1)));
+        assert!(delays.min() < Some(Usec::from_millis(600)));
+    }
+
+    #[test]
     fn jitter_spreads_over_its_whole_range() {
-        let delays: Vec<u64> = (0..2_000).map(|seed| delay(1, seed).0).collect();
+        let delays: Vec<u64> = (0..2_000).map(|seed| delay(1, false, seed, &Restart::default()).0).collect();
         assert!(delays.iter().min().unwrap() < &905_000);
         assert!(delays.iter().max().unwrap() > &1_095_000);
     }

@@ -1,6 +1,7 @@
 //! How an engine ended, in one word that is published with the last error.
 
 use super::UnitObservation;
+use crate::name::PoolId;
 use crate::refusal::Refusal;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -28,6 +29,16 @@ pub enum ExitClass {
     Stopped,
     /// systemd cannot end it.
     Unkillable,
+    /// It ran out of its device's memory.
+    OomVram,
+    /// It ran out of memory again and again.
+    OomStorm,
+    /// Its device reported that error (an XID).
+    GpuError(u32),
+    /// Its device is gone.
+    GpuLost,
+    /// It serves without the device that it was given.
+    CpuFallback,
 }
 
 impl fmt::Display for ExitClass {
@@ -46,6 +57,11 @@ impl fmt::Display for ExitClass {
             ExitClass::Preflight => f.write_str("preflight"),
             ExitClass::Stopped => f.write_str("stopped"),
             ExitClass::Unkillable => f.write_str("unkillable"),
+            ExitClass::OomVram => f.write_str("oom-vram"),
+            ExitClass::OomStorm => f.write_str("oom-storm"),
+            ExitClass::GpuError(_) => f.write_str("gpu-error"),
+            ExitClass::GpuLost => f.write_str("gpu-lost"),
+            ExitClass::CpuFallback => f.write_str("cpu-fallback"),
         }
     }
 }
@@ -139,7 +155,69 @@ impl ExitClass {
             | ExitClass::Watchdog
             | ExitClass::StartTimeout
             | ExitClass::StageFailed
-            | ExitClass::Preflight => true,
+            | ExitClass::Preflight
+            | ExitClass::OomVram
+            | ExitClass::OomStorm
+            | ExitClass::GpuError(_)
+            | ExitClass::GpuLost
+            | ExitClass::CpuFallback => true,
+        }
+    }
+
+    /// Whether it is the device's trouble: such failures have a breaker of their own and wait longer.
+    #[must_use]
+    pub const fn is_gpu(&self) -> bool {
+        matches!(
+            self,
+            ExitClass::OomVram | ExitClass::GpuError(_) | ExitClass::GpuLost | ExitClass::CpuFallback
+        )
+    }
+
+    /// Whether memory ran out.
+    #[must_use]
+    pub const fn is_oom(&self) -> bool {
+        matches!(self, ExitClass::OomHost | ExitClass::OomVram)
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn remedy(&self, id: &PoolId) -> String {
+        let log = format!("journalctl POOL_ID={id}");
+        match self {
+            ExitClass::Exit(_) | ExitClass::Signal(_) => format!("see what it printed: {log}"),
+            ExitClass::OomHost => {
+                "give it more memory, or a smaller model or context; see what else uses the host's".to_owned()
+            }
+            ExitClass::OomStorm | ExitClass::OomVram => {
+                "a smaller model, context or batch; then poolctl reset ".to_owned() + id.as_str()
+            }
+            ExitClass::Watchdog => {
+                format!("see what it did last: {log}; if it was only slow, a longer health.stall_timeout")
+            }
+            ExitClass::StartTimeout => {
+                format!("see how far it came: {log}; a slow load needs a longer health.start_timeout")
+            }
+            ExitClass::StageFailed | ExitClass::Preflight | ExitClass::Unkillable => {
+                format!("see {log}")
+            }
+            ExitClass::Refused(refusal) => match refusal {
+                Refusal::ProgramMissing => {
+                    "install the program, or name it with program in the pool's file".to_owned()
+                }
+                Refusal::ModelUnreadable => "make the model readable for everyone: chmod -R a+rX".to_owned(),
+                Refusal::DigestMismatch => {
+                    "fetch the model again, or correct digest in the pool's file".to_owned()
+                }
+                Refusal::PortInUse => {
+                    "see who listens: ss -ltnp; or choose another network.listen".to_owned()
+                }
+                Refusal::Preflight => format!("see {log}"),
+            },
+            ExitClass::Stopped => format!("poolctl start {id}"),
+            ExitClass::GpuError(_) | ExitClass::GpuLost => {
+                "see the device: nvidia-smi, journalctl -k".to_owned()
+            }
+            ExitClass::CpuFallback => "see why it does not use its device: ".to_owned() + &log,
         }
     }
 }

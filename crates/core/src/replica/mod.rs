@@ -6,18 +6,21 @@
 mod backoff;
 mod exit;
 mod observation;
+mod report;
 
-pub use backoff::{RESET_AFTER, delay};
+pub use backoff::delay;
 pub use exit::ExitClass;
 pub use observation::{ActiveState, UnitObservation};
+pub use report::{Report, ReportError};
 
-use crate::config::Revision;
+use crate::config::{LeaseNumbers, Revision};
 use crate::host::TimerId;
 use crate::name::{Endpoint, InvocationId, ReplicaId, UnitKind, UnitName, Usec};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// One replica of a pool.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Replica {
     /// Who it is.
     pub id: ReplicaId,
@@ -45,14 +48,26 @@ pub struct Replica {
     pub last_exit: Option<ExitClass>,
     /// What was last seen of the engine's unit.
     pub unit: Seen,
+    /// What its prober said last of the engine that runs.
+    pub report: Option<Report>,
+    /// Leases that are held of it.
+    pub leases: u32,
+    /// The timer of the next length of readiness that matters.
+    pub steady: Option<TimerId>,
+    /// The longest of them that was reached.
+    pub steady_for: Usec,
+    /// Why the daemon itself ends its engine: that is how it ended, whatever systemd says.
+    pub condemned: Option<(ExitClass, String)>,
+    /// Whether somebody wanted it to start while its engine was ending by itself.
+    pub start_anew: bool,
 }
 
 /// One start of a unit: two units of one name are told apart by it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct StartId(pub u64);
 
 /// What is known of a name that is taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hold {
     /// The start that took it.
     pub start: StartId,
@@ -69,7 +84,7 @@ pub struct Hold {
 }
 
 /// What is published about the unit that runs now.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
     /// Its invocation.
     pub invocation: InvocationId,
@@ -84,7 +99,7 @@ pub struct Seen {
 }
 
 /// Where a replica stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {
     /// Nothing runs and nothing will by itself.
     Stopped,
@@ -114,7 +129,11 @@ pub enum Phase {
         delay: Usec,
         /// When it ends, realtime.
         until: Usec,
+        /// Whether it waits because there were too many restarts.
+        storm: bool,
     },
+    /// It failed and waits for the pool's breaker.
+    Tripped,
     /// It failed and will not be started again by itself.
     Failed,
 }
@@ -137,7 +156,25 @@ impl Replica {
             stuck: None,
             last_exit: None,
             unit: Seen::default(),
+            report: None,
+            leases: 0,
+            steady: None,
+            steady_for: Usec(0),
+            condemned: None,
+            start_anew: false,
         }
+    }
+
+    /// How many leases it gives at most; `None`: without limit.
+    #[must_use]
+    pub fn capacity(&self, numbers: &LeaseNumbers) -> Option<u32> {
+        numbers.capacity.or_else(|| self.report.as_ref().and_then(|report| report.slots))
+    }
+
+    /// How many requests its engine works on, where it says.
+    #[must_use]
+    pub fn in_flight(&self) -> Option<u32> {
+        self.report.as_ref().filter(|_| self.ready()).and_then(|report| report.in_flight)
     }
 
     /// The name of its unit of that kind.
@@ -156,6 +193,7 @@ impl Replica {
             | Phase::WaitingForName
             | Phase::Stopping
             | Phase::Backoff { .. }
+            | Phase::Tripped
             | Phase::Failed => {
                 return false;
             }
@@ -166,7 +204,9 @@ impl Replica {
     /// Whether its main process lives and is not known to hang.
     #[must_use]
     pub fn live(&self) -> bool {
-        matches!(self.phase, Phase::Starting | Phase::Ready { .. }) && self.unit.main_pid != 0
+        matches!(self.phase, Phase::Starting | Phase::Ready { .. })
+            && self.unit.main_pid != 0
+            && self.condemned.is_none()
     }
 
     /// Whether it serves.
@@ -199,6 +239,7 @@ impl Phase {
             Phase::Ready { .. } => "ready",
             Phase::Ending { .. } | Phase::Stopping => "stopping",
             Phase::Backoff { .. } => "backoff",
+            Phase::Tripped => "tripped",
             Phase::Failed => "failed",
         }
     }

@@ -1,9 +1,10 @@
 //! What was seen of a unit, in systemd's terms.
 
 use crate::name::{InvocationId, UnitName, Usec};
+use serde::{Deserialize, Serialize};
 
 /// `ActiveState`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ActiveState {
     /// Not running, and nothing wrong.
     Inactive,
@@ -35,7 +36,7 @@ impl ActiveState {
 }
 
 /// A unit of ours as it was last seen.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnitObservation {
     /// Which unit.
     pub name: UnitName,

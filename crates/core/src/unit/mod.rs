@@ -137,9 +137,10 @@ pub fn engine_unit(name: &UnitName, launch: &Launch<'_>) -> UnitSpec {
     UnitSpec { name: name.clone(), properties }
 }
 
-/// The unit that checks, as the engine's user and in its sandbox, whether the engine could run.
+/// The unit that checks, as the engine's user and in its sandbox, whether the engine could run. Its address is left out
+/// where an engine of the pool still has it.
 #[must_use]
-pub fn stage_unit(name: &UnitName, launch: &Launch<'_>) -> UnitSpec {
+pub fn stage_unit(name: &UnitName, launch: &Launch<'_>, address: bool) -> UnitSpec {
     let Launch { spec, endpoint, .. } = launch;
     let mut command = vec![
         HELPER.to_owned(),
@@ -148,9 +149,10 @@ pub fn stage_unit(name: &UnitName, launch: &Launch<'_>) -> UnitSpec {
         spec.program.clone(),
         "--model".to_owned(),
         spec.model.clone(),
-        "--listen".to_owned(),
-        endpoint.authority(),
     ];
+    if address {
+        command.extend(["--listen".to_owned(), endpoint.authority()]);
+    }
     if let Some(digest) = &spec.digest {
         command.extend(["--digest".to_owned(), format!("sha256:{digest}")]);
     }
@@ -198,7 +200,7 @@ fn variables(spec: &PoolSpec) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Activation, Health, Listen, Port, RestartPolicy};
+    use crate::config::{Activation, Health, Listen, Port};
     use crate::engine::{EngineTemplate, HealthRecipe};
     use crate::name::{ReplicaId, UnitKind};
     use std::collections::BTreeMap;
@@ -225,7 +227,10 @@ mod tests {
             activation: Activation::Resident,
             listen: Listen { host: "127.0.0.1".into(), port: Port::Auto },
             health: Health { start_limit: Usec::from_secs(60), start_timeout: Usec::from_secs(10) },
-            restart: RestartPolicy::OnFailure,
+            restart: Default::default(),
+            drain: Default::default(),
+            leases: Default::default(),
+            on_change: Default::default(),
         }
     }
 
@@ -236,7 +241,7 @@ mod tests {
         let launch = Launch { spec: &spec, spec_digest: "d", endpoint: &endpoint, engine_version: "0.7.0" };
         match kind {
             UnitKind::Engine => engine_unit(&name, &launch),
-            UnitKind::Stage => stage_unit(&name, &launch),
+            UnitKind::Stage => stage_unit(&name, &launch, true),
         }
     }
 

@@ -2,9 +2,9 @@
 //! comparing two views, so a property can neither be forgotten nor signalled twice.
 
 use crate::host::State;
-use crate::job::{Job, JobId, JobState};
+use crate::job::{Details, Job, JobId, JobState};
 use crate::name::{PoolId, ReplicaId, Usec};
-use crate::pool::Pool;
+use crate::pool::{Cause, Pool, Reason};
 use crate::replica::{Phase, Replica};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -38,6 +38,10 @@ pub struct ManagerView {
     pub configuration_errors: Vec<(String, String)>,
     /// When the daemon started, realtime.
     pub start_timestamp: Usec,
+    /// Leases that are held.
+    pub active_leases: u32,
+    /// Why what operators asked for could not be saved; "": it was.
+    pub unsaved: String,
 }
 
 /// A pool object; names and units as in its D-Bus interface.
@@ -72,6 +76,28 @@ pub struct PoolView {
     pub needs_reload: bool,
     pub pending: Vec<String>,
     pub detail: String,
+    pub draining: bool,
+    pub breaker: &'static str,
+    pub active_leases: u32,
+    pub lease_capacity: u32,
+    pub slots_total: u32,
+    pub slots_free: u32,
+    pub in_flight: u32,
+    /// Why it is as it is, newest first.
+    pub reasons: Vec<ReasonView>,
+}
+
+/// One reason of a pool's `Explain`; names and units as there.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct ReasonView {
+    pub code: &'static str,
+    pub class: String,
+    pub replica: String,
+    pub text: String,
+    pub remedy: String,
+    pub since: Usec,
+    pub until: Usec,
 }
 
 /// A replica object; names and units as in its D-Bus interface.
@@ -92,6 +118,8 @@ pub struct ReplicaView {
     pub exit_class: String,
     pub start_timestamp: Usec,
     pub ready_timestamp: Usec,
+    pub active_leases: u32,
+    pub in_flight: u32,
 }
 
 /// A job object; names and units as in its D-Bus interface.
@@ -105,6 +133,7 @@ pub struct JobView {
     pub result: &'static str,
     pub error: String,
     pub detail: String,
+    pub details: Details,
 }
 
 impl View {
@@ -145,6 +174,8 @@ impl View {
                 .map(|error| (error.file.clone(), error.error.clone()))
                 .collect(),
             start_timestamp: state.started,
+            active_leases: count(state.leases.len()),
+            unsaved: state.unsaved.clone().unwrap_or_default(),
         };
     }
 }
@@ -162,11 +193,13 @@ fn job_view(id: JobId, job: &Job, state: &State) -> JobView {
         JobState::Ended { result, error } => ("done", result.as_str(), error.clone()),
     };
     let detail = match job.state {
-        JobState::Running => state.pools.get(&job.pool).map_or(String::new(), Pool::detail),
+        JobState::Running => state.pools.get(&job.pool).map_or(String::new(), |pool| {
+            pool.reload.as_ref().map_or_else(|| pool.detail(), |reload| reload.stage.as_str().to_owned())
+        }),
         JobState::Ended { .. } => error.clone(),
     };
     let (pool, operation) = (job.pool.clone(), job.operation.as_str());
-    JobView { id: id.0, pool, operation, state: word, result, error, detail }
+    JobView { id: id.0, pool, operation, state: word, result, error, detail, details: job.details }
 }
 
 fn count(number: usize) -> u32 {
@@ -191,10 +224,13 @@ fn pool_view(pool: &Pool) -> PoolView {
         | Phase::Ready { .. }
         | Phase::Ending { .. }
         | Phase::Stopping
+        | Phase::Tripped
         | Phase::Failed => None,
     });
     let (next_restart_timestamp, backoff) = backoff.min().unwrap_or_default();
     let error = pool.last_error.as_ref();
+    let reports = pool.replicas.iter().filter(|replica| replica.ready()).filter_map(|r| r.report.as_ref());
+    let slots = reports.filter_map(|report| report.slots).fold(0, u32::saturating_add);
     let pending: Vec<String> = pool.pending().into_iter().map(str::to_owned).collect();
     PoolView {
         id: pool.id().to_string(),
@@ -230,6 +266,30 @@ fn pool_view(pool: &Pool) -> PoolView {
         needs_reload: !pending.is_empty(),
         pending,
         detail: pool.detail(),
+        draining: pool.drain.is_some(),
+        breaker: pool.breaker().as_str(),
+        active_leases: pool.active_leases(),
+        lease_capacity: pool.capacity().unwrap_or(0),
+        slots_total: slots,
+        slots_free: slots.saturating_sub(pool.in_flight()),
+        in_flight: pool.in_flight(),
+        reasons: pool.reasons().into_iter().map(|reason| reason_view(pool, reason)).collect(),
+    }
+}
+
+fn reason_view(pool: &Pool, reason: Reason) -> ReasonView {
+    let class = match &reason.cause {
+        Cause::Failed(class, _) | Cause::Earlier(class, _) => class.to_string(),
+        _ => String::new(),
+    };
+    ReasonView {
+        code: reason.cause.code(),
+        class,
+        replica: reason.replica.as_ref().map_or(String::new(), ToString::to_string),
+        text: reason.cause.text(),
+        remedy: reason.cause.remedy(pool.id()),
+        since: reason.since,
+        until: reason.until,
     }
 }
 
@@ -243,6 +303,7 @@ fn replica_view(replica: &Replica) -> ReplicaView {
         | Phase::Ending { .. }
         | Phase::Stopping
         | Phase::Backoff { .. }
+        | Phase::Tripped
         | Phase::Failed => crate::name::UnitKind::Engine,
     };
     let unit = replica.unit_name(kind);
@@ -266,5 +327,7 @@ fn replica_view(replica: &Replica) -> ReplicaView {
         exit_class: replica.last_exit.as_ref().map_or(String::new(), ToString::to_string),
         start_timestamp: replica.unit.started,
         ready_timestamp: replica.unit.became_ready,
+        active_leases: replica.leases,
+        in_flight: replica.in_flight().unwrap_or(0),
     }
 }

@@ -127,7 +127,8 @@ fn the_policy_decides_what_follows_an_end() {
         (RestartPolicy::Always, PoolPhase::Backoff, PoolPhase::Backoff),
         (RestartPolicy::Never, PoolPhase::Failed, PoolPhase::Stopped),
     ] {
-        let pool = pool_core::config::PoolSpec { restart: policy, ..spec("a") };
+        let restart = pool_core::config::Restart { policy, ..Default::default() };
+        let pool = pool_core::config::PoolSpec { restart, ..spec("a") };
         let mut world = World::with(std::slice::from_ref(&pool));
         world.serve("a", 0);
         world.dies("a", 0);
@@ -452,7 +453,13 @@ fn an_engine_of_a_broken_pool_that_dies_is_not_taken_for_one_that_serves() {
     let error = pool_core::config::FileError { file: "a.toml".into(), error: "line 1".into() };
     configuration.broken.insert("a".parse().unwrap(), error);
     world.state = Default::default();
-    world.event(Event::Started { configuration, units, saved: Saved::default(), stopped: BTreeSet::new() });
+    world.event(Event::Started {
+        configuration,
+        units,
+        saved: Saved::default(),
+        stopped: BTreeSet::new(),
+        leases: vec![],
+    });
     world.dies("a", 0);
     world.configure(&[spec("a")]);
     assert_eq!(world.phase("a"), PoolPhase::Backoff);
@@ -474,6 +481,7 @@ fn a_folder_that_could_not_be_read_removes_no_pool() {
             units,
             saved,
             stopped: BTreeSet::new(),
+            leases: vec![],
         });
         assert_eq!(world.units[&unit(UnitKind::Engine, "a", 0)].active, ActiveState::Active);
     }
@@ -612,7 +620,13 @@ fn adoption_keeps_an_engine_whose_file_broke() {
         let mut configuration = world::configuration(&[]);
         let error = pool_core::config::FileError { file: "a.toml".into(), error: "line 1".into() };
         configuration.broken.insert("a".parse().unwrap(), error);
-        Event::Started { configuration, units: units.clone(), saved, stopped: BTreeSet::new() }
+        Event::Started {
+            configuration,
+            units: units.clone(),
+            saved,
+            stopped: BTreeSet::new(),
+            leases: vec![],
+        }
     };
     world.state = Default::default();
     world.event(broken(saved));

@@ -1,8 +1,9 @@
 //! A state with a scripted systemd beside it: it carries effects out when told to, and knows which units there are.
 
-use pool_core::config::{Activation, Configuration, Health, Listen, PoolSpec, Port, RestartPolicy, Revision};
+use pool_core::config::{Activation, Configuration, Health, Listen, PoolSpec, Port, Revision};
 use pool_core::engine::{EngineTemplate, HealthRecipe};
 use pool_core::host::{Answer, RequestId, Saved, TimerId, UnitFacts};
+use pool_core::lease::LeaseId;
 use pool_core::name::{InvocationId, PoolId, ReplicaId, UnitKind, UnitName, Usec};
 use pool_core::pool::{Pool, PoolPhase};
 use pool_core::refusal::Refusal;
@@ -26,6 +27,9 @@ pub struct World {
     /// Starts that systemd has not answered yet.
     taken: Vec<UnitName>,
     pub lines: Vec<String>,
+    /// Leases whose descriptors are there.
+    pub held: BTreeSet<LeaseId>,
+    pub revoked: Vec<LeaseId>,
     pub now: Usec,
     seed: u64,
     requests: u64,
@@ -54,7 +58,10 @@ pub fn spec(id: &str) -> PoolSpec {
         activation: Activation::Resident,
         listen: Listen { host: "127.0.0.1".into(), port: Port::Auto },
         health: Health { start_limit: Usec::from_secs(60), start_timeout: Usec::from_secs(10) },
-        restart: RestartPolicy::OnFailure,
+        restart: Default::default(),
+        drain: Default::default(),
+        leases: Default::default(),
+        on_change: Default::default(),
     }
 }
 
@@ -86,6 +93,8 @@ impl World {
             view: View::default(),
             taken: Vec::new(),
             lines: Vec::new(),
+            held: BTreeSet::new(),
+            revoked: Vec::new(),
             now: Usec::from_secs(1_000),
             seed: 1,
             requests: 0,
@@ -105,7 +114,8 @@ impl World {
         self.state = State::default();
         self.view = View::default();
         self.timers.clear();
-        self.event(Event::Started { configuration: configuration(specs), units, saved, stopped });
+        let leases = self.held.iter().cloned().collect();
+        self.event(Event::Started { configuration: configuration(specs), units, saved, stopped, leases });
     }
 
     /// The daemon dies and comes back; what it saved is there.
@@ -172,6 +182,9 @@ impl World {
             }
             Effect::Reply(to, answer) => self.answers.push((to, answer)),
             Effect::Log(line) => self.lines.push(line.message),
+            Effect::OpenLease(id) => assert!(self.held.insert(id), "a lease is opened once"),
+            Effect::CloseLease(id) => drop(self.held.remove(&id)),
+            Effect::LeaseRevoked { lease, .. } => self.revoked.push(lease),
             Effect::SaveRuntime | Effect::SaveWishes => {}
         }
     }

@@ -1,10 +1,12 @@
-//! How an engine ended, and what follows: nothing, another port, a restart after a delay, or a wait for somebody.
+//! How an engine ended, and what follows: nothing, another port, a restart after a delay, a wait for the breaker, or a
+//! wait for somebody.
 
+use super::breaker::{self, open};
 use super::observed::let_go;
 use super::wishes::begin;
 use crate::config::{Port, RestartPolicy};
 use crate::host::{Effect, LogKind, Purpose, Turn};
-use crate::pool::{LastError, Pool, Wish};
+use crate::pool::{Kind, Leave, Opening, Pool, ReloadStage, Verdict, Wish};
 use crate::refusal::Refusal;
 use crate::replica::{self, ActiveState, ExitClass, Phase, Replica, Seen, UnitObservation};
 
@@ -44,25 +46,29 @@ pub(super) fn ended(pool: &mut Pool, index: usize, seen: &UnitObservation, turn:
             }
             return;
         }
-        Phase::Stopped | Phase::WaitingForName | Phase::Staging | Phase::Backoff { .. } | Phase::Failed => {
+        Phase::Stopped
+        | Phase::WaitingForName
+        | Phase::Staging
+        | Phase::Backoff { .. }
+        | Phase::Tripped
+        | Phase::Failed => {
             return;
         }
     };
-    if since.is_some_and(|since| turn.mono.since(since) >= replica::RESET_AFTER) {
-        replica.failures = 0;
-    }
+    let numbers = pool.revision.spec.restart;
     replica.unit.main_pid = 0;
-    let policy = replica.revision.as_ref().unwrap_or(&pool.revision).spec.restart;
-    if clean && policy != RestartPolicy::Always {
-        replica.phase = Phase::Stopped;
-        replica.last_exit = Some(ExitClass::Exit(0));
-        turn.effects.push(Effect::SaveRuntime);
-        turn.log(
-            pool,
-            Some(index),
-            LogKind::EngineStopped,
-            "it exited with status 0, which counts as meant; not restarted".to_owned(),
-        );
+    let condemned = replica.condemned.take();
+    // The timer that says so may be on its way.
+    if let Some(since) = since {
+        breaker::reach(pool, index, turn.mono.since(since), turn);
+    }
+    if let Some((class, text)) = condemned {
+        fail(pool, index, turn, class, text);
+        return;
+    }
+    let candidate = pool.candidate_runs();
+    if clean && numbers.policy != RestartPolicy::Always && !candidate {
+        as_meant(pool, index, turn);
         return;
     }
     let (class, text) = ExitClass::of(seen);
@@ -70,6 +76,7 @@ pub(super) fn ended(pool: &mut Pool, index: usize, seen: &UnitObservation, turn:
         stopped_from_outside(pool, index, turn, &text);
         return;
     }
+    let Some(replica) = pool.replicas.get_mut(index) else { return };
     if class == ExitClass::Refused(Refusal::PortInUse) && next_port(replica, turn) {
         begin(pool, index, turn);
         return;
@@ -77,56 +84,149 @@ pub(super) fn ended(pool: &mut Pool, index: usize, seen: &UnitObservation, turn:
     fail(pool, index, turn, class, text);
 }
 
+/// An engine has exited with status 0, unasked: it is taken as meant.
+fn as_meant(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
+    let Some(replica) = pool.replicas.get_mut(index) else { return };
+    replica.phase = Phase::Stopped;
+    replica.last_exit = Some(ExitClass::Exit(0));
+    let anew = std::mem::take(&mut replica.start_anew);
+    turn.effects.push(Effect::SaveRuntime);
+    breaker::undecided(pool, index, turn);
+    if anew && pool.wish == Wish::Run {
+        let text = "it exited with status 0 after somebody had asked for its start: started again";
+        turn.log(pool, Some(index), LogKind::EngineStopped, text.to_owned());
+        begin(pool, index, turn);
+        return;
+    }
+    let text = "it exited with status 0, which counts as meant; not restarted";
+    turn.log(pool, Some(index), LogKind::EngineStopped, text.to_owned());
+}
+
 /// An engine has ended because somebody stopped its unit, who had a reason: it stays down until somebody starts it.
 pub(super) fn stopped_from_outside(pool: &mut Pool, index: usize, turn: &mut Turn<'_>, what: &str) {
     let Some(replica) = pool.replicas.get_mut(index) else { return };
     replica.phase = Phase::Stopped;
     replica.unit = Seen::default();
+    replica.condemned = None;
+    replica.start_anew = false;
     replica.last_exit = Some(ExitClass::Stopped);
     let text = format!("{what}; not restarted. Start it with: poolctl start {}", pool.id());
-    pool.last_error = Some(LastError { class: ExitClass::Stopped, text: text.clone(), at: turn.real });
+    pool.went_wrong(ExitClass::Stopped, text.clone(), turn.real);
     turn.log(pool, Some(index), LogKind::EngineStopped, text);
+    breaker::undecided(pool, index, turn);
     turn.effects.push(Effect::SaveRuntime);
 }
 
 /// Records a failure and decides what follows it.
 pub(super) fn fail(pool: &mut Pool, index: usize, turn: &mut Turn<'_>, class: ExitClass, text: String) {
-    pool.last_error = Some(LastError { class: class.clone(), text: text.clone(), at: turn.real });
+    pool.went_wrong(class.clone(), text.clone(), turn.real);
+    turn.effects.push(Effect::SaveRuntime);
+    let numbers = pool.revision.spec.restart;
+    let candidate = pool.candidate_runs();
     let Some(replica) = pool.replicas.get_mut(index) else { return };
     replica.last_exit = Some(class.clone());
-    let policy = replica.revision.as_ref().unwrap_or(&pool.revision).spec.restart;
-    let restart = pool.wish == Wish::Run && policy != RestartPolicy::Never && class.worth_a_restart();
-    if !restart {
+    replica.start_anew = false;
+    let number = replica.id.index;
+    let wanted = pool.wish == Wish::Run && pool.drain.is_none() && !candidate;
+    if !wanted || numbers.policy == RestartPolicy::Never || !class.worth_a_restart() {
         replica.phase = Phase::Failed;
-        let kind = match class {
-            ExitClass::Refused(_) | ExitClass::Preflight | ExitClass::StageFailed => LogKind::EngineRefused,
-            ExitClass::Exit(_)
-            | ExitClass::Signal(_)
-            | ExitClass::OomHost
-            | ExitClass::Watchdog
-            | ExitClass::StartTimeout
-            | ExitClass::Stopped
-            | ExitClass::Unkillable => LogKind::EngineFailed,
-        };
+        let refused = matches!(class, ExitClass::Refused(_) | ExitClass::Preflight | ExitClass::StageFailed);
+        let kind = if refused { LogKind::EngineRefused } else { LogKind::EngineFailed };
         turn.log(pool, Some(index), kind, format!("not started again: {text}"));
-        turn.effects.push(Effect::SaveRuntime);
+        for (kind, open_for) in pool.troubles.on_trial(number, &numbers) {
+            open(pool, kind, open_for, Opening::Trial, turn);
+        }
         return;
     }
     replica.failures = replica.failures.saturating_add(1);
-    let delay = replica::delay(replica.failures, turn.roll());
-    let timer = turn.timer(delay, Purpose::Restart(replica.id.clone()));
-    replica.phase = Phase::Backoff { timer, delay, until: turn.real.plus(delay) };
-    pool.restart_count = pool.restart_count.saturating_add(1);
+    let (n, gpu) = (replica.failures, class.is_gpu());
+    let kind = if gpu { Kind::Gpu } else { Kind::Ordinary };
     turn.log(pool, Some(index), LogKind::EngineFailed, text);
-    turn.log(pool, Some(index), LogKind::EngineRestarting, format!("restarting after {delay}"));
-    turn.effects.push(Effect::SaveRuntime);
+    match pool.troubles.failed(number, kind, class.is_oom(), turn.mono, &numbers) {
+        Verdict::Again => {
+            let delay = replica::delay(n, gpu, turn.roll(), &numbers);
+            wait(pool, index, delay, false, turn);
+            turn.log(pool, Some(index), LogKind::EngineRestarting, format!("restarting after {delay}"));
+        }
+        Verdict::Opens { kind, open_for, why } => {
+            trip(pool, index);
+            open(pool, kind, open_for, why, turn);
+        }
+        Verdict::Held => {
+            trip(pool, index);
+            let text = "not started again before the breaker closes".to_owned();
+            turn.log(pool, Some(index), LogKind::EngineRestarting, text);
+        }
+    }
+}
+
+fn trip(pool: &mut Pool, index: usize) {
+    if let Some(replica) = pool.replicas.get_mut(index) {
+        replica.phase = Phase::Tripped;
+    }
+}
+
+/// A replica waits for its restart.
+fn wait(pool: &mut Pool, index: usize, delay: crate::name::Usec, storm: bool, turn: &mut Turn<'_>) {
+    let Some(replica) = pool.replicas.get_mut(index) else { return };
+    let timer = turn.timer(delay, Purpose::Restart(replica.id.clone()));
+    replica.phase = Phase::Backoff { timer, delay, until: turn.real.plus(delay), storm };
 }
 
 /// A restart is due.
 pub(crate) fn restart_due(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
+    let numbers = pool.revision.spec.restart;
     let Some(replica) = pool.replicas.get_mut(index) else { return };
-    if matches!(replica.phase, Phase::Backoff { .. }) {
-        replica.ports_tried = 0;
-        begin(pool, index, turn);
+    if !matches!(replica.phase, Phase::Backoff { .. }) {
+        return;
+    }
+    match pool.troubles.leave(replica.id.index, turn.mono, &numbers) {
+        Leave::Given => {
+            replica.ports_tried = 0;
+            breaker::restart(pool, index, turn);
+        }
+        Leave::Refused => replica.phase = Phase::Tripped,
+        Leave::After(delay) => {
+            wait(pool, index, delay, true, turn);
+            let text = format!(
+                "{} restarts within {}: the next one waits {delay}",
+                numbers.storm.wait_after, numbers.storm.window
+            );
+            turn.log(pool, Some(index), LogKind::RestartStorm, text);
+        }
+    }
+}
+
+/// The daemon itself ends an engine that must not go on.
+pub(crate) fn condemn(pool: &mut Pool, index: usize, class: ExitClass, text: String, turn: &mut Turn<'_>) {
+    let Some(replica) = pool.replicas.get_mut(index) else { return };
+    let served_since = match replica.phase {
+        Phase::Starting => None,
+        Phase::Ready { since } => Some(since),
+        Phase::Stopped
+        | Phase::WaitingForName
+        | Phase::Staging
+        | Phase::Ending { .. }
+        | Phase::Stopping
+        | Phase::Backoff { .. }
+        | Phase::Tripped
+        | Phase::Failed => return,
+    };
+    let name = replica.unit_name(crate::name::UnitKind::Engine);
+    replica.condemned = Some((class, text.clone()));
+    replica.phase = Phase::Ending { served_since };
+    turn.effects.push(Effect::StopUnit(name));
+    turn.log(pool, Some(index), LogKind::EngineStopping, format!("it is ended: {text}"));
+}
+
+impl Pool {
+    /// Whether what runs now is a new spec that has not proved itself.
+    pub(super) fn candidate_runs(&self) -> bool {
+        self.reload.as_ref().is_some_and(|reload| {
+            matches!(
+                reload.stage,
+                ReloadStage::Replacing { .. } | ReloadStage::RollingBack { started: false, .. }
+            )
+        })
     }
 }

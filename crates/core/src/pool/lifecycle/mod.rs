@@ -3,17 +3,26 @@
 //!
 //! | file | owns |
 //! | --- | --- |
-//! | `wishes` | what somebody wants: start, stop, and when that has come true |
-//! | `observed` | what systemd says of units, adoption included |
+//! | `wishes` | what somebody wants: start, stop, reset, and when that has come true |
+//! | `observed` | what systemd and probers say, adoption included |
 //! | `failure` | how an engine ended, and what follows |
+//! | `breaker` | breakers, and the lengths of readiness that matter |
+//! | `drain` | emptying a pool |
+//! | `reload` | giving it another spec |
+//! | `lease` | giving and ending leases |
 
+mod breaker;
+pub(crate) mod drain;
 mod failure;
+pub(crate) mod lease;
 mod observed;
+pub(crate) mod reload;
 mod wishes;
 
-pub(crate) use failure::restart_due;
+pub(crate) use breaker::{steady, trial_due, try_another};
+pub(crate) use failure::{condemn, restart_due};
 pub(crate) use observed::{
-    StartProblem, adopt, give_up_name, job_failed, kill, release_again, still_stuck, stop_refused,
+    StartProblem, adopt, give_up_name, job_failed, kill, release_again, reported, still_stuck, stop_refused,
     unit_forgotten, unit_refused, unit_seen, unit_taken,
 };
-pub(crate) use wishes::{resume, settle, start, stop};
+pub(crate) use wishes::{reset, resume, settle, start, stop};

@@ -1,12 +1,13 @@
 //! What systemd says of a replica's units.
 
 use super::failure::{ended, fail, next_port, stopped_from_outside};
+use super::reload;
 use super::wishes::{KILL_AFTER, begin, launch, start_again};
 use crate::host::{Effect, LogKind, Purpose, Turn, UnitFacts};
 use crate::name::{UnitKind, UnitName, Usec};
-use crate::pool::{LastError, Pool, Wish};
+use crate::pool::{Pool, ReloadStage, Wish};
 use crate::refusal::Refusal;
-use crate::replica::{ActiveState, ExitClass, Phase, Replica, Seen, StartId, UnitObservation};
+use crate::replica::{ActiveState, ExitClass, Phase, Replica, Report, Seen, StartId, UnitObservation};
 
 /// Where systemd's answer to a start says so: the unit's name is still taken.
 pub(crate) enum StartProblem {
@@ -98,6 +99,7 @@ fn stage_seen(pool: &mut Pool, index: usize, seen: &UnitObservation, turn: &mut 
     };
     let_go(replica, &seen.name, ended, turn);
     if replica.phase != Phase::Staging {
+        reload::checked(pool, seen, turn);
         return;
     }
     if ended {
@@ -141,7 +143,12 @@ fn engine_seen(pool: &mut Pool, index: usize, seen: UnitObservation, turn: &mut 
     if anew
         && matches!(
             replica.phase,
-            Phase::Stopping | Phase::Backoff { .. } | Phase::WaitingForName | Phase::Failed | Phase::Stopped
+            Phase::Stopping
+                | Phase::Backoff { .. }
+                | Phase::Tripped
+                | Phase::WaitingForName
+                | Phase::Failed
+                | Phase::Stopped
         )
     {
         // It was on its way out, and its name is in the way.
@@ -164,6 +171,7 @@ fn engine_seen(pool: &mut Pool, index: usize, seen: UnitObservation, turn: &mut 
                 | Phase::Ending { .. }
                 | Phase::Stopping
                 | Phase::Backoff { .. }
+                | Phase::Tripped
                 | Phase::Failed => return,
             };
             replica.phase = match pool.wish {
@@ -186,6 +194,34 @@ fn became_ready(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
     replica.ports_tried = 0;
     let took = turn.real.since(replica.unit.started);
     turn.log(pool, Some(index), LogKind::EngineReady, format!("ready after {took}"));
+}
+
+/// An engine that the daemon itself ends is gone before its end was read: the reason is known all the same.
+fn condemned(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
+    let Some(replica) = pool.replicas.get_mut(index) else { return };
+    replica.unit = Seen::default();
+    if let Some((class, text)) = replica.condemned.take() {
+        fail(pool, index, turn, class, text);
+    }
+}
+
+/// A prober says how the engine beside it stands.
+pub(crate) fn reported(pool: &mut Pool, index: usize, name: &UnitName, report: Report) {
+    let Some(replica) = pool.replicas.get_mut(index) else { return };
+    let runs = matches!(replica.phase, Phase::Starting | Phase::Ready { .. });
+    if runs && *name == replica.unit_name(UnitKind::Engine) && report.invocation == replica.unit.invocation {
+        if let Some(version) = report.version.as_ref().filter(|version| !version.is_empty()) {
+            replica.engine_version.clone_from(version);
+        }
+        replica.report = Some(report);
+    }
+}
+
+impl Pool {
+    /// Whether a new spec is being checked beside the engines that serve.
+    fn checks_new_spec(&self) -> bool {
+        self.reload.as_ref().is_some_and(|reload| reload.stage == ReloadStage::Checking { asked: true })
+    }
 }
 
 /// systemd has forgotten a unit: its name is free, and nothing of it is left.
@@ -218,10 +254,16 @@ pub(crate) fn unit_forgotten(pool: &mut Pool, index: usize, name: &UnitName, tur
             | Phase::Ready { .. }
             | Phase::Ending { .. }
             | Phase::Backoff { .. }
+            | Phase::Tripped
             | Phase::Failed => {}
         }
     }
-    if in_use {
+    if name.kind == UnitKind::Stage && !hold.let_go && pool.checks_new_spec() {
+        let text = format!("{name} was stopped from outside");
+        reload::refused(pool, ExitClass::StageFailed, text, turn);
+    } else if in_use && pool.replicas.get(index).is_some_and(|replica| replica.condemned.is_some()) {
+        condemned(pool, index, turn);
+    } else if in_use {
         // Units of ours are let go of only after they were read, so somebody else ended it.
         stopped_from_outside(pool, index, turn, &format!("{name} was stopped from outside"));
     }
@@ -265,8 +307,8 @@ pub(crate) fn still_stuck(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
         return;
     }
     let known = pool.last_error.as_ref().is_some_and(|known| known.text == text);
-    pool.last_error = Some(LastError { class: ExitClass::Unkillable, text: text.clone(), at: turn.real });
     if !known {
+        pool.went_wrong(ExitClass::Unkillable, text.clone(), turn.real);
         turn.log(pool, Some(index), LogKind::EngineFailed, text);
     }
     release_again(pool, index, turn);
@@ -305,6 +347,11 @@ pub(crate) fn unit_refused(
             format!("systemd did not take {name}: {error}")
         }
     };
+    if name.kind == UnitKind::Stage && replica.phase != Phase::Staging && pool.checks_new_spec() {
+        reload::refused(pool, ExitClass::Preflight, text, turn);
+        return;
+    }
+    let Some(replica) = pool.replicas.get_mut(index) else { return };
     match replica.phase {
         Phase::Staging | Phase::Starting => fail(pool, index, turn, ExitClass::Preflight, text),
         Phase::Stopping if replica.taken.is_empty() => {
@@ -317,6 +364,7 @@ pub(crate) fn unit_refused(
         | Phase::Ending { .. }
         | Phase::Stopping
         | Phase::Backoff { .. }
+        | Phase::Tripped
         | Phase::Failed => turn.log(pool, Some(index), LogKind::Anomaly, text),
     }
 }

@@ -1,40 +1,88 @@
 //! What somebody wants of a pool, and when that has come true.
 
 use super::failure::fail;
-use crate::config::Port;
+use super::{breaker, drain, lease, reload};
+use crate::config::{Listen, Port};
 use crate::host::{Effect, LogKind, Purpose, Turn};
 use crate::job::{JobResult, Operation};
 use crate::name::{Endpoint, UnitKind, Usec};
-use crate::pool::{Pool, Wish};
+use crate::pool::{DrainFor, Leave, Pool, Wish};
 use crate::refusal::Refusal;
 use crate::replica::{ExitClass, Phase, Replica, Seen};
 use crate::unit::{Launch, engine_unit, stage_unit};
 
-/// Wants the pool to run, from now on: also what failed or waits is started at once.
+/// Wants the pool to run, from now on: also what failed or waits is started at once. An open breaker permits one attempt.
 pub(crate) fn start(pool: &mut Pool, turn: &mut Turn<'_>) {
+    pool.by_operator = false;
+    if let Some(drain) = &mut pool.drain {
+        // What is being emptied ends first.
+        if drain.purpose == DrainFor::Stop {
+            drain.purpose = DrainFor::Restart;
+        }
+        return;
+    }
+    if !pool.troubles.any_trial() {
+        for timer in pool.troubles.permit() {
+            turn.cancel(timer);
+        }
+    }
     run(pool, turn, |replica| {
-        matches!(replica.phase, Phase::Stopped | Phase::Failed | Phase::Backoff { .. })
+        matches!(replica.phase, Phase::Stopped | Phase::Failed | Phase::Tripped | Phase::Backoff { .. })
     });
 }
 
 /// Wants the pool to run, from now on: what never ran is started, what failed, waits or ended as meant is left alone.
 pub(crate) fn resume(pool: &mut Pool, turn: &mut Turn<'_>) {
-    run(pool, turn, |replica| replica.phase == Phase::Stopped && replica.last_exit.is_none());
+    if pool.drain.is_none() && pool.reload.is_none() {
+        run(pool, turn, |replica| replica.phase == Phase::Stopped && replica.last_exit.is_none());
+    }
+}
+
+/// Forgets the pool's failures, and starts what should run.
+pub(crate) fn reset(pool: &mut Pool, turn: &mut Turn<'_>) {
+    for timer in pool.troubles.reset() {
+        turn.cancel(timer);
+    }
+    pool.restart_count = 0;
+    pool.last_error = None;
+    pool.history.clear();
+    for replica in &mut pool.replicas {
+        replica.failures = 0;
+    }
+    turn.log(pool, None, LogKind::PoolReset, "its failures are forgotten".to_owned());
+    turn.effects.push(Effect::SaveRuntime);
+    if pool.wish == Wish::Run && pool.drain.is_none() && pool.reload.is_none() {
+        run(pool, turn, |replica| {
+            matches!(replica.phase, Phase::Failed | Phase::Tripped | Phase::Backoff { .. })
+        });
+    }
 }
 
 fn run(pool: &mut Pool, turn: &mut Turn<'_>, due: fn(&Replica) -> bool) {
     pool.wish = Wish::Run;
     if pool.replicas.iter().all(|replica| matches!(replica.phase, Phase::Stopped | Phase::Failed)) {
-        for gone in pool.resize() {
+        for gone in pool.resize(pool.revision.spec.replicas) {
             turn.ports.release(&gone);
         }
     }
+    let numbers = pool.revision.spec.restart;
     let wanted = pool.replicas.len().min(usize::from(pool.revision.spec.replicas));
     for index in 0..wanted {
-        let Some(replica) = pool.replicas.get_mut(index).filter(|replica| due(replica)) else { continue };
+        let Some(replica) = pool.replicas.get_mut(index) else { continue };
+        if matches!(replica.phase, Phase::Ending { .. }) {
+            replica.start_anew = true;
+        }
+        if !due(replica) {
+            continue;
+        }
         if let Phase::Backoff { timer, .. } = replica.phase {
             turn.cancel(timer);
         }
+        if pool.troubles.leave(replica.id.index, turn.mono, &numbers) == Leave::Refused {
+            replica.phase = Phase::Tripped;
+            continue;
+        }
+        pool.troubles.try_with(replica.id.index);
         replica.failures = 0;
         replica.ports_tried = 0;
         replica.last_exit = None;
@@ -43,44 +91,59 @@ fn run(pool: &mut Pool, turn: &mut Turn<'_>, due: fn(&Replica) -> bool) {
     }
 }
 
-/// Wants the pool not to run, from now on.
+/// Wants the pool not to run, from now on, and waits for nothing.
 pub(crate) fn stop(pool: &mut Pool, turn: &mut Turn<'_>) {
     pool.wish = Wish::Stop;
+    drain::forget(pool, turn);
+    reload::forget(pool, turn);
     for index in 0..pool.replicas.len() {
-        let Some(replica) = pool.replicas.get_mut(index) else { continue };
-        let kind = match &replica.phase {
-            Phase::Stopped => continue,
-            Phase::Stopping => {
-                // Asked again, systemd may be able to by now.
-                turn.effects.extend(replica.taken.keys().cloned().map(Effect::StopUnit));
-                continue;
-            }
-            Phase::Failed | Phase::WaitingForName => {
-                replica.phase = Phase::Stopped;
-                continue;
-            }
-            Phase::Backoff { timer, .. } => {
-                turn.cancel(*timer);
-                replica.phase = Phase::Stopped;
-                continue;
-            }
-            Phase::Staging => UnitKind::Stage,
-            Phase::Starting | Phase::Ready { .. } | Phase::Ending { .. } => UnitKind::Engine,
-        };
-        let name = replica.unit_name(kind);
-        replica.phase = Phase::Stopping;
-        if let Some(hold) = replica.taken.get_mut(&name) {
-            hold.kill = Some(turn.timer(KILL_AFTER, Purpose::Kill(name.clone(), hold.start)));
-        }
-        turn.effects.push(Effect::StopUnit(name));
-        turn.log(pool, Some(index), LogKind::EngineStopping, "stopping".to_owned());
+        stop_replica(pool, index, turn);
     }
+}
+
+/// Has one engine end, whatever it is at.
+pub(super) fn stop_replica(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
+    ask_to_end(pool, index, turn);
+    breaker::undecided(pool, index, turn);
+}
+
+fn ask_to_end(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
+    let Some(replica) = pool.replicas.get_mut(index) else { return };
+    replica.start_anew = false;
+    let kind = match &replica.phase {
+        Phase::Stopped => return,
+        Phase::Stopping => {
+            // Asked again, systemd may be able to by now.
+            turn.effects.extend(replica.taken.keys().cloned().map(Effect::StopUnit));
+            return;
+        }
+        Phase::Failed | Phase::WaitingForName | Phase::Tripped => {
+            replica.phase = Phase::Stopped;
+            return;
+        }
+        Phase::Backoff { timer, .. } => {
+            turn.cancel(*timer);
+            replica.phase = Phase::Stopped;
+            return;
+        }
+        Phase::Staging => UnitKind::Stage,
+        Phase::Starting | Phase::Ready { .. } | Phase::Ending { .. } => UnitKind::Engine,
+    };
+    let name = replica.unit_name(kind);
+    replica.phase = Phase::Stopping;
+    replica.condemned = None;
+    if let Some(hold) = replica.taken.get_mut(&name) {
+        hold.kill = Some(turn.timer(KILL_AFTER, Purpose::Kill(name.clone(), hold.start)));
+    }
+    turn.effects.push(Effect::StopUnit(name));
+    turn.log(pool, Some(index), LogKind::EngineStopping, "stopping".to_owned());
 }
 
 /// The last replica has stopped, and by now the pool should run: as many start as its file says.
 pub(super) fn start_again(pool: &mut Pool, turn: &mut Turn<'_>) {
     let stopping = pool.replicas.iter().any(|replica| replica.phase == Phase::Stopping);
-    if pool.wish == Wish::Run && !stopping {
+    let on_its_way = pool.drain.is_some() || pool.reload.is_some();
+    if pool.wish == Wish::Run && !stopping && !on_its_way {
         run(pool, turn, |replica| replica.phase == Phase::Stopped);
     }
 }
@@ -97,25 +160,14 @@ pub(super) fn begin(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
     }
     replica.generation = replica.generation.max(replica.next_generation);
     let revision = replica.revision.get_or_insert_with(|| pool.revision.clone()).clone();
-    let listen = &revision.spec.listen;
-    let endpoint = match listen.port {
-        Port::Fixed(port) => Some(port.saturating_add(replica.id.index)),
-        Port::Auto => turn.ports.assign(&replica.id, &turn.settings.auto_ports),
-    }
-    .map(|port| Endpoint { host: listen.host.clone(), port });
-    let Some(endpoint) = endpoint else {
-        let range = &turn.settings.auto_ports;
-        let text = format!(
-            "every port from {} to {} is in use; widen network.auto_ports in pool-managerd.toml",
-            range.start(),
-            range.end()
-        );
-        fail(pool, index, turn, ExitClass::Refused(Refusal::PortInUse), text);
+    let Some(endpoint) = address(replica, &revision.spec.listen, turn) else {
+        no_address(pool, index, turn);
         return;
     };
     replica.endpoint = Some(endpoint.clone());
     replica.engine_version = String::new();
     replica.unit = Seen::default();
+    replica.report = None;
     replica.phase = Phase::Staging;
     let name = replica.unit_name(UnitKind::Stage);
     replica.taken.insert(name.clone(), turn.hold(false));
@@ -125,9 +177,44 @@ pub(super) fn begin(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
         endpoint: &endpoint,
         engine_version: "",
     };
-    turn.effects.push(Effect::StartUnit(stage_unit(&name, &launch)));
+    turn.effects.push(Effect::StartUnit(stage_unit(&name, &launch, true)));
     turn.effects.push(Effect::SaveRuntime);
     turn.log(pool, Some(index), LogKind::PoolStaging, format!("checking before the start on {endpoint}"));
+}
+
+/// Where a replica listens: its fixed port, or an automatic one, which it keeps.
+fn address(replica: &Replica, listen: &Listen, turn: &mut Turn<'_>) -> Option<Endpoint> {
+    let port = match listen.port {
+        Port::Fixed(port) => port.saturating_add(replica.id.index),
+        Port::Auto => turn.ports.assign(&replica.id, &turn.settings.auto_ports)?,
+    };
+    Some(Endpoint { host: listen.host.clone(), port })
+}
+
+fn no_address(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
+    let range = &turn.settings.auto_ports;
+    let text = format!(
+        "every port from {} to {} is in use; widen network.auto_ports in pool-managerd.toml",
+        range.start(),
+        range.end()
+    );
+    fail(pool, index, turn, ExitClass::Refused(Refusal::PortInUse), text);
+}
+
+/// Starts an engine whose spec was checked already, so that nothing is lost between an old engine's end and this start.
+pub(super) fn launch_checked(pool: &mut Pool, index: usize, version: &str, turn: &mut Turn<'_>) {
+    let Some(replica) = pool.replicas.get_mut(index) else { return };
+    replica.generation = replica.generation.max(replica.next_generation);
+    let Some(revision) = replica.revision.clone() else { return };
+    let Some(endpoint) = address(replica, &revision.spec.listen, turn) else {
+        no_address(pool, index, turn);
+        return;
+    };
+    replica.endpoint = Some(endpoint);
+    version.clone_into(&mut replica.engine_version);
+    replica.unit = Seen::default();
+    replica.report = None;
+    launch(pool, index, turn);
 }
 
 /// Starts the engine itself, its checks having passed.
@@ -147,8 +234,14 @@ pub(super) fn launch(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
     turn.log(pool, Some(index), LogKind::EngineStarting, "starting".to_owned());
 }
 
-/// Ends what has come true or can no longer come true: the pool's job.
+/// After every event: what a pool is on its way through takes its next step, and its job ends where that has come true
+/// or can no longer come true.
 pub(crate) fn settle(pool: &mut Pool, turn: &mut Turn<'_>) {
+    lease::revoke_what_ended(pool, turn);
+    drain::step(pool, turn);
+    reload::step(pool, turn);
+    lease::revoke_what_ended(pool, turn);
+    breaker::watch_readiness(pool, turn);
     let phase = pool.phase();
     if phase != pool.last_phase {
         pool.last_phase = phase;
@@ -161,9 +254,18 @@ pub(crate) fn settle(pool: &mut Pool, turn: &mut Turn<'_>) {
         Operation::Start => pool
             .replicas
             .iter()
-            .all(|replica| matches!(replica.phase, Phase::Stopped | Phase::Failed | Phase::Backoff { .. }))
+            .all(|replica| {
+                matches!(
+                    replica.phase,
+                    Phase::Stopped | Phase::Failed | Phase::Tripped | Phase::Backoff { .. }
+                )
+            })
             .then(|| (JobResult::Failed, error())),
-        Operation::Stop => pool.at_rest().then(|| (JobResult::Done, String::new())),
+        Operation::Stop | Operation::Drain => {
+            (pool.at_rest() && pool.drain.is_none()).then(|| (JobResult::Done, String::new()))
+        }
+        // Its own steps end it.
+        Operation::Reload => None,
     };
     if let Some((result, error)) = over {
         pool.job = None;

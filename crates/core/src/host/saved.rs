@@ -1,0 +1,196 @@
+//! What survives a restart of the daemon but not a reboot, and how a pool goes on from it where it stood. Monotonic times
+//! in it are of this boot; who keeps it sees to that.
+
+use super::{Purpose, State, Turn};
+use crate::config::Revision;
+use crate::name::{PoolId, Usec};
+use crate::pool::{
+    BreakerState, Drain, Kind, LastError, Pool, Reload, ReloadStage, Troubles, Wish, lifecycle,
+};
+use crate::replica::{ExitClass, Phase, Replica};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What survives a restart of the daemon, but not a reboot.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Saved {
+    /// By pool.
+    pub pools: BTreeMap<PoolId, SavedPool>,
+}
+
+/// What survives of a pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedPool {
+    /// What it was to run, so that it can be run on while its file is broken.
+    pub revision: Revision,
+    /// Digest of what its file said.
+    #[serde(default)]
+    pub file_digest: String,
+    /// What its replicas run, by number, where that is something else.
+    #[serde(default)]
+    pub specs: BTreeMap<u16, Revision>,
+    /// Whether it should run.
+    pub run: bool,
+    /// Restarts after failures.
+    #[serde(default)]
+    pub restart_count: u32,
+    /// The last thing that went wrong.
+    #[serde(default)]
+    pub last_error: Option<LastError>,
+    /// What went wrong lately.
+    #[serde(default)]
+    pub history: Vec<LastError>,
+    /// What its failures add up to.
+    #[serde(default)]
+    pub troubles: Troubles,
+    /// How it was being emptied.
+    #[serde(default)]
+    pub drain: Option<Drain>,
+    /// How it was being given another spec.
+    #[serde(default)]
+    pub reload: Option<Reload>,
+    /// Failures in a row of its replicas, by number.
+    #[serde(default)]
+    pub failures: BTreeMap<u16, u32>,
+    /// Replicas that wait for a restart.
+    #[serde(default)]
+    pub waiting: BTreeMap<u16, SavedWait>,
+    /// Replicas that wait for a breaker.
+    #[serde(default)]
+    pub tripped: BTreeSet<u16>,
+    /// Replicas that ended in a way after which nothing starts them by itself, and how.
+    #[serde(default)]
+    pub resting: BTreeMap<u16, ExitClass>,
+}
+
+/// A restart that was due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedWait {
+    /// The whole delay.
+    pub delay: Usec,
+    /// When it ends, realtime.
+    pub until: Usec,
+    /// Whether because there were too many restarts.
+    pub storm: bool,
+}
+
+impl State {
+    /// What to save with [`Effect::SaveRuntime`](super::Effect::SaveRuntime).
+    #[must_use]
+    pub fn saved(&self) -> Saved {
+        let pools = self.pools.iter().filter(|(_, pool)| !pool.leaving);
+        Saved { pools: pools.map(|(id, pool)| (id.clone(), saved_pool(pool))).collect() }
+    }
+}
+
+fn saved_pool(pool: &Pool) -> SavedPool {
+    let replicas = || pool.replicas.iter().map(|replica| (replica.id.index, replica));
+    let specs = replicas().filter_map(|(index, replica)| {
+        let revision = replica.revision.clone()?;
+        (revision.digest != pool.revision.digest).then_some((index, revision))
+    });
+    SavedPool {
+        revision: pool.revision.clone(),
+        file_digest: pool.file_digest.clone(),
+        specs: specs.collect(),
+        run: pool.wish == Wish::Run,
+        restart_count: pool.restart_count,
+        last_error: pool.last_error.clone(),
+        history: pool.history.clone(),
+        troubles: pool.troubles.clone(),
+        drain: pool.drain.clone(),
+        reload: pool.reload.clone(),
+        failures: replicas()
+            .filter(|(_, replica)| replica.failures > 0)
+            .map(|(index, replica)| (index, replica.failures))
+            .collect(),
+        waiting: replicas().filter_map(|(index, replica)| Some((index, waiting(replica)?))).collect(),
+        tripped: replicas()
+            .filter(|(_, replica)| replica.phase == Phase::Tripped)
+            .map(|(index, _)| index)
+            .collect(),
+        resting: replicas().filter_map(|(index, replica)| Some((index, resting(replica)?))).collect(),
+    }
+}
+
+fn waiting(replica: &Replica) -> Option<SavedWait> {
+    match replica.phase {
+        Phase::Backoff { delay, until, storm, .. } => Some(SavedWait { delay, until, storm }),
+        Phase::Stopped
+        | Phase::WaitingForName
+        | Phase::Staging
+        | Phase::Starting
+        | Phase::Ready { .. }
+        | Phase::Ending { .. }
+        | Phase::Stopping
+        | Phase::Tripped
+        | Phase::Failed => None,
+    }
+}
+
+/// How a replica ended that rests although its pool should run; a refused one is tried again by the next daemon.
+fn resting(replica: &Replica) -> Option<ExitClass> {
+    replica.last_exit.clone().filter(|_| replica.phase == Phase::Stopped)
+}
+
+impl SavedPool {
+    /// Gives a pool its past, before it is given its units: how those ended is judged by it.
+    pub(super) fn restore(&self, pool: &mut Pool, turn: &mut Turn<'_>) {
+        pool.restart_count = self.restart_count;
+        pool.last_error.clone_from(&self.last_error);
+        pool.history.clone_from(&self.history);
+        // A reload put something else in the place of what the file still says.
+        if self.file_digest == pool.file_digest {
+            pool.revision = self.revision.clone();
+        }
+        for replica in &mut pool.replicas {
+            let index = replica.id.index;
+            replica.last_exit = self.resting.get(&index).cloned();
+            replica.failures = self.failures.get(&index).copied().unwrap_or(0);
+            replica.revision = Some(self.specs.get(&index).unwrap_or(&self.revision).clone());
+        }
+        // A pool that is started by hand and was running goes on, also where its engine died meanwhile.
+        if self.run {
+            pool.wish = Wish::Run;
+        }
+        pool.troubles = self.troubles.clone();
+        for kind in [Kind::Ordinary, Kind::Gpu] {
+            let id = pool.id().clone();
+            if let BreakerState::Open { timer, until, .. } = &mut pool.troubles.breaker_mut(kind).state {
+                *timer = turn.timer(until.since(turn.mono), Purpose::Trial(id));
+            }
+        }
+        pool.drain.clone_from(&self.drain);
+        pool.reload.clone_from(&self.reload);
+        lifecycle::drain::resume(pool, turn);
+    }
+
+    /// Goes on where the pool stood, now that it has its units.
+    pub(super) fn go_on(&self, pool: &mut Pool, turn: &mut Turn<'_>) {
+        for replica in &mut pool.replicas {
+            let index = replica.id.index;
+            if pool.wish != Wish::Run || replica.phase != Phase::Stopped || replica.last_exit.is_some() {
+                continue;
+            }
+            if let Some(SavedWait { delay, until, storm }) = self.waiting.get(&index).copied() {
+                let timer =
+                    turn.timer(until.since(turn.real).min(delay), Purpose::Restart(replica.id.clone()));
+                replica.phase = Phase::Backoff { timer, delay, until, storm };
+            } else if self.tripped.contains(&index) && !pool.troubles.all_closed() {
+                replica.phase = Phase::Tripped;
+            }
+        }
+        let failed = pool.replicas.iter().any(|replica| replica.phase == Phase::Failed);
+        if let Some(reload) = &mut pool.reload {
+            match &mut reload.stage {
+                ReloadStage::Checking { asked } => *asked = false,
+                ReloadStage::Draining => {}
+                // What was not started yet, or was lost meanwhile, is started by its next step.
+                ReloadStage::Replacing { started } => *started = failed,
+                ReloadStage::RollingBack { started, .. } => *started = false,
+            }
+        }
+        lifecycle::try_another(pool, turn);
+    }
+}

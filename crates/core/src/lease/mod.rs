@@ -1,0 +1,140 @@
+//! Owns leases: permission for a consumer to send work to one engine. A lease belongs to one replica for as long as
+//! that serves; its id names the replica, so that a lease whose holder lives is taken up after a restart of the daemon
+//! by its name alone.
+
+use crate::name::{NameError, ReplicaId};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
+
+/// A lease's id, written `<pool>-r<N>.<16 hexadecimal digits>`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct LeaseId {
+    /// The engine that it is for.
+    pub replica: ReplicaId,
+    /// What tells it from others of that engine.
+    pub number: u64,
+}
+
+impl fmt::Display for LeaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:016x}", self.replica, self.number)
+    }
+}
+
+impl FromStr for LeaseId {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let parse = || {
+            let (replica, number) = text.rsplit_once('.')?;
+            let number = u64::from_str_radix(number, 16).ok()?;
+            let id = LeaseId { replica: replica.parse().ok()?, number };
+            (id.to_string() == text).then_some(id)
+        };
+        parse().ok_or_else(|| NameError::new("lease id", text, "<pool>-r<N>.<16 hexadecimal digits>"))
+    }
+}
+
+impl TryFrom<String> for LeaseId {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<Self, NameError> {
+        text.parse()
+    }
+}
+
+impl From<LeaseId> for String {
+    fn from(id: LeaseId) -> String {
+        id.to_string()
+    }
+}
+
+/// How a lease ended outside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LeaseEnd {
+    /// The last copy of its descriptor was closed.
+    Closed,
+    /// Its descriptor could not be made.
+    NotOpened(String),
+}
+
+/// Every lease that is held.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leases {
+    held: BTreeSet<LeaseId>,
+}
+
+impl Leases {
+    /// Takes up a lease; false where it is held already.
+    pub fn insert(&mut self, id: LeaseId) -> bool {
+        self.held.insert(id)
+    }
+
+    /// Ends a lease; false where nobody holds it.
+    pub fn remove(&mut self, id: &LeaseId) -> bool {
+        self.held.remove(id)
+    }
+
+    /// Whether it is held.
+    #[must_use]
+    pub fn contains(&self, id: &LeaseId) -> bool {
+        self.held.contains(id)
+    }
+
+    /// Those of one replica.
+    pub fn of<'a>(&'a self, replica: &ReplicaId) -> impl Iterator<Item = &'a LeaseId> {
+        let first = LeaseId { replica: replica.clone(), number: 0 };
+        let last = LeaseId { replica: replica.clone(), number: u64::MAX };
+        self.held.range(first..=last)
+    }
+
+    /// How many are held in all.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Whether none is held.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(replica: &str, number: u64) -> LeaseId {
+        LeaseId { replica: replica.parse().unwrap(), number }
+    }
+
+    #[test]
+    fn an_id_is_read_back_and_only_in_its_one_spelling() {
+        for pool in ["chat", "a.b-r1", "r0"] {
+            let id = id(&format!("{pool}-r3"), 0x1f);
+            assert_eq!(id.to_string().parse::<LeaseId>().unwrap(), id);
+        }
+        for text in ["", "chat-r0", "chat-r0.1f", "chat.000000000000001f", "chat-r0.000000000000001F", "../x"]
+        {
+            assert!(text.parse::<LeaseId>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_leases_of_a_replica_are_those_of_no_other() {
+        let mut leases = Leases::default();
+        for lease in [id("a-r0", 0), id("a-r0", u64::MAX), id("a-r1", 5), id("b-r0", 7)] {
+            assert!(leases.insert(lease.clone()));
+            assert!(!leases.insert(lease), "twice");
+        }
+        let replica = "a-r0".parse().unwrap();
+        assert_eq!(leases.of(&replica).count(), 2);
+        assert!(leases.remove(&id("a-r0", 0)) && !leases.remove(&id("a-r0", 0)));
+        assert_eq!(leases.of(&replica).count(), 1);
+        assert_eq!(leases.len(), 3);
+    }
+}

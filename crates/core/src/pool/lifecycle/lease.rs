@@ -1,0 +1,72 @@
+//! Giving and ending leases. Each belongs to an engine for as long as that serves.
+
+use crate::host::{Effect, LogKind, Turn};
+use crate::lease::LeaseId;
+use crate::name::Endpoint;
+use crate::pool::Pool;
+
+/// Chooses the least loaded engine that has room; the lowest number among equals.
+pub(crate) fn choose(pool: &Pool) -> Option<usize> {
+    let numbers = &pool.revision.spec.leases;
+    let has_room = |index: &usize| {
+        pool.replicas.get(*index).is_some_and(|replica| {
+            replica.ready() && replica.capacity(numbers).is_none_or(|capacity| replica.leases < capacity)
+        })
+    };
+    let load = |index: &usize| pool.replicas.get(*index).map(|replica| (replica.leases, *index));
+    (0..pool.replicas.len()).filter(has_room).min_by_key(load)
+}
+
+/// Gives a lease of that engine.
+pub(crate) fn give(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) -> Option<(LeaseId, Endpoint)> {
+    let replica = pool.replicas.get_mut(index)?;
+    let endpoint = replica.endpoint.clone()?;
+    // A number that is taken already is drawn again; two in 2^64 hardly ever meet.
+    let id = loop {
+        let id = LeaseId { replica: replica.id.clone(), number: turn.roll() };
+        if turn.leases.insert(id.clone()) {
+            break id;
+        }
+    };
+    replica.leases = replica.leases.saturating_add(1);
+    turn.effects.push(Effect::OpenLease(id.clone()));
+    Some((id, endpoint))
+}
+
+/// Takes up a lease that is held since before the daemon started; false where its engine does not serve.
+pub(crate) fn adopt(pool: &mut Pool, index: usize, id: &LeaseId, turn: &mut Turn<'_>) -> bool {
+    let Some(replica) = pool.replicas.get_mut(index).filter(|replica| replica.ready()) else { return false };
+    if turn.leases.insert(id.clone()) {
+        replica.leases = replica.leases.saturating_add(1);
+    }
+    true
+}
+
+/// A lease is over: its holder let go of it.
+pub(crate) fn ended(pool: &mut Pool, index: usize, id: &LeaseId, turn: &mut Turn<'_>) {
+    if turn.leases.remove(id)
+        && let Some(replica) = pool.replicas.get_mut(index)
+    {
+        replica.leases = replica.leases.saturating_sub(1);
+    }
+}
+
+/// Leases of engines that no longer serve are revoked.
+pub(super) fn revoke_what_ended(pool: &mut Pool, turn: &mut Turn<'_>) {
+    for index in 0..pool.replicas.len() {
+        let Some(replica) = pool.replicas.get_mut(index) else { continue };
+        if replica.leases == 0 || replica.ready() {
+            continue;
+        }
+        let gone: Vec<LeaseId> = turn.leases.of(&replica.id).cloned().collect();
+        let reason = format!("engine {} no longer serves: it is {}", replica.id, replica.phase.as_str());
+        replica.leases = 0;
+        let text = format!("{} leases revoked: {reason}", gone.len());
+        for id in gone {
+            turn.leases.remove(&id);
+            turn.effects.push(Effect::CloseLease(id.clone()));
+            turn.effects.push(Effect::LeaseRevoked { lease: id, reason: reason.clone() });
+        }
+        turn.log(pool, Some(index), LogKind::LeasesRevoked, text);
+    }
+}

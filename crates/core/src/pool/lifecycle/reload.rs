@@ -1,0 +1,285 @@
+//! Giving a pool another spec, drain-first: the new one is checked beside the old, the old is emptied and ends, the new
+//! starts; if it fails, the old one starts again. Strictly in that order.
+
+use super::drain::{self, may_rest};
+use super::wishes::{begin, launch_checked, start, stop_replica};
+use crate::config::Revision;
+use crate::host::{Effect, LogKind, Turn};
+use crate::job::JobResult;
+use crate::name::{UnitKind, Usec};
+use crate::pool::{DrainFor, Pool, Reload, ReloadStage, Wish};
+use crate::replica::{ActiveState, ExitClass, Phase, Replica, UnitObservation};
+use crate::unit::{Launch, stage_unit};
+
+/// What a reload is asked for with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    pub(crate) to: Revision,
+    pub(crate) deadline: Usec,
+    pub(crate) force: bool,
+}
+
+/// Begins. Where nothing runs that could be kept, the spec is replaced and, if the pool should run, started.
+pub(crate) fn ask(pool: &mut Pool, wanted: Wanted, turn: &mut Turn<'_>) {
+    // What an earlier reload put in place has not proved itself: what ran before it is what is kept.
+    let proven = pool.reload.as_ref().filter(|_| pool.candidate_runs()).map(|reload| reload.from.clone());
+    drain::forget(pool, turn);
+    forget(pool, turn);
+    let Wanted { to, deadline, force } = wanted;
+    let runs = |replica: &&Replica| {
+        matches!(replica.phase, Phase::Staging | Phase::Starting | Phase::Ready { .. } | Phase::Ending { .. })
+    };
+    let first = pool.replicas.iter().find(runs);
+    let from = first
+        .map(|replica| proven.or_else(|| replica.revision.clone()).unwrap_or_else(|| pool.revision.clone()));
+    turn.effects.push(Effect::SaveRuntime);
+    let Some(from) = from else {
+        let stopped = pool.wish == Wish::Stop
+            || pool.replicas.iter().all(|replica| matches!(replica.phase, Phase::Stopped | Phase::Stopping));
+        pool.revision = to;
+        turn.log(pool, None, LogKind::PoolReloaded, "its spec was replaced; nothing of it ran".to_owned());
+        if stopped {
+            end(pool, JobResult::Done, String::new(), turn);
+        } else {
+            start(pool, turn);
+            if let Some((_, operation)) = &mut pool.job {
+                *operation = crate::job::Operation::Start;
+            }
+        }
+        return;
+    };
+    let text = format!("reloading from {} to {}, drain first", from.spec.model_id(), to.spec.model_id());
+    turn.log(pool, None, LogKind::PoolReloading, text);
+    pool.reload = Some(Reload {
+        from,
+        to,
+        wanted: pool.revision.digest.clone(),
+        deadline,
+        force,
+        version: String::new(),
+        stage: ReloadStage::Checking { asked: false },
+    });
+}
+
+/// Ends a reload without anything further.
+pub(super) fn forget(pool: &mut Pool, turn: &mut Turn<'_>) {
+    let Some(reload) = pool.reload.take() else { return };
+    if reload.stage == (ReloadStage::Checking { asked: true })
+        && let Some(replica) = pool.replicas.first_mut()
+    {
+        let name = replica.unit_name(UnitKind::Stage);
+        if replica.taken.contains_key(&name) {
+            turn.effects.push(Effect::StopUnit(name));
+        }
+    }
+}
+
+/// It is called off: what ran before serves again.
+pub(crate) fn call_off(pool: &mut Pool, turn: &mut Turn<'_>) {
+    let Some(reload) = &mut pool.reload else { return };
+    match &mut reload.stage {
+        ReloadStage::Checking { .. } | ReloadStage::Draining => {
+            give_up(pool, JobResult::Canceled, "it was cancelled; the old engine goes on".to_owned(), turn);
+        }
+        ReloadStage::Replacing { .. } => {
+            reload.stage = ReloadStage::RollingBack {
+                started: false,
+                canceled: true,
+                class: ExitClass::Stopped,
+                text: "it was cancelled; the old engine was started again".to_owned(),
+            };
+        }
+        ReloadStage::RollingBack { canceled, .. } => *canceled = true,
+    }
+    turn.effects.push(Effect::SaveRuntime);
+}
+
+/// Nothing was replaced yet, and nothing will be.
+pub(super) fn give_up(pool: &mut Pool, result: JobResult, text: String, turn: &mut Turn<'_>) {
+    forget(pool, turn);
+    drain::call_off(pool, turn);
+    turn.log(pool, None, LogKind::ReloadFailed, text.clone());
+    end(pool, result, text, turn);
+}
+
+fn end(pool: &mut Pool, result: JobResult, text: String, turn: &mut Turn<'_>) {
+    turn.effects.push(Effect::SaveRuntime);
+    if let Some((job, crate::job::Operation::Reload)) = pool.job {
+        pool.job = None;
+        turn.end_job(job, result, text);
+    }
+}
+
+/// The next step, where it is due.
+pub(super) fn step(pool: &mut Pool, turn: &mut Turn<'_>) {
+    let Some(reload) = &pool.reload else { return };
+    match reload.stage.clone() {
+        ReloadStage::Checking { asked: false } => check(pool, turn),
+        ReloadStage::Checking { asked: true } | ReloadStage::Draining => {}
+        ReloadStage::Replacing { started: false } => {
+            let to = reload.to.clone();
+            if emptied(pool, &to, turn) {
+                put_in_place(pool, &to, turn);
+                set_stage(pool, ReloadStage::Replacing { started: true }, turn);
+                let version = pool.reload.as_ref().map_or(String::new(), |reload| reload.version.clone());
+                for index in idle(pool) {
+                    launch_checked(pool, index, &version, turn);
+                }
+            }
+        }
+        ReloadStage::Replacing { started: true } => replaced(pool, turn),
+        ReloadStage::RollingBack { started: false, canceled, class, text } => {
+            let from = reload.from.clone();
+            if emptied(pool, &from, turn) {
+                put_in_place(pool, &from, turn);
+                set_stage(pool, ReloadStage::RollingBack { started: true, canceled, class, text }, turn);
+                for index in idle(pool) {
+                    begin(pool, index, turn);
+                }
+            }
+        }
+        ReloadStage::RollingBack { started: true, canceled, class, text } => {
+            rolled_back(pool, canceled, class, text, turn);
+        }
+    }
+}
+
+fn set_stage(pool: &mut Pool, stage: ReloadStage, turn: &mut Turn<'_>) {
+    if let Some(reload) = &mut pool.reload {
+        reload.stage = stage;
+    }
+    turn.effects.push(Effect::SaveRuntime);
+}
+
+/// Checks the new spec beside the engine that serves. Its address is that engine's, so it is not asked for.
+fn check(pool: &mut Pool, turn: &mut Turn<'_>) {
+    let (Some(reload), Some(replica)) = (&mut pool.reload, pool.replicas.first_mut()) else { return };
+    let name = replica.unit_name(UnitKind::Stage);
+    if replica.taken.contains_key(&name) || replica.phase == Phase::Staging {
+        // The checks of the last start are not forgotten yet.
+        return;
+    }
+    let Some(endpoint) = replica.endpoint.clone() else { return };
+    let launch = Launch {
+        spec: &reload.to.spec,
+        spec_digest: &reload.to.digest,
+        endpoint: &endpoint,
+        engine_version: "",
+    };
+    turn.effects.push(Effect::StartUnit(stage_unit(&name, &launch, false)));
+    replica.taken.insert(name, turn.hold(false));
+    reload.stage = ReloadStage::Checking { asked: true };
+}
+
+/// What the checks of the new spec came to; false where there is no reload that waits for them.
+pub(super) fn checked(pool: &mut Pool, seen: &UnitObservation, turn: &mut Turn<'_>) -> bool {
+    let Some(reload) = &mut pool.reload else { return false };
+    if reload.stage != (ReloadStage::Checking { asked: true }) {
+        return false;
+    }
+    if seen.active == ActiveState::Active {
+        let version = seen.status_text.strip_prefix("staged, engine version ").unwrap_or_default();
+        reload.version = version.to_owned();
+        reload.stage = ReloadStage::Draining;
+        let deadline = reload.deadline;
+        drain::begin(pool, DrainFor::Reload, deadline, turn);
+    } else {
+        let (class, text) = ExitClass::of(seen);
+        refused(pool, class, text, turn);
+    }
+    true
+}
+
+/// The checks of the new spec failed, or could not be made.
+pub(super) fn refused(pool: &mut Pool, class: ExitClass, text: String, turn: &mut Turn<'_>) {
+    let text = format!("the new model was refused, the old engine goes on: {text}");
+    pool.went_wrong(class, text.clone(), turn.real);
+    give_up(pool, JobResult::Failed, text, turn);
+}
+
+/// Has everything end that does not run `keep`; whether nothing of it is left.
+fn emptied(pool: &mut Pool, keep: &Revision, turn: &mut Turn<'_>) -> bool {
+    for index in 0..pool.replicas.len() {
+        let Some(replica) = pool.replicas.get(index) else { continue };
+        let kept = replica.revision.as_ref().is_some_and(|revision| revision.digest == keep.digest)
+            && matches!(replica.phase, Phase::Staging | Phase::Starting | Phase::Ready { .. });
+        if !kept && !may_rest(&replica.phase) && replica.phase != Phase::Stopping {
+            stop_replica(pool, index, turn);
+        }
+    }
+    let left = |replica: &Replica| {
+        let kept = replica.revision.as_ref().is_some_and(|revision| revision.digest == keep.digest)
+            && matches!(replica.phase, Phase::Staging | Phase::Starting | Phase::Ready { .. });
+        !kept && !(may_rest(&replica.phase) && replica.taken.is_empty())
+    };
+    !pool.replicas.iter().any(left)
+}
+
+/// Gives its spec to every engine that does not run.
+fn put_in_place(pool: &mut Pool, spec: &Revision, turn: &mut Turn<'_>) {
+    for gone in pool.resize(spec.spec.replicas) {
+        turn.ports.release(&gone);
+    }
+    for replica in &mut pool.replicas {
+        if may_rest(&replica.phase) {
+            replica.phase = Phase::Stopped;
+            replica.last_exit = None;
+            replica.failures = 0;
+            replica.ports_tried = 0;
+            replica.revision = Some(spec.clone());
+        }
+    }
+}
+
+fn idle(pool: &Pool) -> Vec<usize> {
+    let replicas = pool.replicas.iter().enumerate();
+    replicas.filter(|(_, replica)| replica.phase == Phase::Stopped).map(|(index, _)| index).collect()
+}
+
+/// The new engines were started: whether they serve, or one has failed.
+fn replaced(pool: &mut Pool, turn: &mut Turn<'_>) {
+    if pool.replicas.iter().all(Replica::ready) {
+        let Some(reload) = pool.reload.take() else { return };
+        if pool.revision.digest == reload.wanted {
+            pool.revision = reload.to;
+        }
+        turn.log(pool, None, LogKind::PoolReloaded, "the new engine serves".to_owned());
+        end(pool, JobResult::Done, String::new(), turn);
+        return;
+    }
+    let over = |phase: &Phase| may_rest(phase) || matches!(phase, Phase::Backoff { .. });
+    if !pool.replicas.iter().any(|replica| over(&replica.phase)) {
+        return;
+    }
+    let error = pool.last_error.clone();
+    let (class, text) =
+        error.map_or((ExitClass::Stopped, "it ended".to_owned()), |error| (error.class, error.text));
+    let text = format!("the new model failed: {text}");
+    turn.log(pool, None, LogKind::ReloadFailed, format!("{text}; the old one is started again"));
+    set_stage(pool, ReloadStage::RollingBack { started: false, canceled: false, class, text }, turn);
+    step(pool, turn);
+}
+
+/// The old engines were started again: whether they serve, or that failed too.
+fn rolled_back(pool: &mut Pool, canceled: bool, class: ExitClass, text: String, turn: &mut Turn<'_>) {
+    let result = if canceled { JobResult::Canceled } else { JobResult::Failed };
+    if pool.replicas.iter().all(Replica::ready) {
+        pool.reload = None;
+        if let Some((job, _)) = pool.job {
+            turn.job_details(job, |details| details.rolled_back = true);
+        }
+        // Whatever else went wrong meanwhile, this is what the operator asks about.
+        if !canceled {
+            pool.went_wrong(class, format!("{text}; the old one serves again"), turn.real);
+        }
+        turn.log(pool, None, LogKind::PoolReloaded, "the old engine serves again".to_owned());
+        end(pool, result, text, turn);
+        return;
+    }
+    let over = |phase: &Phase| may_rest(phase) || matches!(phase, Phase::Backoff { .. });
+    if pool.replicas.iter().all(|replica| replica.ready() || over(&replica.phase)) {
+        pool.reload = None;
+        let again = pool.last_error.as_ref().map_or(String::new(), |error| error.text.clone());
+        end(pool, result, format!("{text}; and the old one failed too: {again}"), turn);
+    }
+}

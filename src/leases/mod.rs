@@ -1,0 +1,290 @@
+//! Owns the descriptors of leases: a FIFO each, of which the daemon has the reading end and the holder the writing end.
+//! A lease is over when the last copy of the writing end is closed, whatever became of its holder.
+//!
+//! The FIFOs lie in a folder that outlives the daemon, named by their leases: the next run opens each again and sees at
+//! once whether somebody still holds it. What a holder writes is never read, so it cannot keep the daemon busy.
+
+#![allow(clippy::disallowed_methods, reason = "one task a lease, which only waits for its end")]
+
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+use nix::unistd::{mkfifo, read};
+use pool_core::lease::LeaseId;
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+
+/// A lease's descriptor that could not be made, or the folder of them.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {what} {}", path.display())]
+pub struct LeaseError {
+    what: &'static str,
+    path: PathBuf,
+    #[source]
+    source: io::Error,
+}
+
+/// The descriptors of all leases.
+#[derive(Debug)]
+pub struct Fifos {
+    folder: PathBuf,
+    watched: HashMap<LeaseId, AbortHandle>,
+    // No more entries than leases, which the core bounds.
+    ended: (mpsc::UnboundedSender<LeaseId>, mpsc::UnboundedReceiver<LeaseId>),
+}
+
+impl Fifos {
+    /// The FIFOs in the folder `leases` of a folder that outlives the daemon. Nothing is made before it is needed.
+    #[must_use]
+    pub fn below(runtime: &Path) -> Self {
+        Fifos { folder: runtime.join("leases"), watched: HashMap::new(), ended: mpsc::unbounded_channel() }
+    }
+
+    /// The leases of an earlier run that are still held, from now on watched. What is over is removed; what is no lease
+    /// is left alone, with a complaint.
+    #[must_use]
+    pub fn adopt(&mut self) -> (Vec<LeaseId>, Vec<String>) {
+        let (mut held, mut complaints) = (Vec::new(), Vec::new());
+        let entries = match fs::read_dir(&self.folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return (held, complaints),
+            Err(error) => {
+                complaints.push(format!("cannot list {}: {error}", self.folder.display()));
+                return (held, complaints);
+            }
+        };
+        for entry in entries.flatten() {
+            let path = entry.path();
+            let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<LeaseId>().ok()) else {
+                complaints.push(format!("{} is no lease and is left alone", path.display()));
+                continue;
+            };
+            match self.take_up(&id, &path) {
+                Ok(true) => held.push(id),
+                Ok(false) => drop(fs::remove_file(&path)),
+                Err(error) => complaints.push(format!("{error}: {}", error.source)),
+            }
+        }
+        held.sort();
+        (held, complaints)
+    }
+
+    /// Makes a lease's FIFO and hands out its writing end.
+    ///
+    /// # Errors
+    /// It could not be made; nothing of it is left.
+    pub fn open(&mut self, id: &LeaseId) -> Result<OwnedFd, LeaseError> {
+        let path = self.folder.join(id.to_string());
+        match self.make(id, &path) {
+            Ok(writer) => Ok(writer),
+            Err(error) => {
+                drop(fs::remove_file(&path));
+                Err(error)
+            }
+        }
+    }
+
+    /// Ends a lease's FIFO: its holder sees that by the end of the other side.
+    pub fn close(&mut self, id: &LeaseId) {
+        if let Some(task) = self.watched.remove(id) {
+            task.abort();
+        }
+        // It may be gone already.
+        drop(fs::remove_file(self.folder.join(id.to_string())));
+    }
+
+    /// The next lease whose holder let go of it.
+    pub async fn ended(&mut self) -> Option<LeaseId> {
+        self.ended.1.recv().await
+    }
+
+    fn make(&mut self, id: &LeaseId, path: &Path) -> Result<OwnedFd, LeaseError> {
+        let failed =
+            |what| move |errno: nix::Error| LeaseError { what, path: path.to_owned(), source: errno.into() };
+        let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+        match mkfifo(path, mode) {
+            Err(nix::Error::ENOENT) => {
+                self.make_folder()?;
+                mkfifo(path, mode).map_err(failed("make the FIFO"))?;
+            }
+            made => made.map_err(failed("make the FIFO"))?,
+        }
+        let flags = OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
+        let reader = open(path, flags | OFlag::O_RDONLY, Mode::empty()).map_err(failed("read"))?;
+        let writer = open(path, flags | OFlag::O_WRONLY, Mode::empty()).map_err(failed("write"))?;
+        self.watch(id, path, reader)?;
+        Ok(writer)
+    }
+
+    fn make_folder(&self) -> Result<(), LeaseError> {
+        let failed = |source| LeaseError { what: "make the folder", path: self.folder.clone(), source };
+        match fs::DirBuilder::new().mode(0o700).create(&self.folder) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                fs::set_permissions(&self.folder, fs::Permissions::from_mode(0o700)).map_err(failed)
+            }
+            made => made.map_err(failed),
+        }
+    }
+
+    /// Opens a FIFO of an earlier run; false where nobody holds it.
+    fn take_up(&mut self, id: &LeaseId, path: &Path) -> Result<bool, LeaseError> {
+        let failed =
+            |errno: nix::Error| LeaseError { what: "open", path: path.to_owned(), source: errno.into() };
+        let flags = OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_RDONLY | OFlag::O_NOFOLLOW;
+        let reader = open(path, flags, Mode::empty()).map_err(failed)?;
+        // Somebody who holds it may have written into it; the kernel keeps no more than it takes a few reads for.
+        let mut buffer = [0; 4096];
+        loop {
+            match read(reader.as_fd(), &mut buffer) {
+                Ok(0) => return Ok(false),
+                Ok(_) | Err(nix::Error::EINTR) => {}
+                Err(nix::Error::EAGAIN) => break,
+                Err(errno) => return Err(failed(errno)),
+            }
+        }
+        self.watch(id, path, reader)?;
+        Ok(true)
+    }
+
+    fn watch(&mut self, id: &LeaseId, path: &Path, reader: OwnedFd) -> Result<(), LeaseError> {
+        #[allow(
+            deprecated,
+            reason = "what its successor leaves to the caller, an owned descriptor keeps by itself"
+        )]
+        let reader = AsyncFd::with_interest(reader, Interest::READABLE).map_err(|source| LeaseError {
+            what: "watch",
+            path: path.to_owned(),
+            source,
+        })?;
+        let (ended, lease) = (self.ended.0.clone(), id.clone());
+        let task = tokio::spawn(async move {
+            // An event that is no end is something written: it is left where it is, and the next one waited for.
+            while let Ok(mut guard) = reader.ready(Interest::READABLE).await {
+                if guard.ready().is_read_closed() {
+                    break;
+                }
+                guard.clear_ready();
+            }
+            if ended.send(lease).is_err() {
+                tracing::debug!("a lease ended after the loop did");
+            }
+        });
+        self.watched.insert(id.clone(), task.abort_handle());
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::time::Duration;
+
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Folder {
+            let path = std::env::temp_dir().join(format!("pool-leases-{name}-{}", std::process::id()));
+            fs::create_dir_all(&path).unwrap();
+            Folder(path)
+        }
+
+        fn files(&self) -> usize {
+            fs::read_dir(self.0.join("leases")).map_or(0, Iterator::count)
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            drop(fs::remove_dir_all(&self.0));
+        }
+    }
+
+    fn lease(number: u64) -> LeaseId {
+        LeaseId { replica: "chat-r0".parse().unwrap(), number }
+    }
+
+    async fn next(fifos: &mut Fifos) -> Option<LeaseId> {
+        tokio::time::timeout(Duration::from_millis(300), fifos.ended()).await.ok().flatten()
+    }
+
+    #[tokio::test]
+    async fn a_lease_ends_with_the_last_copy_of_its_descriptor() {
+        let folder = Folder::new("copies");
+        let mut fifos = Fifos::below(&folder.0);
+        let writer = fifos.open(&lease(1)).unwrap();
+        let copy = writer.try_clone().unwrap();
+        drop(writer);
+        assert_eq!(next(&mut fifos).await, None, "a copy is still open");
+        drop(copy);
+        assert_eq!(next(&mut fifos).await, Some(lease(1)));
+        fifos.close(&lease(1));
+        assert_eq!(folder.files(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_a_holder_writes_neither_ends_its_lease_nor_keeps_anybody_busy() {
+        let folder = Folder::new("written");
+        let mut fifos = Fifos::below(&folder.0);
+        let mut writer = fs::File::from(fifos.open(&lease(2)).unwrap());
+        while writer.write(&[0; 4096]).is_ok() {}
+        assert_eq!(next(&mut fifos).await, None);
+        drop(writer);
+        assert_eq!(next(&mut fifos).await, Some(lease(2)));
+    }
+
+    #[tokio::test]
+    async fn the_next_run_knows_which_leases_are_still_held() {
+        let folder = Folder::new("adopted");
+        let mut before = Fifos::below(&folder.0);
+        let (held, written, dropped) = (
+            before.open(&lease(1)).unwrap(),
+            before.open(&lease(2)).unwrap(),
+            before.open(&lease(3)).unwrap(),
+        );
+        fs::File::from(written.try_clone().unwrap()).write_all(b"x").unwrap();
+        for task in before.watched.values() {
+            task.abort();
+        }
+        tokio::task::yield_now().await;
+        drop(before);
+        tokio::task::yield_now().await;
+        drop(dropped);
+        fs::write(folder.0.join("leases/README"), "").unwrap();
+        let mut after = Fifos::below(&folder.0);
+        let (adopted, complaints) = after.adopt();
+        assert_eq!(adopted, [lease(1), lease(2)]);
+        assert_eq!(complaints.len(), 1, "{complaints:?}");
+        assert_eq!(folder.files(), 3, "what is over is gone");
+        drop(held);
+        assert_eq!(next(&mut after).await, Some(lease(1)));
+        drop(written);
+        assert_eq!(next(&mut after).await, Some(lease(2)));
+    }
+
+    #[tokio::test]
+    async fn a_closed_lease_is_told_of_no_more() {
+        let folder = Folder::new("closed");
+        let mut fifos = Fifos::below(&folder.0);
+        let writer = fifos.open(&lease(1)).unwrap();
+        fifos.close(&lease(1));
+        drop(writer);
+        assert_eq!(next(&mut fifos).await, None);
+        assert_eq!(folder.files(), 0);
+    }
+
+    #[tokio::test]
+    async fn the_folder_is_for_the_daemon_alone() {
+        let folder = Folder::new("mode");
+        let mut fifos = Fifos::below(&folder.0);
+        let _held = fifos.open(&lease(1)).unwrap();
+        assert_eq!(fs::metadata(folder.0.join("leases")).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+}
