@@ -19,6 +19,7 @@
 //! | [`pool`] | the life cycle of a pool over its replicas |
 //! | [`host`] | all pools together: `decide`, `apply`, timers, adoption |
 //! | [`job`] | long operations and who waits for them |
+//! | [`registry`] | what is known of each pool by its id alone, and the pools that somebody else runs |
 //! | [`view`] | what is published, derived from the state and never stored in it |
 //! | [`refusal`] | how `pool-helper` says that a start is refused |
 
@@ -31,6 +32,7 @@ pub mod job;
 pub mod name;
 pub mod pool;
 pub mod refusal;
+pub mod registry;
 pub mod replica;
 pub mod unit;
 pub mod view;
