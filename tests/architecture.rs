@@ -266,9 +266,9 @@ fn the_core_depends_on_serde_and_thiserror_alone() {
         table(&manifest, "dependencies"),
         BTreeSet::from(["serde".to_owned(), "thiserror".to_owned()])
     );
-    assert!(
-        table(&manifest, "dev-dependencies").is_empty() && table(&manifest, "build-dependencies").is_empty()
-    );
+    // What a reader of a snapshot tolerates can only be shown in a format; no clock or file comes with this one.
+    assert_eq!(table(&manifest, "dev-dependencies"), BTreeSet::from(["serde_json".to_owned()]));
+    assert!(table(&manifest, "build-dependencies").is_empty());
 }
 
 #[test]

@@ -20,6 +20,7 @@
 //! | [`host`] | all pools together: `decide`, `apply`, timers, adoption |
 //! | [`job`] | long operations and who waits for them |
 //! | [`lease`] | permissions to send work to an engine |
+//! | [`registry`] | what is known of each pool by its id alone, and the pools that somebody else runs |
 //! | [`view`] | what is published, derived from the state and never stored in it |
 //! | [`refusal`] | how `pool-helper` says that a start is refused |
 
@@ -33,6 +34,7 @@ pub mod lease;
 pub mod name;
 pub mod pool;
 pub mod refusal;
+pub mod registry;
 pub mod replica;
 pub mod unit;
 pub mod view;
