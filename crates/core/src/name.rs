@@ -189,6 +189,28 @@ impl fmt::Display for InvocationId {
     }
 }
 
+impl FromStr for InvocationId {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let read = || {
+            let mut id = [0; 16];
+            if text.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+                return None;
+            }
+            for (index, byte) in id.iter_mut().enumerate() {
+                *byte = u8::from_str_radix(text.get(2 * index..2 * index + 2)?, 16).ok()?;
+            }
+            Some(InvocationId(id))
+        };
+        read().ok_or_else(|| NameError {
+            what: "invocation id",
+            text: text.to_owned(),
+            expected: "32 hexadecimal digits",
+        })
+    }
+}
+
 /// A time or a length of time, in microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub struct Usec(pub u64);
@@ -374,6 +396,15 @@ mod tests {
         assert!(name(&"x".repeat(40)).len() <= 31);
         assert!(!name("a.b").contains('.'));
         assert_ne!(name("a.b"), name("a.c"));
+    }
+
+    #[test]
+    fn an_invocation_id_is_read_back() {
+        let text = "00ff10fedcba98765432100123456789";
+        assert_eq!(text.parse::<InvocationId>().unwrap().to_string(), text);
+        for bad in ["", "00ff", "+0ff10fedcba98765432100123456789", "00ff10fedcba9876543210012345678ä"] {
+            assert!(bad.parse::<InvocationId>().is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! From a fragment to a spec: every error that the file has, each at its key.
 
 use super::fragment::PoolFragment;
-use super::spec::{Activation, Health, Listen, PoolSpec, Port, RestartPolicy};
-use super::{SpecError, parse_duration};
+use super::spec::{Activation, Listen, PoolSpec, Port, RestartPolicy};
+use super::{SpecError, health, parse_duration};
 use crate::engine::{EngineTemplate, check_placeholders};
 use crate::name::{PoolId, Usec};
 use std::collections::BTreeMap;
@@ -11,14 +11,14 @@ const UNSUPPORTED: &str = "known, but not supported by this version of pool-mana
 
 /// Collects errors, so that a file with three mistakes says so at once.
 #[derive(Default)]
-struct Findings(Vec<SpecError>);
+pub(super) struct Findings(pub(super) Vec<SpecError>);
 
 impl Findings {
-    fn add(&mut self, key: &[&'static str], problem: impl Into<String>) {
+    pub(super) fn add(&mut self, key: &[&'static str], problem: impl Into<String>) {
         self.0.push(SpecError { key: key.to_vec(), problem: problem.into() });
     }
 
-    fn keep<T>(&mut self, key: &[&'static str], result: Result<T, String>) -> Option<T> {
+    pub(super) fn keep<T>(&mut self, key: &[&'static str], result: Result<T, String>) -> Option<T> {
         result.map_err(|problem| self.add(key, problem)).ok()
     }
 }
@@ -71,23 +71,18 @@ pub fn check(
     {
         found.add(&["network", "listen"], format!("port {port} + {} replicas goes beyond 65535", replicas));
     }
-    let health = fragment.health.unwrap_or_default();
-    let start_limit =
-        time(&["health", "start_limit"], health.start_limit.as_deref(), Usec::from_secs(3600), &mut found);
-    let start_timeout =
-        time(&["health", "start_timeout"], health.start_timeout.as_deref(), Usec::from_secs(600), &mut found);
+    let health = health::check(&fragment.health.unwrap_or_default(), &mut found);
     let policy = fragment.restart.unwrap_or_default().policy;
     let restart = found.keep(&["restart", "policy"], restart_policy(policy.as_deref()));
 
-    match (template, model, replicas, activation, listen, start_limit, start_timeout, restart) {
+    match (template, model, replicas, activation, listen, health, restart) {
         (
             Some((engine, template)),
             Some(model),
             Some(replicas),
             Some(activation),
             Some(listen),
-            Some(start_limit),
-            Some(start_timeout),
+            Some(health),
             Some(restart),
         ) if found.0.is_empty() => {
             let mut env = template.env.clone();
@@ -105,7 +100,7 @@ pub fn check(
                 replicas,
                 activation,
                 listen,
-                health: Health { start_limit, start_timeout },
+                health,
                 restart,
             })
         }
@@ -119,7 +114,7 @@ fn unsupported(fragment: &PoolFragment, found: &mut Findings) {
     let health = fragment.health.clone().unwrap_or_default();
     let drain = fragment.drain.clone().unwrap_or_default();
     let leases = fragment.leases.clone().unwrap_or_default();
-    let keys: [(&[&'static str], bool); 20] = [
+    let keys: [(&[&'static str], bool); 16] = [
         (&["devices_per_replica"], fragment.devices_per_replica.is_some()),
         (&["files"], fragment.files.is_some()),
         (&["groups"], fragment.groups.is_some()),
@@ -132,10 +127,6 @@ fn unsupported(fragment: &PoolFragment, found: &mut Findings) {
         (&["resources", "cpus"], resources.cpus.is_some()),
         (&["resources", "tasks_max"], resources.tasks_max.is_some()),
         (&["health", "warmup"], health.warmup.is_some()),
-        (&["health", "interval"], health.interval.is_some()),
-        (&["health", "timeout"], health.timeout.is_some()),
-        (&["health", "failures"], health.failures.is_some()),
-        (&["health", "stall_timeout"], health.stall_timeout.is_some()),
         (&["drain", "deadline"], drain.deadline.is_some()),
         (&["drain", "settle"], drain.settle.is_some()),
         (&["leases", "capacity"], leases.capacity.is_some()),
@@ -292,7 +283,12 @@ fn listen(text: Option<&str>) -> Result<Listen, String> {
     Ok(Listen { host: host.to_owned(), port })
 }
 
-fn time(key: &[&'static str], text: Option<&str>, default: Usec, found: &mut Findings) -> Option<Usec> {
+pub(super) fn time(
+    key: &[&'static str],
+    text: Option<&str>,
+    default: Usec,
+    found: &mut Findings,
+) -> Option<Usec> {
     let Some(text) = text else { return Some(default) };
     let time = found.keep(key, parse_duration(text))?;
     if time < Usec::from_secs(1) || time > Usec::from_secs(7 * 86_400) {
@@ -314,6 +310,7 @@ fn restart_policy(text: Option<&str>) -> Result<RestartPolicy, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Health;
     use crate::engine::HealthRecipe;
 
     fn templates() -> BTreeMap<String, EngineTemplate> {
@@ -323,6 +320,9 @@ mod tests {
             env: BTreeMap::from([("A".into(), "1".into())]),
             version_args: vec![],
             health: HealthRecipe { path: "/health".into() },
+            progress: None,
+            slots: None,
+            version: None,
             sandbox: Default::default(),
         };
         BTreeMap::from([("llama-cpp".into(), template)])
@@ -351,10 +351,7 @@ mod tests {
             (spec.replicas, spec.activation, spec.restart),
             (1, Activation::Resident, RestartPolicy::OnFailure)
         );
-        assert_eq!(
-            spec.health,
-            Health { start_limit: Usec::from_secs(3600), start_timeout: Usec::from_secs(600) }
-        );
+        assert_eq!(spec.health, Health::default());
         assert_eq!(spec.model_id(), "m.gguf");
     }
 
@@ -369,7 +366,7 @@ mod tests {
     #[test]
     fn each_wrong_value_is_refused_at_its_key() {
         type Spoil = fn(&mut PoolFragment);
-        let cases: [(&str, Spoil); 22] = [
+        let cases: [(&str, Spoil); 23] = [
             ("model", |f| f.model = Some("file:/srv/a\0b".into())),
             ("program", |f| f.program = Some("/bin/x\0y".into())),
             ("args", |f| f.args = Some(vec!["a\0b".into()])),
@@ -396,6 +393,7 @@ mod tests {
             ("health.start_limit", |f| {
                 f.health.get_or_insert_default().start_limit = Some("1 parsec".into())
             }),
+            ("health.failures", |f| f.health.get_or_insert_default().failures = Some(0)),
             ("restart.policy", |f| f.restart.get_or_insert_default().policy = Some("sometimes".into())),
         ];
         for (key, spoil) in cases {

@@ -6,10 +6,12 @@
 mod backoff;
 mod exit;
 mod observation;
+mod report;
 
 pub use backoff::{RESET_AFTER, delay};
 pub use exit::ExitClass;
 pub use observation::{ActiveState, UnitObservation};
+pub use report::{Report, ReportError};
 
 use crate::config::Revision;
 use crate::host::TimerId;

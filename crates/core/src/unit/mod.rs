@@ -214,6 +214,9 @@ mod tests {
                 env: BTreeMap::new(),
                 version_args: vec!["--version".into()],
                 health: HealthRecipe { path: "/health".into() },
+                progress: None,
+                slots: None,
+                version: None,
                 sandbox: Default::default(),
             },
             program: "llama-server".into(),
@@ -224,7 +227,11 @@ mod tests {
             replicas: 1,
             activation: Activation::Resident,
             listen: Listen { host: "127.0.0.1".into(), port: Port::Auto },
-            health: Health { start_limit: Usec::from_secs(60), start_timeout: Usec::from_secs(10) },
+            health: Health {
+                start_limit: Usec::from_secs(60),
+                start_timeout: Usec::from_secs(10),
+                ..Health::default()
+            },
             restart: RestartPolicy::OnFailure,
         }
     }

@@ -104,6 +104,7 @@ pub(super) fn fail(pool: &mut Pool, index: usize, turn: &mut Turn<'_>, class: Ex
             | ExitClass::Signal(_)
             | ExitClass::OomHost
             | ExitClass::Watchdog
+            | ExitClass::ProberLost
             | ExitClass::StartTimeout
             | ExitClass::Stopped
             | ExitClass::Unkillable => LogKind::EngineFailed,
