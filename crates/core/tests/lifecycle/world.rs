@@ -47,6 +47,9 @@ pub fn spec(id: &str) -> PoolSpec {
             env: BTreeMap::new(),
             version_args: vec![],
             health: HealthRecipe { path: "/health".into() },
+            progress: None,
+            slots: None,
+            version: None,
             sandbox: Default::default(),
         },
         program: "server".into(),
@@ -57,7 +60,11 @@ pub fn spec(id: &str) -> PoolSpec {
         replicas: 1,
         activation: Activation::Resident,
         listen: Listen { host: "127.0.0.1".into(), port: Port::Auto },
-        health: Health { start_limit: Usec::from_secs(60), start_timeout: Usec::from_secs(10) },
+        health: Health {
+            start_limit: Usec::from_secs(60),
+            start_timeout: Usec::from_secs(10),
+            ..Health::default()
+        },
         restart: Default::default(),
         drain: Default::default(),
         leases: Default::default(),
