@@ -2,7 +2,7 @@
 
 use super::fragment::PoolFragment;
 use super::restart::{self, number};
-use super::spec::{Activation, DrainNumbers, LeaseNumbers, Listen, OnChange, PoolSpec, Port};
+use super::spec::{Activation, DrainNumbers, Health, LeaseNumbers, Listen, OnChange, PoolSpec, Port};
 use super::{SpecError, health, parse_duration};
 use crate::engine::{EngineTemplate, check_placeholders};
 use crate::name::{PoolId, Usec};
@@ -74,7 +74,7 @@ pub fn check(
     }
     let health = health::check(&fragment.health.unwrap_or_default(), &mut found);
     let restart = restart::restart(fragment.restart.unwrap_or_default(), &mut found);
-    let drain = drain(&fragment.drain.unwrap_or_default(), &mut found);
+    let drain = drain(&fragment.drain.unwrap_or_default(), health.as_ref(), &mut found);
     let capacity = fragment.leases.unwrap_or_default().capacity;
     let capacity =
         capacity.map(|value| number(&["leases", "capacity"], Some(value), (1, 100_000), 1, &mut found));
@@ -304,7 +304,11 @@ pub(super) fn time(
     Some(time)
 }
 
-fn drain(fragment: &super::fragment::DrainFragment, found: &mut Findings) -> DrainNumbers {
+fn drain(
+    fragment: &super::fragment::DrainFragment,
+    health: Option<&Health>,
+    found: &mut Findings,
+) -> DrainNumbers {
     let known = DrainNumbers::default();
     let deadline = restart::time(&["drain", "deadline"], fragment.deadline.as_deref(), known.deadline, found);
     let settle = fragment.settle.as_deref();
@@ -316,6 +320,15 @@ fn drain(fragment: &super::fragment::DrainFragment, found: &mut Findings) -> Dra
             numbers.deadline, numbers.settle
         );
         found.add(&["drain", "deadline"], text);
+    }
+    // What came in last is known after the next question that the engine answers.
+    let seen = health.map_or(Usec(0), |health| health.interval.plus(health.timeout));
+    if fragment.settle.is_some() && numbers.settle < seen {
+        let text = format!(
+            "{} is below health.interval + health.timeout ({seen}): a drain could miss requests that came in last",
+            numbers.settle
+        );
+        found.add(&["drain", "settle"], text);
     }
     numbers
 }
@@ -332,8 +345,8 @@ fn on_change(text: Option<&str>) -> Result<OnChange, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Restart;
     use crate::config::fragment::{BreakerFragment, DrainFragment, LeasesFragment, StormFragment};
-    use crate::config::{Health, Restart};
     use crate::engine::HealthRecipe;
 
     fn templates() -> BTreeMap<String, EngineTemplate> {
@@ -389,7 +402,7 @@ mod tests {
     #[test]
     fn each_wrong_value_is_refused_at_its_key() {
         type Spoil = fn(&mut PoolFragment);
-        let cases: [(&str, Spoil); 35] = [
+        let cases: [(&str, Spoil); 36] = [
             ("model", |f| f.model = Some("file:/srv/a\0b".into())),
             ("program", |f| f.program = Some("/bin/x\0y".into())),
             ("args", |f| f.args = Some(vec!["a\0b".into()])),
@@ -446,6 +459,9 @@ mod tests {
             }),
             ("drain.settle", |f| {
                 f.drain = Some(DrainFragment { settle: Some("soon".into()), ..Default::default() });
+            }),
+            ("drain.settle", |f| {
+                f.drain = Some(DrainFragment { settle: Some("2s".into()), ..Default::default() });
             }),
             ("leases.capacity", |f| f.leases = Some(LeasesFragment { capacity: Some(0) })),
             ("on_change", |f| f.on_change = Some("at once".into())),
