@@ -131,13 +131,9 @@ fn a_prober_that_is_killed_is_missed() {
     assert!(pool.text("LastError").contains("the prober was not heard of"), "{}", pool.text("LastError"));
 }
 
-#[test]
-fn a_unit_reports_through_the_one_folder_of_the_daemons_that_it_sees() {
-    let host = host();
-    host.shell("install -d -m 0755 /run/pool-managerd/report");
-    let pool = watched(&host, "reports", &["--parallel", "4"]);
-    let (pid, invocation) = (pool.main_pid(0), pool.invocation(0));
-    // In the daemon's place, while it is away.
+/// What the pool's engine reports, to a listener in the daemon's place while that is away.
+fn report(host: &Host, pool: &Pool<'_>, wanted: impl Fn(&Report) -> bool) -> Report {
+    let invocation = pool.invocation(0);
     let daemon = host.daemon_pid();
     host.shell("systemctl stop pool-managerd; rm -f /run/pool-managerd/report/socket");
     let path = host.sandbox.root().join("run/pool-managerd/report/socket");
@@ -148,13 +144,38 @@ fn a_unit_reports_through_the_one_folder_of_the_daemons_that_it_sees() {
     let report = (0..50).find_map(|_| {
         let count = socket.recv(&mut buffer).ok()?;
         let report = Report::parse(std::str::from_utf8(&buffer[..count]).unwrap()).unwrap();
-        (report.invocation.0.as_slice() == invocation).then_some(report)
+        (report.invocation.0.as_slice() == invocation && wanted(&report)).then_some(report)
     });
     host.shell("rm -f /run/pool-managerd/report/socket; systemctl start pool-managerd");
     host.wait_daemon(daemon);
-    let report = report.expect("a report of this run");
+    report.expect("a report of this run")
+}
+
+#[test]
+fn a_unit_reports_through_the_one_folder_of_the_daemons_that_it_sees() {
+    let host = host();
+    host.shell("install -d -m 0755 /run/pool-managerd/report");
+    let pool = watched(&host, "reports", &["--parallel", "4"]);
+    let seen = host.shell(&format!("nsenter -t {} -m -- ls -A /run/pool-managerd", pool.main_pid(0)));
+    assert_eq!(seen.trim(), "report");
+    let report = report(&host, &pool, |_| true);
     assert_eq!((report.in_flight, report.slots, report.progress), (Some(0), Some(4), Some(0)));
     assert_eq!(report.processes, Some(1));
-    let seen = host.shell(&format!("nsenter -t {pid} -m -- ls -A /run/pool-managerd"));
-    assert_eq!(seen.trim(), "report");
+}
+
+#[test]
+fn a_real_llama_server_reports_its_slots_and_its_work() {
+    let host = host();
+    if !host.has_llama() {
+        return println!("this release has no llama-server");
+    }
+    host.shell("install -d -m 0755 /run/pool-managerd/report");
+    let pool = host.serving("real");
+    let url = format!("{}/completion", pool.endpoint());
+    let body = "{\"prompt\": \"a\", \"n_predict\": 4}";
+    let done = host.run(&["curl", "-s", "-m", "10", "-d", body, &url]);
+    assert!(done.status.success());
+    let report = report(&host, &pool, |report| report.in_flight == Some(0));
+    assert!(report.slots.is_some_and(|slots| slots > 0), "{report:?}");
+    assert!(report.progress.is_some_and(|progress| progress > 0), "{report:?}");
 }
