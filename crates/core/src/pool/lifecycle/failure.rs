@@ -94,6 +94,9 @@ fn as_meant(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
     turn.effects.push(Effect::SaveRuntime);
     breaker::undecided(pool, index, turn);
     if anew && pool.wish == Wish::Run {
+        if let Some(replica) = pool.replicas.get_mut(index) {
+            replica.last_exit = None;
+        }
         let text = "it exited with status 0 after somebody had asked for its start: started again";
         turn.log(pool, Some(index), LogKind::EngineStopped, text.to_owned());
         begin(pool, index, turn);
