@@ -1,5 +1,6 @@
 //! Opening, trying and closing of a pool's breakers, and the lengths of readiness that matter.
 
+use super::failure::await_storm;
 use super::wishes::begin;
 use crate::host::{Effect, LogKind, Purpose, TimerId, Turn};
 use crate::name::Usec;
@@ -68,12 +69,14 @@ pub(super) fn go_on(pool: &mut Pool, turn: &mut Turn<'_>) {
     let numbers = pool.revision.spec.restart;
     for index in 0..pool.replicas.len() {
         let Some(replica) = pool.replicas.get(index) else { continue };
-        if replica.phase != Phase::Tripped
-            || pool.troubles.leave(replica.id.index, turn.mono, &numbers) == Leave::Refused
-        {
+        if replica.phase != Phase::Tripped {
             continue;
         }
-        restart(pool, index, turn);
+        match pool.troubles.leave(replica.id.index, turn.mono, &numbers) {
+            Leave::Given => restart(pool, index, turn),
+            Leave::Refused => {}
+            Leave::After(delay) => await_storm(pool, index, delay, turn),
+        }
     }
 }
 
