@@ -182,6 +182,8 @@ mod tests {
                     exit_class: "signal:KILL".into(),
                     start_timestamp: NOW - 14_000_000,
                     ready_timestamp: NOW - 12_000_000,
+                    active_leases: 2,
+                    in_flight: 3,
                 },
                 ReplicaStatus { id: "chat-r1".into(), phase: "stopped".into(), ..ReplicaStatus::default() },
             ],
