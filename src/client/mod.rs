@@ -219,11 +219,17 @@ impl Client {
         Ok(Job::new(self.proxy(path).await?))
     }
 
-    /// A job by its number.
+    /// A job by its number or by the path of its object, as an operator writes it.
     ///
     /// # Errors
-    /// There is no such job, or the daemon cannot be asked.
-    pub async fn job_by_number(&self, number: u32) -> Result<Job, Error> {
+    /// It is neither, there is no such job, or the daemon cannot be asked.
+    pub async fn find_job(&self, text: &str) -> Result<Job, Error> {
+        if let Ok(path) = OwnedObjectPath::try_from(text) {
+            return self.job(path).await;
+        }
+        let number: u32 = text.parse().map_err(|_| {
+            Error::InvalidArgs(format!("\"{text}\" is neither a job's number nor its object"))
+        })?;
         let objects: ObjectManagerProxy<'_> = self.proxy(ROOT).await?;
         match status::job(objects.get_managed_objects().await?, number) {
             Some(path) => self.job(path).await,
