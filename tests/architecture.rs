@@ -93,8 +93,8 @@ const ROOMS: [Room; 14] = [
     Room {
         name: "bin",
         rooms: &["client", "config"],
-        crates: &["clap", "tokio", "serde_json", "futures_util"],
-        why: "poolctl proves that the public API is enough; only `check` reads files itself",
+        crates: &["clap", "tokio", "serde_json", "futures_util", "nix"],
+        why: "poolctl proves that the public API is enough; only `check` reads files itself, and `lease` hands a descriptor on",
     },
     Room {
         name: "main.rs",

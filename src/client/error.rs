@@ -15,6 +15,9 @@ pub enum Error {
     /// There is no such job: it ended more than 60 s ago, or the daemon was restarted.
     #[error("{0}")]
     NoSuchJob(String),
+    /// There is no such lease, or no longer.
+    #[error("{0}")]
+    NoSuchLease(String),
     /// Something with this name is there already.
     #[error("{0}")]
     AlreadyExists(String),
@@ -30,15 +33,24 @@ pub enum Error {
     /// The pool cannot become ready as it is.
     #[error("{0}")]
     NotReady(String),
+    /// The pool is being emptied and gives no leases.
+    #[error("{0}")]
+    Draining(String),
+    /// The pool gives no more leases.
+    #[error("{0}")]
+    AtCapacity(String),
     /// The pool is changing in a way that has to end first.
     #[error("{0}")]
     TransitionInProgress(String),
-    /// The time that the caller gave is over.
+    /// The time that the caller gave is over, or that of a job.
     #[error("{0}")]
     Timeout(String),
     /// A job failed.
     #[error("{0}")]
     JobFailed(String),
+    /// Somebody called a job off.
+    #[error("{0}")]
+    JobCanceled(String),
     /// A newer request, or the pool's removal, took a job's place.
     #[error("superseded by a newer request, or by the pool's removal")]
     JobSuperseded,
@@ -49,7 +61,7 @@ pub enum Error {
     #[error("{0}")]
     LimitsExceeded(String),
     /// The caller may not do this; the text is the bus's.
-    #[error("access denied: root alone may start, stop and reload (the bus says: {0})")]
+    #[error("access denied: root alone may change pools and take leases (the bus says: {0})")]
     AccessDenied(String),
     /// The daemon is not there, could not be activated, or left without an answer.
     #[error("pool-managerd does not run, or does not answer ({0}); see: systemctl status pool-managerd")]
@@ -90,7 +102,7 @@ pub enum Exit {
     Success = 0,
     /// Wrong usage, or a file that is not valid.
     Usage = 2,
-    /// No such pool or job.
+    /// No such pool, job or lease.
     NoSuch = 4,
     /// It exists already.
     Exists = 5,
@@ -120,16 +132,18 @@ impl Error {
     pub const fn exit(&self) -> Exit {
         match self {
             Error::InvalidSpec(_) | Error::InvalidArgs(_) => Exit::Usage,
-            Error::NoSuchPool(_) | Error::NoSuchJob(_) => Exit::NoSuch,
+            Error::NoSuchPool(_) | Error::NoSuchJob(_) | Error::NoSuchLease(_) => Exit::NoSuch,
             Error::AlreadyExists(_) => Exit::Exists,
             Error::InsufficientResources(_) => Exit::Resources,
             Error::NotReady(_)
+            | Error::Draining(_)
             | Error::TransitionInProgress(_)
             | Error::Timeout(_)
             | Error::JobFailed(_)
+            | Error::JobCanceled(_)
             | Error::JobSuperseded
             | Error::JobEnded(_) => Exit::State,
-            Error::LimitsExceeded(_) => Exit::Limits,
+            Error::LimitsExceeded(_) | Error::AtCapacity(_) => Exit::Limits,
             Error::DaemonAway(_)
             | Error::ShuttingDown(_)
             | Error::SystemdUnavailable(_)
@@ -150,6 +164,9 @@ impl Error {
                 "AlreadyExists" => return Error::AlreadyExists(text),
                 "InvalidSpec" => return Error::InvalidSpec(text),
                 "InsufficientResources" => return Error::InsufficientResources(text),
+                "NoSuchLease" => return Error::NoSuchLease(text),
+                "Draining" => return Error::Draining(text),
+                "AtCapacity" => return Error::AtCapacity(text),
                 "NotReady" => return Error::NotReady(text),
                 "TransitionInProgress" => return Error::TransitionInProgress(text),
                 "Timeout" => return Error::Timeout(text),
@@ -219,6 +236,9 @@ mod tests {
             ("AlreadyExists", Error::AlreadyExists(why()), 5),
             ("InvalidSpec", Error::InvalidSpec(why()), 2),
             ("InsufficientResources", Error::InsufficientResources(why()), 6),
+            ("NoSuchLease", Error::NoSuchLease(why()), 4),
+            ("Draining", Error::Draining(why()), 7),
+            ("AtCapacity", Error::AtCapacity(why()), 8),
             ("NotReady", Error::NotReady(why()), 7),
             ("TransitionInProgress", Error::TransitionInProgress(why()), 7),
             ("Timeout", Error::Timeout(why()), 7),
@@ -265,9 +285,12 @@ mod tests {
 
     #[test]
     fn a_job_that_ended_otherwise_is_a_matter_of_state() {
-        for error in
-            [Error::JobFailed(String::new()), Error::JobSuperseded, Error::JobEnded("canceled".to_owned())]
-        {
+        for error in [
+            Error::JobFailed(String::new()),
+            Error::JobCanceled(String::new()),
+            Error::JobSuperseded,
+            Error::JobEnded("later".to_owned()),
+        ] {
             assert_eq!(error.exit() as u8, 7);
         }
     }

@@ -14,18 +14,24 @@
 //! ```
 
 mod error;
+mod explanation;
+mod job;
+mod lease;
 pub mod proxy;
 mod status;
 
 pub use error::{Error, Exit};
+pub use explanation::{Explanation, Reason};
+pub use job::{Job, JobDetails};
+pub use lease::Lease;
 pub use status::{PoolStatus, ReplicaStatus};
 
-use proxy::{JobProxy, ManagerProxy, PoolProxy, ReplicaProxy};
+use proxy::{ManagerProxy, PoolProxy, ReplicaProxy};
 use std::collections::HashMap;
 use std::time::Duration;
 use zbus::fdo::ObjectManagerProxy;
 use zbus::proxy::{Builder, CacheProperties, Defaults};
-use zbus::{Connection, ObjectPath, OwnedObjectPath, Proxy};
+use zbus::{Connection, ObjectPath, OwnedObjectPath, Proxy, Variant};
 
 const SERVICE: &str = "org.llamaorch.PoolManager";
 const ROOT: &str = "/org/llamaorch/PoolManager";
@@ -45,6 +51,17 @@ pub struct Reloaded {
     pub changed: Vec<String>,
     /// Their files are gone.
     pub removed: Vec<String>,
+}
+
+/// How a pool is to be given other settings.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reloading {
+    /// Its model from now on, as a pool file names it; `None`: what its file says.
+    pub model: Option<String>,
+    /// How long the drain of its old engines may take; `None`: what its file says.
+    pub deadline: Option<Duration>,
+    /// At the deadline stop what is left instead of giving up, and take the place of a reload under way.
+    pub force: bool,
 }
 
 /// What is wrong with a configuration file.
@@ -109,12 +126,70 @@ impl Client {
         self.job(path).await
     }
 
+    /// Empties a pool and stops it, until it is started again: its leases and requests may take `deadline`, or what
+    /// its file says. The job is done once no engine of it runs.
+    ///
+    /// # Errors
+    /// It was refused, or the daemon cannot be asked.
+    pub async fn drain(&self, id: &str, deadline: Option<Duration>) -> Result<Job, Error> {
+        let path = self.manager().await?.drain_pool(id, usec(deadline), HashMap::new()).await?;
+        self.job(path).await
+    }
+
+    /// Gives a pool another model, or the settings that its file has now. The job is done once its new engines are
+    /// ready; where none ran, at once.
+    ///
+    /// # Errors
+    /// It was refused, or the daemon cannot be asked.
+    pub async fn reload_pool(&self, id: &str, how: &Reloading) -> Result<Job, Error> {
+        let model = how.model.as_deref().unwrap_or_default();
+        let mut options: HashMap<&str, Variant<'_>> = HashMap::from([("force", how.force.into())]);
+        if how.deadline.is_some() {
+            options.insert("deadline_usec", usec(how.deadline).into());
+        }
+        let path = self.manager().await?.reload_pool(id, model, options).await?;
+        self.job(path).await
+    }
+
+    /// Forgets a pool's failures and closes its breaker.
+    ///
+    /// # Errors
+    /// It was refused, or the daemon cannot be asked.
+    pub async fn reset(&self, id: &str) -> Result<(), Error> {
+        Ok(self.manager().await?.reset_pool(id).await?)
+    }
+
+    /// Takes a lease of a pool's least loaded engine.
+    ///
+    /// # Errors
+    /// The pool is not ready, drains or gives no more, or the daemon cannot be asked.
+    pub async fn allocate_lease(&self, id: &str) -> Result<Lease, Error> {
+        let (id, endpoint, descriptor) = self.manager().await?.allocate_lease(id, HashMap::new()).await?;
+        Ok(Lease { id, endpoint, descriptor: descriptor.into() })
+    }
+
+    /// Ends a lease by its id. To drop it does the same.
+    ///
+    /// # Errors
+    /// There is no such lease, or the daemon cannot be asked.
+    pub async fn release_lease(&self, id: &str) -> Result<(), Error> {
+        Ok(self.manager().await?.release_lease(id).await?)
+    }
+
+    /// Why a pool is as it is.
+    ///
+    /// # Errors
+    /// There is no such pool, or the daemon cannot be asked.
+    pub async fn explain(&self, id: &str) -> Result<Explanation, Error> {
+        Ok(Explanation::of(id, self.manager().await?.explain(id).await?))
+    }
+
     /// Waits until a pool is ready, for as long as it takes where no time is given.
     ///
     /// # Errors
     /// The pool is stopped or failed, the time is over, or the daemon cannot be asked.
     pub async fn wait_ready(&self, id: &str, timeout: Option<Duration>) -> Result<(), Error> {
-        Ok(self.manager().await?.wait_ready(id, timeout_usec(timeout)).await?)
+        Ok(self.manager().await?.wait_ready(id, usec(timeout)).await?)
     }
 
     /// Has all configuration files read again.
@@ -141,7 +216,25 @@ impl Client {
     /// # Errors
     /// None that is expected: nobody is asked.
     pub async fn job(&self, path: OwnedObjectPath) -> Result<Job, Error> {
-        Ok(Job { proxy: self.proxy(path).await? })
+        Ok(Job::new(self.proxy(path).await?))
+    }
+
+    /// A job by its number or by the path of its object, as an operator writes it.
+    ///
+    /// # Errors
+    /// It is neither, there is no such job, or the daemon cannot be asked.
+    pub async fn find_job(&self, text: &str) -> Result<Job, Error> {
+        if let Ok(path) = OwnedObjectPath::try_from(text) {
+            return self.job(path).await;
+        }
+        let number: u32 = text.parse().map_err(|_| {
+            Error::InvalidArgs(format!("\"{text}\" is neither a job's number nor its object"))
+        })?;
+        let objects: ObjectManagerProxy<'_> = self.proxy(ROOT).await?;
+        match status::job(objects.get_managed_objects().await?, number) {
+            Some(path) => self.job(path).await,
+            None => Err(Error::NoSuchJob(format!("no job {number}; jobs are kept for 60 s after their end"))),
+        }
     }
 
     /// The manager, member by member.
@@ -178,42 +271,9 @@ impl Client {
     }
 }
 
-/// A start or a stop that the daemon accepted. It goes on where this is dropped.
-#[derive(Debug, Clone)]
-pub struct Job {
-    proxy: JobProxy<'static>,
-}
-
-impl Job {
-    /// Its object.
-    #[must_use]
-    pub fn path(&self) -> &str {
-        self.proxy.inner().path().as_str()
-    }
-
-    /// Waits until it ends, at once if it has.
-    ///
-    /// # Errors
-    /// It failed or was superseded, or ended more than 60 s ago, or the daemon cannot be asked.
-    pub async fn wait(&self) -> Result<(), Error> {
-        let result = self.proxy.wait().await.map_err(|error| match error {
-            zbus::Error::FDO(error) if matches!(*error, zbus::fdo::Error::UnknownObject(_)) => {
-                Error::NoSuchJob(format!("no job {}; jobs are kept for 60 s after their end", self.path()))
-            }
-            other => other.into(),
-        })?;
-        match result.as_str() {
-            "done" => Ok(()),
-            "failed" => Err(Error::JobFailed(self.proxy.error().await?)),
-            "superseded" => Err(Error::JobSuperseded),
-            _ => Err(Error::JobEnded(result)),
-        }
-    }
-}
-
-/// A time-out as the bus takes it: 0 is no limit there, so no time at all is the shortest that there is.
-fn timeout_usec(timeout: Option<Duration>) -> u64 {
-    timeout.map_or(0, |timeout| u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX).max(1))
+/// A time as the bus takes it: 0 is none given there, so no time at all is the shortest that there is.
+fn usec(time: Option<Duration>) -> u64 {
+    time.map_or(0, |time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(1))
 }
 
 #[cfg(test)]
@@ -221,10 +281,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_time_at_all_is_not_no_limit() {
-        assert_eq!(timeout_usec(None), 0);
-        assert_eq!(timeout_usec(Some(Duration::ZERO)), 1);
-        assert_eq!(timeout_usec(Some(Duration::from_millis(2))), 2_000);
-        assert_eq!(timeout_usec(Some(Duration::MAX)), u64::MAX);
+    fn no_time_at_all_is_not_none_given() {
+        assert_eq!(usec(None), 0);
+        assert_eq!(usec(Some(Duration::ZERO)), 1);
+        assert_eq!(usec(Some(Duration::from_millis(2))), 2_000);
+        assert_eq!(usec(Some(Duration::MAX)), u64::MAX);
     }
 }

@@ -5,10 +5,17 @@
 //! that nothing goes stale when the daemon is restarted.
 
 use std::collections::HashMap;
-use zbus::{ObjectPath, OwnedObjectPath, Variant};
+use zbus::{ObjectPath, OwnedFd, OwnedObjectPath, OwnedVariant, Variant};
 
 /// A row of [`ManagerProxy::list_pools`]: id, object, phase, live, ready, active leases.
 pub type ListedPool = (String, OwnedObjectPath, String, bool, bool, u32);
+
+/// What [`ManagerProxy::allocate_lease`] and [`PoolProxy::allocate_lease`] give: the lease's id, where its engine
+/// answers, and the descriptor that it lives by.
+pub type AllocatedLease = (String, String, OwnedFd);
+
+/// Values by their names.
+pub type Named = HashMap<String, OwnedVariant>;
 
 /// All pools of this host.
 #[zbus::proxy(
@@ -34,6 +41,35 @@ pub trait Manager {
 
     /// Stops a pool, until it is started again; gives the job. No option is known yet.
     fn stop_pool(&self, id: &str, options: HashMap<&str, Variant<'_>>) -> zbus::Result<OwnedObjectPath>;
+
+    /// Empties a pool and stops it; gives the job. 0 microseconds: what the pool's file says. No option is known yet.
+    fn drain_pool(
+        &self,
+        id: &str,
+        deadline_usec: u64,
+        options: HashMap<&str, Variant<'_>>,
+    ) -> zbus::Result<OwnedObjectPath>;
+
+    /// Gives a pool another model, or (where that is "") the settings of its file; gives the job. Options: `deadline_usec` (t),
+    /// `strategy` (s) and `force` (b).
+    fn reload_pool(
+        &self,
+        id: &str,
+        model: &str,
+        options: HashMap<&str, Variant<'_>>,
+    ) -> zbus::Result<OwnedObjectPath>;
+
+    /// Forgets a pool's failures.
+    fn reset_pool(&self, id: &str) -> zbus::Result<()>;
+
+    /// Takes a lease of a pool. No option is known yet.
+    fn allocate_lease(&self, id: &str, options: HashMap<&str, Variant<'_>>) -> zbus::Result<AllocatedLease>;
+
+    /// Ends a lease.
+    fn release_lease(&self, lease: &str) -> zbus::Result<()>;
+
+    /// Why a pool is as it is: `ready` (b), `live` (b), `phase` (s), `summary` (s), `reasons` (aa{sv}).
+    fn explain(&self, id: &str) -> zbus::Result<Named>;
 
     /// Reads all configuration files again; gives the ids of the added, changed and removed pools.
     fn reload_configuration(&self) -> zbus::Result<(Vec<String>, Vec<String>, Vec<String>)>;
@@ -61,6 +97,10 @@ pub trait Manager {
     /// How many replicas all pools have together.
     #[zbus(property(emits_changed_signal = "false"))]
     fn replica_count(&self) -> zbus::Result<u32>;
+
+    /// How many leases are held, of all pools together.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn active_leases(&self) -> zbus::Result<u32>;
 
     /// What is wrong with configuration files now: path and error.
     #[zbus(property(emits_changed_signal = "false"))]
@@ -97,6 +137,10 @@ pub trait Manager {
     /// A job has ended.
     #[zbus(signal)]
     fn job_removed(&self, id: u32, path: ObjectPath<'_>, pool: &str, result: &str) -> zbus::Result<()>;
+
+    /// A lease is over that its holder did not end.
+    #[zbus(signal)]
+    fn lease_revoked(&self, lease: &str, pool: &str, reason: &str) -> zbus::Result<()>;
 }
 
 /// One pool.
@@ -107,6 +151,20 @@ pub trait Pool {
 
     /// Stops the pool, until it is started again; gives the job. No option is known yet.
     fn stop(&self, options: HashMap<&str, Variant<'_>>) -> zbus::Result<OwnedObjectPath>;
+
+    /// Empties the pool and stops it; gives the job. 0 microseconds: what its file says. No option is known yet.
+    fn drain(&self, deadline_usec: u64, options: HashMap<&str, Variant<'_>>)
+    -> zbus::Result<OwnedObjectPath>;
+
+    /// Gives the pool another model, or (where that is "") the settings of its file; gives the job. Options as of
+    /// [`ManagerProxy::reload_pool`].
+    fn reload(&self, model: &str, options: HashMap<&str, Variant<'_>>) -> zbus::Result<OwnedObjectPath>;
+
+    /// Forgets the pool's failures.
+    fn reset(&self) -> zbus::Result<()>;
+
+    /// Takes a lease of the pool. No option is known yet.
+    fn allocate_lease(&self, options: HashMap<&str, Variant<'_>>) -> zbus::Result<AllocatedLease>;
 
     /// The pool's id.
     #[zbus(property(emits_changed_signal = "false"))]
@@ -120,7 +178,8 @@ pub trait Pool {
     #[zbus(property(emits_changed_signal = "false"))]
     fn config_path(&self) -> zbus::Result<String>;
 
-    /// "stopped", "staging", "starting", "ready", "stopping", "backoff", "failed", or a later version's word.
+    /// "stopped", "staging", "starting", "ready", "draining", "stopping", "backoff", "tripped", "failed", or a later
+    /// version's word.
     #[zbus(property(emits_changed_signal = "false"))]
     fn phase(&self) -> zbus::Result<String>;
 
@@ -128,9 +187,13 @@ pub trait Pool {
     #[zbus(property(emits_changed_signal = "false"))]
     fn live(&self) -> zbus::Result<bool>;
 
-    /// At least one engine answers requests.
+    /// At least one engine answers requests, and the pool is not draining.
     #[zbus(property(emits_changed_signal = "false"))]
     fn ready(&self) -> zbus::Result<bool>;
+
+    /// It is being emptied.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn draining(&self) -> zbus::Result<bool>;
 
     /// The engine template's name.
     #[zbus(property(emits_changed_signal = "false"))]
@@ -176,6 +239,26 @@ pub trait Pool {
     #[zbus(property(emits_changed_signal = "false"))]
     fn endpoints(&self) -> zbus::Result<Vec<String>>;
 
+    /// How many leases the ready engines give together; 0: without limit, or none is ready.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn lease_capacity(&self) -> zbus::Result<u32>;
+
+    /// How many leases are held.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn active_leases(&self) -> zbus::Result<u32>;
+
+    /// How many requests the ready engines work on at once; 0: unknown.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn slots_total(&self) -> zbus::Result<u32>;
+
+    /// `slots_total` less `in_flight`.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn slots_free(&self) -> zbus::Result<u32>;
+
+    /// Requests that the engines work on or keep waiting; 0: none, or unknown.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn in_flight(&self) -> zbus::Result<u32>;
+
     /// The last error, in words; it stays when the pool is ready again.
     #[zbus(property(emits_changed_signal = "false"))]
     fn last_error(&self) -> zbus::Result<String>;
@@ -199,6 +282,10 @@ pub trait Pool {
     /// When the next start is due.
     #[zbus(property(emits_changed_signal = "false"))]
     fn next_restart_timestamp(&self) -> zbus::Result<u64>;
+
+    /// "closed", "open" or "half-open".
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn breaker(&self) -> zbus::Result<String>;
 
     /// Identifies the settings that the engines run with.
     #[zbus(property(emits_changed_signal = "false"))]
@@ -268,6 +355,14 @@ pub trait Replica {
     #[zbus(property(emits_changed_signal = "false"))]
     fn status_text(&self) -> zbus::Result<String>;
 
+    /// How many leases of it are held.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn active_leases(&self) -> zbus::Result<u32>;
+
+    /// Requests that it works on or keeps waiting; 0: none, or unknown.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn in_flight(&self) -> zbus::Result<u32>;
+
     /// How the last run ended, for instance "exit:1".
     #[zbus(property(emits_changed_signal = "false"))]
     fn exit_class(&self) -> zbus::Result<String>;
@@ -281,11 +376,14 @@ pub trait Replica {
     fn ready_timestamp(&self) -> zbus::Result<u64>;
 }
 
-/// A start or a stop that somebody asked for. It can be read for 60 s after it ended.
+/// A start, a stop, a drain or a reload that somebody asked for. It can be read for 60 s after it ended.
 #[zbus::proxy(interface = "org.llamaorch.PoolManager.Job", default_service = "org.llamaorch.PoolManager")]
 pub trait Job {
     /// Replies when the job ends, with its result.
     fn wait(&self) -> zbus::Result<String>;
+
+    /// Calls a drain or a reload off.
+    fn cancel(&self) -> zbus::Result<()>;
 
     /// The job's number.
     #[zbus(property(emits_changed_signal = "false"))]
@@ -295,7 +393,7 @@ pub trait Job {
     #[zbus(property(emits_changed_signal = "false"))]
     fn pool(&self) -> zbus::Result<OwnedObjectPath>;
 
-    /// "start" or "stop".
+    /// "start", "stop", "drain" or "reload".
     #[zbus(property(emits_changed_signal = "false"))]
     fn operation(&self) -> zbus::Result<String>;
 
@@ -303,17 +401,21 @@ pub trait Job {
     #[zbus(property(emits_changed_signal = "false"))]
     fn state(&self) -> zbus::Result<String>;
 
-    /// "done", "failed", "superseded" or a later version's word; empty while it runs.
+    /// "done", "failed", "canceled", "timeout", "superseded" or a later version's word; empty while it runs.
     #[zbus(property(emits_changed_signal = "false"))]
     fn result(&self) -> zbus::Result<String>;
 
-    /// Why it failed, in words.
+    /// Why it did not end as "done", in words.
     #[zbus(property(emits_changed_signal = "false"))]
     fn error(&self) -> zbus::Result<String>;
 
     /// What it waits for or does, in words.
     #[zbus(property(emits_changed_signal = "false"))]
     fn detail(&self) -> zbus::Result<String>;
+
+    /// Numbers: `force_stopped` (b), `rolled_back` (b), `leases_left` (u), `duration_usec` (t).
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn details(&self) -> zbus::Result<Named>;
 }
 
 #[cfg(test)]
@@ -385,6 +487,7 @@ mod tests {
             "Vec<String>" => "as",
             "Vec<OwnedObjectPath>" => "ao",
             "Vec<(String, String)>" => "a(ss)",
+            "Named" => "a{sv}",
             other => panic!("{other}"),
         }
     }

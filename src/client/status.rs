@@ -6,24 +6,31 @@
 use serde::Serialize;
 use std::collections::HashMap;
 use zbus::fdo::ManagedObjects;
+use zbus::names::OwnedInterfaceName;
 use zbus::{OwnedObjectPath, OwnedVariant};
 
 const POOL: &str = "org.llamaorch.PoolManager.Pool";
 const REPLICA: &str = "org.llamaorch.PoolManager.Replica";
+const JOB: &str = "org.llamaorch.PoolManager.Job";
 
 /// How a pool stands. Timestamps are microseconds since the epoch; what is absent is 0, "" or empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct PoolStatus {
     /// The pool's id.
     pub id: String,
-    /// "stopped", "staging", "starting", "ready", "stopping", "backoff", "failed", or a later version's word.
+    /// "stopped", "staging", "starting", "ready", "draining", "stopping", "backoff", "tripped", "failed", or a later
+    /// version's word.
     pub phase: String,
     /// When the phase last changed.
     pub state_change_timestamp: u64,
     /// At least one engine runs and is not known to hang.
     pub live: bool,
-    /// At least one engine answers requests.
+    /// At least one engine answers requests, and the pool is not draining.
     pub ready: bool,
+    /// It is being emptied.
+    pub draining: bool,
+    /// "closed", "open" or "half-open": whether failures are followed by another start.
+    pub breaker: String,
     /// The engine template's name.
     pub engine: String,
     /// What the engine's program says of its version.
@@ -34,6 +41,16 @@ pub struct PoolStatus {
     pub model_path: String,
     /// Where the ready engines answer.
     pub endpoints: Vec<String>,
+    /// Leases that are held.
+    pub active_leases: u32,
+    /// How many leases the ready engines give together; 0: without limit, or none is ready.
+    pub lease_capacity: u32,
+    /// How many requests the ready engines work on at once; 0: unknown.
+    pub slots_total: u32,
+    /// Those that are free.
+    pub slots_free: u32,
+    /// Requests that the engines work on or keep waiting; 0: none, or unknown.
+    pub in_flight: u32,
     /// The last error, in words; it stays when the pool is ready again.
     pub last_error: String,
     /// Its class, for instance "exit:1".
@@ -91,6 +108,10 @@ pub struct ReplicaStatus {
     pub start_timestamp: u64,
     /// When this run became ready.
     pub ready_timestamp: u64,
+    /// Leases of it that are held.
+    pub active_leases: u32,
+    /// Requests that it works on or keeps waiting; 0: none, or unknown.
+    pub in_flight: u32,
 }
 
 /// The pools among the objects of the daemon, sorted by id.
@@ -113,11 +134,22 @@ pub(super) fn pools(objects: ManagedObjects) -> Vec<PoolStatus> {
     pools
 }
 
-/// The properties of one object.
-struct Properties(HashMap<String, OwnedVariant>);
+/// The job with a number, where it is there.
+pub(super) fn job(objects: ManagedObjects, number: u32) -> Option<OwnedObjectPath> {
+    let is_it = |interfaces: HashMap<_, _>| {
+        let mut interfaces = interfaces.into_iter();
+        interfaces.any(|(interface, properties): (OwnedInterfaceName, _)| {
+            interface.as_str() == JOB && Properties(properties).take::<u32>("Id") == number
+        })
+    };
+    objects.into_iter().find_map(|(path, interfaces)| is_it(interfaces).then_some(path))
+}
+
+/// The properties of one object, or other named values.
+pub(super) struct Properties(pub(super) HashMap<String, OwnedVariant>);
 
 impl Properties {
-    fn take<T: TryFrom<OwnedVariant> + Default>(&mut self, name: &str) -> T {
+    pub(super) fn take<T: TryFrom<OwnedVariant> + Default>(&mut self, name: &str) -> T {
         self.0.remove(name).and_then(|value| T::try_from(value).ok()).unwrap_or_default()
     }
 
@@ -129,11 +161,18 @@ impl Properties {
             state_change_timestamp: self.take("StateChangeTimestamp"),
             live: self.take("Live"),
             ready: self.take("Ready"),
+            draining: self.take("Draining"),
+            breaker: self.take("Breaker"),
             engine: self.take("Engine"),
             engine_version: self.take("EngineVersion"),
             model_id: self.take("ModelId"),
             model_path: self.take("ModelPath"),
             endpoints: self.take("Endpoints"),
+            active_leases: self.take("ActiveLeases"),
+            lease_capacity: self.take("LeaseCapacity"),
+            slots_total: self.take("SlotsTotal"),
+            slots_free: self.take("SlotsFree"),
+            in_flight: self.take("InFlight"),
             last_error: self.take("LastError"),
             last_error_class: self.take("LastErrorClass"),
             last_error_timestamp: self.take("LastErrorTimestamp"),
@@ -166,6 +205,8 @@ impl Properties {
             exit_class: self.take("ExitClass"),
             start_timestamp: self.take("StartTimestamp"),
             ready_timestamp: self.take("ReadyTimestamp"),
+            active_leases: self.take("ActiveLeases"),
+            in_flight: self.take("InFlight"),
         }
     }
 }
@@ -174,7 +215,6 @@ impl Properties {
 mod tests {
     use super::*;
     use zbus::Variant;
-    use zbus::names::OwnedInterfaceName;
 
     fn path(text: &str) -> OwnedObjectPath {
         OwnedObjectPath::try_from(text).unwrap()
@@ -247,6 +287,12 @@ mod tests {
     }
 
     #[test]
+    fn a_job_is_found_by_its_number() {
+        assert_eq!(job(two_pools(), 1), Some(path("/j/1")));
+        assert_eq!(job(two_pools(), 2), None);
+    }
+
+    #[test]
     fn what_is_missing_unknown_or_of_another_type_is_absent() {
         let zoo = pools(two_pools()).remove(1);
         assert_eq!(zoo, PoolStatus { id: "zoo".to_owned(), ..PoolStatus::default() });
@@ -265,17 +311,22 @@ mod tests {
             keys(&json),
             [
                 "activation",
+                "active_leases",
                 "backoff_usec",
+                "breaker",
                 "config_path",
                 "detail",
                 "device_mask",
+                "draining",
                 "endpoints",
                 "engine",
                 "engine_version",
                 "id",
+                "in_flight",
                 "last_error",
                 "last_error_class",
                 "last_error_timestamp",
+                "lease_capacity",
                 "live",
                 "model_id",
                 "model_path",
@@ -286,6 +337,8 @@ mod tests {
                 "ready",
                 "replicas",
                 "restart_count",
+                "slots_free",
+                "slots_total",
                 "spec_digest",
                 "state_change_timestamp",
             ]
@@ -293,9 +346,11 @@ mod tests {
         assert_eq!(
             keys(&json["replicas"][0]),
             [
+                "active_leases",
                 "endpoint",
                 "exit_class",
                 "id",
+                "in_flight",
                 "invocation_id",
                 "live",
                 "main_pid",

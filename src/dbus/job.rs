@@ -1,11 +1,12 @@
 //! `org.llamaorch.PoolManager.Job`.
 
+use super::calls::{self, Named, odd};
 use super::error::Error;
 use super::pool;
 use crate::supervisor::Handle;
 use pool_core::Request;
 use pool_core::host::Answer;
-use pool_core::job::JobId;
+use pool_core::job::{Details, JobId};
 use pool_core::view::JobView;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -31,9 +32,12 @@ impl JobObject {
     async fn wait(&self) -> Result<String, Error> {
         match self.handle.ask(Request::WaitJob { job: JobId(self.view().id) }).await? {
             Answer::JobEnded(result) => Ok(result.as_str().to_owned()),
-            Answer::Denied(denied) => Err(denied.into()),
-            _ => Err(Error::internal("a job's end was answered with something else")),
+            other => Err(odd(other, "a job's end")),
         }
+    }
+
+    async fn cancel(&self) -> Result<(), Error> {
+        calls::done(self.handle.ask(Request::CancelJob { job: JobId(self.view().id) }).await?)
     }
 
     #[zbus(property(emits_changed_signal = "const"))]
@@ -70,6 +74,20 @@ impl JobObject {
     fn detail(&self) -> String {
         self.view().detail.clone()
     }
+
+    #[zbus(property)]
+    fn details(&self) -> Named {
+        details(self.view().details)
+    }
+}
+
+fn details(details: Details) -> Named {
+    HashMap::from([
+        ("force_stopped", Variant::new(details.force_stopped)),
+        ("rolled_back", Variant::new(details.rolled_back)),
+        ("leases_left", Variant::new(details.leases_left)),
+        ("duration_usec", Variant::new(details.duration.0)),
+    ])
 }
 
 /// The properties in which two views differ, with their new values.
@@ -79,5 +97,6 @@ pub(super) fn changes<'a>(old: &JobView, new: &'a JobView) -> HashMap<&'static s
         "Result": result => new.result,
         "Error": error => new.error.as_str(),
         "Detail": detail => new.detail.as_str(),
+        "Details": details => details(new.details),
     }
 }

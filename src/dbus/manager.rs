@@ -1,7 +1,8 @@
 //! `org.llamaorch.PoolManager`.
 
+use super::calls::{self, Named, Options, odd};
 use super::error::Error;
-use super::{job_path, pool};
+use super::pool;
 use crate::supervisor::Handle;
 use pool_core::Request;
 use pool_core::host::{Answer, Denied};
@@ -11,7 +12,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::watch;
 use zbus::object_server::SignalEmitter;
-use zbus::{OwnedObjectPath, OwnedVariant, Variant, interface};
+use zbus::{OwnedFd, OwnedObjectPath, Variant, interface};
 
 pub(super) const INTERFACE: &str = "org.llamaorch.PoolManager";
 
@@ -20,6 +21,14 @@ pub(super) const INTERFACE: &str = "org.llamaorch.PoolManager";
 pub(super) struct Constants {
     pub(super) systemd_version: String,
     pub(super) tainted: Vec<String>,
+}
+
+impl Constants {
+    /// What limits this host, and what went wrong since.
+    fn tainted(&self, view: &ManagerView) -> Vec<String> {
+        let unsaved = (!view.unsaved.is_empty()).then(|| "wishes-not-saved".to_owned());
+        self.tainted.iter().cloned().chain(unsaved).collect()
+    }
 }
 
 pub(super) struct ManagerObject {
@@ -45,9 +54,15 @@ impl ManagerObject {
 impl ManagerObject {
     #[zbus(out_args("pools"))]
     fn list_pools(&self) -> Vec<(String, OwnedObjectPath, String, bool, bool, u32)> {
-        let leases = 0;
         let row = |(id, pool): (&PoolId, &Arc<PoolView>)| {
-            (pool.id.clone(), pool::object_path(id), pool.phase.to_owned(), pool.live, pool.ready, leases)
+            (
+                pool.id.clone(),
+                pool::object_path(id),
+                pool.phase.to_owned(),
+                pool.live,
+                pool.ready,
+                pool.active_leases,
+            )
         };
         self.view().pools.iter().map(row).collect()
     }
@@ -65,29 +80,56 @@ impl ManagerObject {
     async fn wait_ready(&self, id: String, timeout_usec: u64) -> Result<(), Error> {
         match self.handle.ask(Request::WaitReady { pool: id, timeout: Usec(timeout_usec) }).await? {
             Answer::Ready => Ok(()),
-            Answer::Denied(denied) => Err(denied.into()),
-            _ => Err(Error::internal("waiting for a pool was answered with something else")),
+            other => Err(odd(other, "a pool's readiness")),
         }
     }
 
     #[zbus(out_args("job"))]
-    async fn start_pool(
-        &self,
-        id: String,
-        options: HashMap<String, OwnedVariant>,
-    ) -> Result<OwnedObjectPath, Error> {
-        no_options(&options)?;
-        started(self.handle.ask(Request::Start { pool: id }).await?)
+    async fn start_pool(&self, id: String, options: Options) -> Result<OwnedObjectPath, Error> {
+        calls::start(&self.handle, id, options).await
     }
 
     #[zbus(out_args("job"))]
-    async fn stop_pool(
+    async fn stop_pool(&self, id: String, options: Options) -> Result<OwnedObjectPath, Error> {
+        calls::stop(&self.handle, id, options).await
+    }
+
+    #[zbus(out_args("job"))]
+    async fn drain_pool(
         &self,
         id: String,
-        options: HashMap<String, OwnedVariant>,
+        deadline_usec: u64,
+        options: Options,
     ) -> Result<OwnedObjectPath, Error> {
-        no_options(&options)?;
-        started(self.handle.ask(Request::Stop { pool: id }).await?)
+        calls::drain(&self.handle, id, deadline_usec, options).await
+    }
+
+    #[zbus(out_args("job"))]
+    async fn reload_pool(
+        &self,
+        id: String,
+        model: String,
+        options: Options,
+    ) -> Result<OwnedObjectPath, Error> {
+        calls::reload(&self.handle, id, model, options).await
+    }
+
+    async fn reset_pool(&self, id: String) -> Result<(), Error> {
+        calls::reset(&self.handle, id).await
+    }
+
+    #[zbus(out_args("lease", "endpoint", "descriptor"))]
+    async fn allocate_lease(&self, id: String, options: Options) -> Result<(String, String, OwnedFd), Error> {
+        calls::allocate_lease(&self.handle, id, options).await
+    }
+
+    async fn release_lease(&self, lease: String) -> Result<(), Error> {
+        calls::done(self.handle.ask(Request::ReleaseLease { lease }).await?)
+    }
+
+    #[zbus(out_args("explanation"))]
+    fn explain(&self, id: &str) -> Result<Named, Error> {
+        self.pool(id).map(|(_, view)| calls::explain(&view))
     }
 
     #[zbus(out_args("added", "changed", "removed"))]
@@ -97,8 +139,7 @@ impl ManagerObject {
             Answer::Reloaded { added, changed, removed } => {
                 Ok((texts(added), texts(changed), texts(removed)))
             }
-            Answer::Denied(denied) => Err(denied.into()),
-            _ => Err(Error::internal("a reload was answered with something else")),
+            other => Err(odd(other, "what was read")),
         }
     }
 
@@ -132,6 +173,11 @@ impl ManagerObject {
         self.view().manager.replica_count
     }
 
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn active_leases(&self) -> u32 {
+        self.view().manager.active_leases
+    }
+
     #[zbus(property)]
     fn configuration_errors(&self) -> Vec<(String, String)> {
         self.view().manager.configuration_errors.clone()
@@ -144,7 +190,7 @@ impl ManagerObject {
 
     #[zbus(property)]
     fn tainted(&self) -> Vec<String> {
-        self.constants.tainted.clone()
+        self.constants.tainted(&self.view().manager)
     }
 
     #[zbus(property(emits_changed_signal = "const"))]
@@ -192,31 +238,31 @@ impl ManagerObject {
         pool: &str,
         result: &str,
     ) -> zbus::Result<()>;
+
+    #[zbus(signal)]
+    pub(super) async fn lease_revoked(
+        emitter: &SignalEmitter<'_>,
+        lease: &str,
+        pool: &str,
+        reason: &str,
+    ) -> zbus::Result<()>;
 }
 
 /// The properties in which two views differ, with their new values.
-pub(super) fn changes<'a>(old: &ManagerView, new: &'a ManagerView) -> HashMap<&'static str, Variant<'a>> {
-    changed! { old, new;
+pub(super) fn changes<'a>(
+    old: &ManagerView,
+    new: &'a ManagerView,
+    constants: &Constants,
+) -> HashMap<&'static str, Variant<'a>> {
+    let mut changes = changed! { old, new;
         "PoolCount": pool_count => new.pool_count,
         "ReadyPoolCount": ready_pool_count => new.ready_pool_count,
         "ReplicaCount": replica_count => new.replica_count,
         "ConfigurationErrors": configuration_errors => new.configuration_errors.clone(),
+    };
+    let tainted = constants.tainted(new);
+    if tainted != constants.tainted(old) {
+        changes.insert("Tainted", Variant::new(tainted));
     }
-}
-
-/// This version knows no options, so each is a mistake of the caller.
-pub(super) fn no_options(options: &HashMap<String, OwnedVariant>) -> Result<(), Error> {
-    match options.keys().min() {
-        None => Ok(()),
-        Some(key) => Err(Error::invalid_args(format!("unknown option \"{key}\"; this version takes none"))),
-    }
-}
-
-/// The job of a start or stop.
-pub(super) fn started(answer: Answer) -> Result<OwnedObjectPath, Error> {
-    match answer {
-        Answer::Job(job) => Ok(super::path(job_path(job.0))),
-        Answer::Denied(denied) => Err(denied.into()),
-        _ => Err(Error::internal("an operation was answered with something else")),
-    }
+    changes
 }

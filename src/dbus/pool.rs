@@ -1,15 +1,14 @@
 //! `org.llamaorch.PoolManager.Pool`.
 
+use super::calls::{self, Options};
 use super::error::Error;
-use super::manager::{no_options, started};
 use super::{pool_path, replica_path};
 use crate::supervisor::Handle;
-use pool_core::Request;
 use pool_core::view::PoolView;
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::watch;
-use zbus::{OwnedObjectPath, OwnedVariant, Variant, interface};
+use zbus::{OwnedFd, OwnedObjectPath, Variant, interface};
 
 pub(super) const INTERFACE: &str = "org.llamaorch.PoolManager.Pool";
 
@@ -27,15 +26,32 @@ impl PoolObject {
 #[interface(name = "org.llamaorch.PoolManager.Pool", introspection_docs = false)]
 impl PoolObject {
     #[zbus(out_args("job"))]
-    async fn start(&self, options: HashMap<String, OwnedVariant>) -> Result<OwnedObjectPath, Error> {
-        no_options(&options)?;
-        started(self.handle.ask(Request::Start { pool: self.view().id.clone() }).await?)
+    async fn start(&self, options: Options) -> Result<OwnedObjectPath, Error> {
+        calls::start(&self.handle, self.id(), options).await
     }
 
     #[zbus(out_args("job"))]
-    async fn stop(&self, options: HashMap<String, OwnedVariant>) -> Result<OwnedObjectPath, Error> {
-        no_options(&options)?;
-        started(self.handle.ask(Request::Stop { pool: self.view().id.clone() }).await?)
+    async fn stop(&self, options: Options) -> Result<OwnedObjectPath, Error> {
+        calls::stop(&self.handle, self.id(), options).await
+    }
+
+    #[zbus(out_args("job"))]
+    async fn drain(&self, deadline_usec: u64, options: Options) -> Result<OwnedObjectPath, Error> {
+        calls::drain(&self.handle, self.id(), deadline_usec, options).await
+    }
+
+    #[zbus(out_args("job"))]
+    async fn reload(&self, model: String, options: Options) -> Result<OwnedObjectPath, Error> {
+        calls::reload(&self.handle, self.id(), model, options).await
+    }
+
+    async fn reset(&self) -> Result<(), Error> {
+        calls::reset(&self.handle, self.id()).await
+    }
+
+    #[zbus(out_args("lease", "endpoint", "descriptor"))]
+    async fn allocate_lease(&self, options: Options) -> Result<(String, String, OwnedFd), Error> {
+        calls::allocate_lease(&self.handle, self.id(), options).await
     }
 
     #[zbus(property(emits_changed_signal = "const"))]
@@ -66,6 +82,11 @@ impl PoolObject {
     #[zbus(property)]
     fn ready(&self) -> bool {
         self.view().ready
+    }
+
+    #[zbus(property)]
+    fn draining(&self) -> bool {
+        self.view().draining
     }
 
     #[zbus(property)]
@@ -124,6 +145,31 @@ impl PoolObject {
     }
 
     #[zbus(property)]
+    fn lease_capacity(&self) -> u32 {
+        self.view().lease_capacity
+    }
+
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn active_leases(&self) -> u32 {
+        self.view().active_leases
+    }
+
+    #[zbus(property)]
+    fn slots_total(&self) -> u32 {
+        self.view().slots_total
+    }
+
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn slots_free(&self) -> u32 {
+        self.view().slots_free
+    }
+
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn in_flight(&self) -> u32 {
+        self.view().in_flight
+    }
+
+    #[zbus(property)]
     fn last_error(&self) -> String {
         self.view().last_error.clone()
     }
@@ -151,6 +197,11 @@ impl PoolObject {
     #[zbus(property)]
     fn next_restart_timestamp(&self) -> u64 {
         self.view().next_restart_timestamp.0
+    }
+
+    #[zbus(property)]
+    fn breaker(&self) -> String {
+        self.view().breaker.to_owned()
     }
 
     #[zbus(property)]
@@ -191,6 +242,7 @@ pub(super) fn changes<'a>(old: &PoolView, new: &'a PoolView) -> HashMap<&'static
         "Phase": phase => new.phase,
         "Live": live => new.live,
         "Ready": ready => new.ready,
+        "Draining": draining => new.draining,
         "Engine": engine => new.engine.as_str(),
         "EngineVersion": engine_version => new.engine_version.as_str(),
         "ModelId": model_id => new.model_id.as_str(),
@@ -202,12 +254,15 @@ pub(super) fn changes<'a>(old: &PoolView, new: &'a PoolView) -> HashMap<&'static
         "ReadyReplicas": ready_replicas => new.ready_replicas,
         "ReplicaObjects": replica_ids => replica_objects(new),
         "Endpoints": endpoints => new.endpoints.clone(),
+        "LeaseCapacity": lease_capacity => new.lease_capacity,
+        "SlotsTotal": slots_total => new.slots_total,
         "LastError": last_error => new.last_error.as_str(),
         "LastErrorClass": last_error_class => new.last_error_class.as_str(),
         "LastErrorTimestamp": last_error_timestamp => new.last_error_timestamp.0,
         "RestartCount": restart_count => new.restart_count,
         "BackoffUSec": backoff => new.backoff.0,
         "NextRestartTimestamp": next_restart_timestamp => new.next_restart_timestamp.0,
+        "Breaker": breaker => new.breaker,
         "SpecDigest": spec_digest => new.spec_digest.as_str(),
         "StateChangeTimestamp": state_change_timestamp => new.state_change_timestamp.0,
         "NeedsReload": needs_reload => new.needs_reload,

@@ -2,11 +2,12 @@
 //! sends one `PropertiesChanged` for each object and interface that differs, and answers callers after that.
 
 use super::job::{self, JobObject};
-use super::manager::{self, ManagerObject};
+use super::manager::{self, Constants, ManagerObject};
 use super::pool::{self, PoolObject};
 use super::replica::{self, ReplicaObject};
 use super::{ROOT, job_path, path, pool_path, replica_path};
 use crate::supervisor::{Handle, Publication, answer};
+use pool_core::lease::LeaseId;
 use pool_core::name::{PoolId, ReplicaId};
 use pool_core::view::{JobView, PoolView, ReplicaView, View};
 use std::collections::{BTreeMap, HashMap};
@@ -19,6 +20,7 @@ use zbus::{Connection, Variant};
 pub(super) struct Publisher {
     connection: Connection,
     handle: Handle,
+    constants: Constants,
     last: Arc<View>,
     manager: watch::Sender<(u64, Arc<View>)>,
     pools: BTreeMap<PoolId, watch::Sender<Arc<PoolView>>>,
@@ -30,11 +32,13 @@ impl Publisher {
     pub(super) fn new(
         connection: Connection,
         handle: Handle,
+        constants: Constants,
         manager: watch::Sender<(u64, Arc<View>)>,
     ) -> Self {
         Publisher {
             connection,
             handle,
+            constants,
             last: Arc::new(View::default()),
             manager,
             pools: BTreeMap::new(),
@@ -55,6 +59,7 @@ impl Publisher {
             self.objects(&old, &new).await?;
             self.signals(&old, &new).await?;
         }
+        self.revoked(&publication.revoked).await?;
         for (caller, reply) in publication.replies {
             answer(caller, reply);
         }
@@ -122,7 +127,8 @@ impl Publisher {
             self.replicas.remove(id);
             self.connection.object_server().remove::<ReplicaObject, _>(replica_path(id)).await?;
         }
-        self.changed(ROOT.to_owned(), manager::INTERFACE, manager::changes(&old.manager, &new.manager)).await
+        let changes = manager::changes(&old.manager, &new.manager, &self.constants);
+        self.changed(ROOT.to_owned(), manager::INTERFACE, changes).await
     }
 
     /// The manager's own signals.
@@ -156,6 +162,16 @@ impl Publisher {
             if view.state == "done" && before.is_none_or(|before| before.state != "done") {
                 ManagerObject::job_removed(&emitter, *id, job, view.pool.as_str(), view.result).await?;
             }
+        }
+        Ok(())
+    }
+
+    /// Tells holders that their leases are over; what their engines are now was told before.
+    async fn revoked(&self, leases: &[(LeaseId, String)]) -> zbus::Result<()> {
+        let emitter = SignalEmitter::new(&self.connection, ROOT)?;
+        for (lease, reason) in leases {
+            let pool = lease.replica.pool.as_str();
+            ManagerObject::lease_revoked(&emitter, &lease.to_string(), pool, reason).await?;
         }
         Ok(())
     }

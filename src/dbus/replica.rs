@@ -76,6 +76,16 @@ impl ReplicaObject {
         self.view().status_text.clone()
     }
 
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn active_leases(&self) -> u32 {
+        self.view().active_leases
+    }
+
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn in_flight(&self) -> u32 {
+        self.view().in_flight
+    }
+
     #[zbus(property)]
     fn exit_class(&self) -> String {
         self.view().exit_class.clone()

@@ -105,11 +105,11 @@ async fn connect(
         Some(address) => connection::Builder::address(address),
         None => connection::Builder::system(),
     };
-    let manager = ManagerObject { view, constants, handle: handle.clone() };
+    let manager = ManagerObject { view, constants: constants.clone(), handle: handle.clone() };
     let connection = builder.serve_at(ROOT, ObjectManager).serve_at(ROOT, manager).build().await?;
     // Before anything is read or decided: a second daemon has nothing to do here.
     free(&connection).await?;
-    Ok((Publisher::new(connection.clone(), handle, sender), connection))
+    Ok((Publisher::new(connection.clone(), handle, constants, sender), connection))
 }
 
 /// Whether the name is free.

@@ -82,9 +82,12 @@ fn everyone_may_look_and_root_alone_may_touch() {
         host.run(&argv)
     };
     let pool = format!("{ROOT}/pool/public");
+    // The policy refuses before anybody asks whether there is such a job.
+    let job = format!("{ROOT}/job/1");
     for looks in [
         vec![ROOT, NAME, "ListPools"],
         vec![ROOT, NAME, "GetHealth", "s", "public"],
+        vec![ROOT, NAME, "Explain", "s", "public"],
         vec![ROOT, "org.freedesktop.DBus.ObjectManager", "GetManagedObjects"],
         vec![
             pool.as_str(),
@@ -102,9 +105,19 @@ fn everyone_may_look_and_root_alone_may_touch() {
     for touches in [
         vec![ROOT, NAME, "StartPool", "sa{sv}", "public", "0"],
         vec![ROOT, NAME, "StopPool", "sa{sv}", "public", "0"],
+        vec![ROOT, NAME, "DrainPool", "sta{sv}", "public", "0", "0"],
+        vec![ROOT, NAME, "ReloadPool", "ssa{sv}", "public", "", "0"],
+        vec![ROOT, NAME, "ResetPool", "s", "public"],
+        vec![ROOT, NAME, "AllocateLease", "sa{sv}", "public", "0"],
+        vec![ROOT, NAME, "ReleaseLease", "s", "public-r0.0000000000000001"],
         vec![ROOT, NAME, "ReloadConfiguration"],
         vec![pool.as_str(), "org.llamaorch.PoolManager.Pool", "Start", "a{sv}", "0"],
         vec![pool.as_str(), "org.llamaorch.PoolManager.Pool", "Stop", "a{sv}", "0"],
+        vec![pool.as_str(), "org.llamaorch.PoolManager.Pool", "Drain", "ta{sv}", "0", "0"],
+        vec![pool.as_str(), "org.llamaorch.PoolManager.Pool", "Reload", "sa{sv}", "", "0"],
+        vec![pool.as_str(), "org.llamaorch.PoolManager.Pool", "Reset"],
+        vec![pool.as_str(), "org.llamaorch.PoolManager.Pool", "AllocateLease", "a{sv}", "0"],
+        vec![job.as_str(), "org.llamaorch.PoolManager.Job", "Cancel"],
     ] {
         let output = as_nobody(&touches);
         assert!(!output.status.success(), "{touches:?}");

@@ -2,6 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 use pool_core::config::parse_duration;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,20 +10,25 @@ const EXITS: &str = "\
 Exit status:
   0   success
   2   wrong usage, or a file that is not valid
-  4   no such pool
+  4   no such pool or job
   7   the pool's state does not allow it: it failed, is not ready, or the time is over
-  8   too many calls at once
+  8   too many calls at once, or the pool gives no more leases
   9   the bus, the daemon or systemd cannot be reached or failed
   70  an internal error
-  77  access denied";
+  77  access denied
+Once \"poolctl lease\" has its lease: that of the command; 126, 127 where it cannot be run.";
 
 const STOP: &str = "\
 poolctl stop [--no-wait] <POOL>...
        poolctl stop [--no-wait] --all";
 
+const RELOAD: &str = "\
+poolctl reload
+       poolctl reload [--model <MODEL>] [--deadline <TIME>] [--force] [--no-wait] <POOL>";
+
 /// Look at and control pools of LLM engines.
 ///
-/// Everyone may look, wait and check; root alone may start, stop and reload.
+/// Everyone may look, wait and check; root alone may change pools and take leases.
 #[derive(Debug, Parser)]
 #[command(name = "poolctl", version, after_help = EXITS)]
 pub(crate) struct Arguments {
@@ -43,8 +49,8 @@ pub(crate) enum Verb {
     },
     /// Show how a pool and its replicas stand
     ///
-    /// Where they answer, in which units they run, the last error, and which changes
-    /// of the pool's file wait until it is stopped and started.
+    /// Where they answer, in which units they run, how much they are used, the last
+    /// error, and which changes of the pool's file wait for "poolctl apply".
     #[command(verbatim_doc_comment)]
     Status {
         /// The pool's id
@@ -79,6 +85,22 @@ pub(crate) enum Verb {
         #[command(flatten)]
         waiting: Waiting,
     },
+    /// Let pools run empty, then stop them
+    ///
+    /// From now on a pool gives no leases and is not ready. Once its leases and requests
+    /// have run out, and for what is left at the deadline, it is stopped, and stays so
+    /// as after "poolctl stop". "poolctl cancel" takes that back.
+    #[command(verbatim_doc_comment)]
+    Drain {
+        /// The pools' ids
+        #[arg(required = true, value_name = "POOL")]
+        pools: Vec<String>,
+        /// Stop what is left after this time, for instance 90s or 5min; default: what the file says
+        #[arg(long, value_name = "TIME", value_parser = duration)]
+        deadline: Option<Duration>,
+        #[command(flatten)]
+        waiting: Waiting,
+    },
     /// Wait until a pool is ready
     ///
     /// Starts nothing. Waits through starts and the pauses between them; fails at once
@@ -105,13 +127,93 @@ pub(crate) enum Verb {
         #[arg(long, value_name = "FOLDER")]
         root: Option<PathBuf>,
     },
-    /// Make the daemon read its configuration again
+    /// Make the daemon read its configuration again, or reload a pool
     ///
-    /// New resident pools are started, pools without a file stopped. Engines that run
-    /// keep their settings until their pool is stopped and started. Fails where a file
-    /// is not valid: its pool stays as it is.
+    /// Without a pool: new resident pools are started, pools without a file stopped.
+    /// Engines that run keep their settings, see "poolctl diff" and "poolctl apply".
+    /// Fails where a file is not valid: its pool stays as it is.
+    ///
+    /// With a pool: gives it another model, or what its file says. That is checked
+    /// first; then the old engines run empty and end, and new ones start. Where that
+    /// fails, the old ones serve again. A stopped pool stays stopped.
+    #[command(verbatim_doc_comment, override_usage = RELOAD)]
+    Reload {
+        /// The pool's id; without one, the configuration is read
+        pool: Option<String>,
+        /// The model from now on, as in a pool file; default: what the file says
+        #[arg(long, requires = "pool")]
+        model: Option<String>,
+        /// Give up when the old engines are not empty after this time; default: what the file says
+        #[arg(long, value_name = "TIME", value_parser = duration, requires = "pool")]
+        deadline: Option<Duration>,
+        /// Stop what is left at the deadline, and take the place of a reload under way
+        #[arg(long, requires = "pool")]
+        force: bool,
+        /// Print the object path of the job instead of waiting for its end
+        #[arg(long, requires = "pool")]
+        no_wait: bool,
+    },
+    /// Apply changes of pool files to engines that run
+    ///
+    /// Reloads each pool whose engines run with settings other than those that were
+    /// read from its file; the others are left alone.
     #[command(verbatim_doc_comment)]
-    Reload,
+    Apply {
+        /// The pools' ids
+        #[arg(required = true, value_name = "POOL")]
+        pools: Vec<String>,
+        #[command(flatten)]
+        waiting: Waiting,
+    },
+    /// Show which changes of pool files wait for "poolctl apply"
+    ///
+    /// A line for each pool, with the keys whose values differ from what its engines
+    /// run with.
+    #[command(verbatim_doc_comment)]
+    Diff {
+        /// The pool's id; without one, all pools
+        pool: Option<String>,
+    },
+    /// Forget failures of pools
+    ///
+    /// Closes the breaker, sets the restarts to 0, and starts what failed or waits.
+    #[command(verbatim_doc_comment)]
+    Reset {
+        /// The pools' ids
+        #[arg(required = true, value_name = "POOL")]
+        pools: Vec<String>,
+    },
+    /// Explain why a pool is as it is
+    ///
+    /// Every reason, newest first: what is the matter, since when and until when, and
+    /// what to do.
+    #[command(verbatim_doc_comment)]
+    Explain {
+        /// The pool's id
+        pool: String,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Call off a drain or a reload
+    ///
+    /// The pool serves as before, with its old engines.
+    #[command(verbatim_doc_comment)]
+    Cancel {
+        /// The job's number, or its object path as --no-wait prints it
+        job: String,
+    },
+    /// Run a command with a lease of a pool
+    ///
+    /// The command finds the address of an engine in LLAMAORCH_ENDPOINT and the lease's
+    /// id in LLAMAORCH_LEASE. The lease ends with it, and with what it leaves behind.
+    #[command(verbatim_doc_comment)]
+    Lease {
+        /// The pool's id
+        pool: String,
+        /// The command and its arguments
+        #[arg(last = true, required = true, value_name = "COMMAND")]
+        command: Vec<OsString>,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -150,6 +252,26 @@ mod tests {
         assert!(parse("poolctl stop").is_err());
         assert!(parse("poolctl stop a --all").is_err());
         assert!(parse("poolctl start").is_err());
+    }
+
+    #[test]
+    fn what_belongs_to_a_pools_reload_needs_a_pool() {
+        let parse = |line: &str| Arguments::try_parse_from(line.split(' '));
+        assert!(parse("poolctl reload").is_ok());
+        assert!(parse("poolctl reload a --model file:/m --deadline 1min --force --no-wait").is_ok());
+        for option in ["--model file:/m", "--deadline 1min", "--force", "--no-wait"] {
+            assert!(parse(&format!("poolctl reload {option}")).is_err(), "{option}");
+        }
+    }
+
+    #[test]
+    fn a_lease_is_for_a_command_and_leaves_its_arguments_alone() {
+        let parsed =
+            Arguments::try_parse_from(["poolctl", "lease", "a", "--", "curl", "--json", "{}"]).unwrap();
+        let Verb::Lease { pool, command } = parsed.verb else { panic!("{parsed:?}") };
+        assert_eq!((pool.as_str(), command.len()), ("a", 3));
+        assert!(Arguments::try_parse_from(["poolctl", "lease", "a"]).is_err());
+        assert!(Arguments::try_parse_from(["poolctl", "lease", "a", "curl"]).is_err());
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! `poolctl`: look at and control pools of LLM engines, over the public client alone.
 
 mod arguments;
+mod explain;
+mod lease;
 mod moment;
+mod operations;
 mod output;
 mod table;
 mod verbs;
@@ -20,13 +23,13 @@ fn main() -> ExitCode {
             if error.use_stderr() {
                 output::complain_plainly(&text);
             } else if let Err(failure) = output::print(&text) {
-                return output::complain(&failure).into();
+                return output::complain(&failure);
             }
             return ExitCode::from(code);
         }
     };
     match verbs::run(verb) {
         Ok(exit) => exit.into(),
-        Err(failure) => output::complain(&failure).into(),
+        Err(failure) => output::complain(&failure),
     }
 }

@@ -6,6 +6,7 @@ use pool_managerd::client::{self, Exit};
 use std::error::Error;
 use std::io::{self, ErrorKind, Write};
 use std::iter;
+use std::process::ExitCode;
 
 /// Why a verb did not do its work.
 #[derive(Debug, thiserror::Error)]
@@ -18,14 +19,24 @@ pub(crate) enum Failure {
     Runtime(#[source] io::Error),
     #[error("cannot write JSON")]
     Json(#[source] serde_json::Error),
+    #[error("cannot hand the lease's descriptor on")]
+    Descriptor(#[source] io::Error),
+    #[error("cannot run {0}")]
+    Command(String, #[source] io::Error),
 }
 
+/// How a command that was to be run for somebody ends where it cannot be found or executed: as of a shell.
+const NOT_FOUND: u8 = 127;
+const NOT_EXECUTED: u8 = 126;
+
 impl Failure {
-    const fn exit(&self) -> Exit {
+    fn exit(&self) -> ExitCode {
         match self {
-            Failure::Client(error) => error.exit(),
-            Failure::Output(_) | Failure::Runtime(_) => Exit::System,
-            Failure::Json(_) => Exit::Bug,
+            Failure::Client(error) => error.exit().into(),
+            Failure::Output(_) | Failure::Runtime(_) | Failure::Descriptor(_) => Exit::System.into(),
+            Failure::Json(_) => Exit::Bug.into(),
+            Failure::Command(_, error) if error.kind() == ErrorKind::NotFound => NOT_FOUND.into(),
+            Failure::Command(..) => NOT_EXECUTED.into(),
         }
     }
 }
@@ -39,7 +50,7 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
 }
 
 /// Tells why a verb ends, and gives how.
-pub(crate) fn complain(failure: &Failure) -> Exit {
+pub(crate) fn complain(failure: &Failure) -> ExitCode {
     complain_plainly(&format!("poolctl: {}\n", chain(failure)));
     failure.exit()
 }

@@ -45,9 +45,17 @@ pub(crate) fn status(pool: &PoolStatus, now: u64) -> String {
     let mut lines = Lines::default();
     lines.add("Pool", &pool.id);
     lines.add("Phase", &since(&pool.phase, pool.state_change_timestamp, now));
-    lines.add("Detail", &pool.detail);
+    lines.add("Detail", &detail(pool));
     lines.add("Ready", &format!("{} ({} of {} replicas)", yes(pool.ready), ready(pool), pool.replicas.len()));
     lines.add("Live", yes(pool.live));
+    if pool.draining {
+        lines.add("Draining", yes(pool.draining));
+    }
+    if pool.breaker != "closed" {
+        lines.add("Breaker", &pool.breaker);
+    }
+    lines.add("Leases", &leases(pool));
+    lines.add("Requests", &requests(pool));
     lines.add("Engine", format!("{} {}", pool.engine, pool.engine_version).trim_end());
     lines.add("Model", &pool.model_id);
     lines.add("  Path", &pool.model_path);
@@ -71,7 +79,7 @@ pub(crate) fn status(pool: &PoolStatus, now: u64) -> String {
     if pool.needs_reload {
         let keys = pool.pending.join(", ");
         lines.add("Pending", &format!("the file has another value of: {keys}"));
-        lines.add("  Apply", &format!("poolctl stop {0} && poolctl start {0}", pool.id));
+        lines.add("  Apply", &format!("poolctl apply {}", pool.id));
     }
     lines.add("Log", &format!("journalctl POOL_ID={}", pool.id));
     for replica in &pool.replicas {
@@ -80,13 +88,45 @@ pub(crate) fn status(pool: &PoolStatus, now: u64) -> String {
     lines.aligned()
 }
 
-/// Keys and values; a key that begins with a space belongs to the one above.
+/// Why it is in its phase, without the last error, which has its own line.
+fn detail(pool: &PoolStatus) -> String {
+    if pool.last_error.is_empty() {
+        return pool.detail.clone();
+    }
+    let without = pool.detail.replacen(&format!(": {}", pool.last_error), "", 1);
+    if without == pool.phase { String::new() } else { without }
+}
+
+/// How many leases are held; nothing is said of a pool that could not give any.
+fn leases(pool: &PoolStatus) -> String {
+    match (pool.active_leases, pool.lease_capacity) {
+        (0, 0) if !pool.ready => String::new(),
+        (held, 0) => format!("{held} held"),
+        (held, capacity) => format!("{held} of {capacity} held"),
+    }
+}
+
+/// How much the engines are used, as far as they say.
+fn requests(pool: &PoolStatus) -> String {
+    match (pool.in_flight, pool.slots_total) {
+        (0, 0) => String::new(),
+        (requests, 0) => format!("{requests} in flight"),
+        (requests, slots) => format!("{requests} in flight, {} of {slots} slots free", pool.slots_free),
+    }
+}
+
+/// Keys and values; a key that begins with a space belongs to the one above, and one without text is an empty line.
 #[derive(Default)]
-struct Lines(Vec<(&'static str, String)>);
+pub(crate) struct Lines(Vec<(&'static str, String)>);
 
 impl Lines {
+    /// An empty line.
+    pub(crate) fn gap(&mut self) {
+        self.0.push(("", String::new()));
+    }
+
     /// What is absent has no line.
-    fn add(&mut self, key: &'static str, value: &str) {
+    pub(crate) fn add(&mut self, key: &'static str, value: &str) {
         if !value.is_empty() {
             self.0.push((key, printable(value)));
         }
@@ -106,13 +146,23 @@ impl Lines {
             self.add("  Started", &moment::past(replica.start_timestamp, now));
         }
         self.add("  Endpoint", &replica.endpoint);
+        if replica.active_leases > 0 {
+            self.add("  Leases", &format!("{} held", replica.active_leases));
+        }
+        if replica.in_flight > 0 {
+            self.add("  Requests", &format!("{} in flight", replica.in_flight));
+        }
         self.add("  Status", &replica.status_text);
         self.add("  Last end", &replica.exit_class);
     }
 
-    fn aligned(&self) -> String {
+    pub(crate) fn aligned(&self) -> String {
         let width = self.0.iter().map(|(key, _)| key.len() + 1).max().unwrap_or_default();
-        self.0.iter().map(|(key, value)| format!("{:width$} {value}\n", format!("{key}:"))).collect()
+        let line = |(key, value): &(&str, String)| match *key {
+            "" => "\n".to_owned(),
+            key => format!("{:width$} {value}\n", format!("{key}:")),
+        };
+        self.0.iter().map(line).collect()
     }
 }
 
@@ -127,7 +177,7 @@ fn since(phase: &str, moment: u64, now: u64) -> String {
     }
 }
 
-fn yes(flag: bool) -> &'static str {
+pub(crate) fn yes(flag: bool) -> &'static str {
     if flag { "yes" } else { "no" }
 }
 
@@ -154,6 +204,12 @@ mod tests {
             state_change_timestamp: NOW - 12_000_000,
             live: true,
             ready: true,
+            breaker: "half-open".into(),
+            active_leases: 2,
+            lease_capacity: 4,
+            slots_total: 8,
+            slots_free: 5,
+            in_flight: 3,
             engine: "llama-cpp".into(),
             engine_version: "0.7.0".into(),
             model_id: "qwen3-8b-q4_k_m.gguf".into(),
@@ -182,6 +238,8 @@ mod tests {
                     exit_class: "signal:KILL".into(),
                     start_timestamp: NOW - 14_000_000,
                     ready_timestamp: NOW - 12_000_000,
+                    active_leases: 2,
+                    in_flight: 3,
                 },
                 ReplicaStatus { id: "chat-r1".into(), phase: "stopped".into(), ..ReplicaStatus::default() },
             ],
@@ -224,6 +282,9 @@ Pool:         chat
 Phase:        ready since 2025-11-25 10:00:03 UTC (12 s ago)
 Ready:        yes (1 of 2 replicas)
 Live:         yes
+Breaker:      half-open
+Leases:       2 of 4 held
+Requests:     3 in flight, 5 of 8 slots free
 Engine:       llama-cpp 0.7.0
 Model:        qwen3-8b-q4_k_m.gguf
   Path:       /srv/models/qwen3-8b-q4_k_m.gguf
@@ -236,7 +297,7 @@ Last error:   chat-r0 was killed by signal KILL
   Class:      signal:KILL
   Seen:       2025-11-25 09:59:10 UTC (1 min 5 s ago)
 Pending:      the file has another value of: args, network.listen
-  Apply:      poolctl stop chat && poolctl start chat
+  Apply:      poolctl apply chat
 Log:          journalctl POOL_ID=chat
 Replica:      chat-r0
   Phase:      ready since 2025-11-25 10:00:03 UTC (12 s ago)
@@ -246,6 +307,8 @@ Replica:      chat-r0
   PID:        4242
   Started:    2025-11-25 10:00:01 UTC (14 s ago)
   Endpoint:   http://127.0.0.1:20000
+  Leases:     2 held
+  Requests:   3 in flight
   Status:     serving \u{fffd}[31m
   Last end:   signal:KILL
 Replica:      chat-r1
@@ -253,6 +316,34 @@ Replica:      chat-r1
   Live:       no
 "
         );
+    }
+
+    #[test]
+    fn the_last_error_is_told_once() {
+        let refused = |phase: &str, detail: &str| PoolStatus {
+            phase: phase.into(),
+            detail: detail.into(),
+            last_error: "no such model".into(),
+            last_error_timestamp: NOW,
+            ..PoolStatus::default()
+        };
+        let text = status(&refused("failed", "failed: no such model"), NOW);
+        assert_eq!(text.matches("no such model").count(), 1, "{text}");
+        assert!(!text.contains("Detail:"), "{text}");
+        let text = status(&refused("backoff", "restart 2 after 1 s: no such model"), NOW);
+        assert!(text.contains("Detail:     restart 2 after 1 s\n"), "{text}");
+        let text = status(&refused("ready", "1 of 1 engines ready"), NOW);
+        assert!(text.contains("Detail:     1 of 1 engines ready\n"), "{text}");
+    }
+
+    #[test]
+    fn use_is_told_as_far_as_it_is_known() {
+        let pool = PoolStatus { ready: true, ..PoolStatus::default() };
+        assert_eq!((leases(&pool).as_str(), requests(&pool).as_str()), ("0 held", ""));
+        assert_eq!(leases(&PoolStatus::default()), "");
+        assert_eq!(requests(&PoolStatus { in_flight: 2, ..PoolStatus::default() }), "2 in flight");
+        let text = status(&PoolStatus { draining: true, breaker: "closed".into(), ..pool }, NOW);
+        assert!(text.contains("Draining: yes\n") && !text.contains("Breaker"), "{text}");
     }
 
     #[test]

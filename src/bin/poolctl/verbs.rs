@@ -1,37 +1,45 @@
 //! What each verb does.
 
-use super::arguments::{Format, Verb, Waiting};
-use super::output::{Failure, complain_of, complain_of_file, print};
-use super::{moment, table};
-use futures_util::stream::{self, StreamExt};
-use pool_managerd::client::{Client, Error, Exit, Reloaded};
+use super::arguments::{Format, Verb};
+use super::operations::{self, Operation};
+use super::output::{Failure, complain_of_file, print};
+use super::{explain, lease, moment, table};
+use pool_managerd::client::{Client, Exit, Reloaded, Reloading};
 use pool_managerd::config::{self, Folders};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-/// How many pools are worked on at the same time: far below what the bus and the daemon take of one caller.
-const AT_ONCE: usize = 32;
-
-#[derive(Clone, Copy)]
-enum Operation {
-    Start,
-    Stop,
-}
 
 pub(crate) fn run(verb: Verb) -> Result<Exit, Failure> {
     match verb {
         Verb::Check { files, root } => check(&files, root.as_deref()),
         Verb::List { format } => on_the_bus(list(format)),
         Verb::Status { pool, format } => on_the_bus(status(pool, format)),
-        Verb::Start { pools, waiting } => on_the_bus(start(pools, waiting)),
-        Verb::Stop { pools, all, waiting } => on_the_bus(stop(pools, all, waiting)),
+        Verb::Start { pools, waiting } => operate(Operation::Start, pools, waiting.no_wait),
+        Verb::Stop { pools: _, all: true, waiting } => on_the_bus(operations::stop_all(waiting.no_wait)),
+        Verb::Stop { pools, all: false, waiting } => operate(Operation::Stop, pools, waiting.no_wait),
+        Verb::Drain { pools, deadline, waiting } => {
+            operate(Operation::Drain(deadline), pools, waiting.no_wait)
+        }
         Verb::Wait { pool, timeout } => on_the_bus(wait(pool, timeout)),
-        Verb::Reload => on_the_bus(reload()),
+        Verb::Reload { pool: None, .. } => on_the_bus(reload()),
+        Verb::Reload { pool: Some(pool), model, deadline, force, no_wait } => {
+            operate(Operation::Reload(Reloading { model, deadline, force }), vec![pool], no_wait)
+        }
+        Verb::Apply { pools, waiting } => operate(Operation::Apply, pools, waiting.no_wait),
+        Verb::Diff { pool } => on_the_bus(diff(pool)),
+        Verb::Reset { pools } => operate(Operation::Reset, pools, false),
+        Verb::Explain { pool, format } => on_the_bus(explain(pool, format)),
+        Verb::Cancel { job } => on_the_bus(cancel(job)),
+        Verb::Lease { pool, command } => lease::run(pool, command),
     }
 }
 
-fn on_the_bus(verb: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
+fn operate(operation: Operation, pools: Vec<String>, no_wait: bool) -> Result<Exit, Failure> {
+    on_the_bus(async { operations::operate(&Client::connect().await?, &operation, pools, no_wait).await })
+}
+
+pub(crate) fn on_the_bus<T>(verb: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -51,62 +59,30 @@ async fn status(pool: String, format: Format) -> Result<Exit, Failure> {
     Ok(Exit::Success)
 }
 
+async fn explain(pool: String, format: Format) -> Result<Exit, Failure> {
+    let told = Client::connect().await?.explain(&pool).await?;
+    print(&if format.json { json(&told)? } else { explain::explanation(&told, moment::now()) })?;
+    Ok(Exit::Success)
+}
+
+async fn diff(pool: Option<String>) -> Result<Exit, Failure> {
+    let client = Client::connect().await?;
+    let (pools, one) = match &pool {
+        Some(id) => (vec![client.pool(id).await?], true),
+        None => (client.list().await?, false),
+    };
+    print(&explain::diff(&pools, one))?;
+    Ok(Exit::Success)
+}
+
+async fn cancel(job: String) -> Result<Exit, Failure> {
+    Client::connect().await?.find_job(&job).await?.cancel().await?;
+    print("cancelled\n")?;
+    Ok(Exit::Success)
+}
+
 fn json(value: &impl Serialize) -> Result<String, Failure> {
     serde_json::to_string_pretty(value).map(|text| text + "\n").map_err(Failure::Json)
-}
-
-async fn start(pools: Vec<String>, waiting: Waiting) -> Result<Exit, Failure> {
-    operate(&Client::connect().await?, Operation::Start, pools, waiting).await
-}
-
-async fn stop(pools: Vec<String>, all: bool, waiting: Waiting) -> Result<Exit, Failure> {
-    let client = Client::connect().await?;
-    let pools = if all { client.list().await?.into_iter().map(|pool| pool.id).collect() } else { pools };
-    if pools.is_empty() {
-        print("there are no pools\n")?;
-    }
-    operate(&client, Operation::Stop, pools, waiting).await
-}
-
-/// Works on all pools at the same time and tells of each as it ends. The first that fails decides the exit code.
-async fn operate(
-    client: &Client,
-    operation: Operation,
-    pools: Vec<String>,
-    waiting: Waiting,
-) -> Result<Exit, Failure> {
-    let work = |pool: String| async move {
-        let outcome = operate_on(client, operation, &pool, waiting.no_wait).await;
-        (pool, outcome)
-    };
-    let mut outcomes = stream::iter(pools).map(work).buffer_unordered(AT_ONCE);
-    let mut exit = Exit::Success;
-    while let Some((pool, outcome)) = outcomes.next().await {
-        match outcome {
-            Ok(text) => print(&format!("{pool}: {text}\n"))?,
-            Err(error) => {
-                let alone = complain_of(&pool, &error);
-                exit = if exit == Exit::Success { alone } else { exit };
-            }
-        }
-    }
-    Ok(exit)
-}
-
-async fn operate_on(
-    client: &Client,
-    operation: Operation,
-    pool: &str,
-    no_wait: bool,
-) -> Result<String, Error> {
-    let (job, done) = match operation {
-        Operation::Start => (client.start(pool).await?, "ready"),
-        Operation::Stop => (client.stop(pool).await?, "stopped"),
-    };
-    if no_wait {
-        return Ok(job.path().to_owned());
-    }
-    job.wait().await.map(|()| done.to_owned())
 }
 
 async fn wait(pool: String, timeout: Option<Duration>) -> Result<Exit, Failure> {
@@ -131,11 +107,7 @@ fn in_words(reloaded: &Reloaded) -> String {
     let mut text = String::new();
     for (what, pools, note) in [
         ("added", added, ""),
-        (
-            "changed",
-            changed,
-            " (an engine that runs keeps its settings until its pool is stopped and started)",
-        ),
+        ("changed", changed, " (an engine that runs keeps its settings until: poolctl apply POOL)"),
         ("removed", removed, ""),
     ] {
         if !pools.is_empty() {
@@ -174,7 +146,7 @@ mod tests {
         let reloaded = Reloaded { added: some(&["a", "b"]), changed: some(&["c"]), removed: Vec::new() };
         assert_eq!(
             in_words(&reloaded),
-            "added: a, b\nchanged: c (an engine that runs keeps its settings until its pool is stopped and started)\n"
+            "added: a, b\nchanged: c (an engine that runs keeps its settings until: poolctl apply POOL)\n"
         );
         assert_eq!(in_words(&Reloaded::default()), "no pool was added, changed or removed\n");
     }
