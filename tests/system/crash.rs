@@ -83,7 +83,10 @@ fn exit_0_is_taken_as_meant() {
 #[test]
 fn nothing_of_an_engine_is_left_when_the_next_one_starts() {
     let host = host();
-    let pool = host.conformance("workers", &["--workers", "4"]);
+    // Twenty failures in a row are no reason to give up here.
+    let patient = "[restart.breaker]\nfailures = 1000\n";
+    let file = crate::host::conformance_file(&["--workers", "4"]);
+    let pool = host.pool("workers", &format!("{file}{patient}"));
     pool.wait_ready();
     for run in 0..20 {
         let unit = pool.unit(0);

@@ -3,7 +3,7 @@
 
 use super::breaker::{self, open};
 use super::observed::let_go;
-use super::wishes::begin;
+use super::wishes::{begin, start};
 use crate::config::{Port, RestartPolicy};
 use crate::host::{Effect, LogKind, Purpose, Turn};
 use crate::name::Usec;
@@ -129,7 +129,7 @@ pub(super) fn fail(pool: &mut Pool, index: usize, turn: &mut Turn<'_>, class: Ex
     let candidate = pool.candidate_runs();
     let Some(replica) = pool.replicas.get_mut(index) else { return };
     replica.last_exit = Some(class.clone());
-    replica.start_anew = false;
+    let anew = std::mem::take(&mut replica.start_anew);
     let number = replica.id.index;
     let wanted = pool.wish == Wish::Run && pool.drain.is_none() && !candidate;
     if !wanted || numbers.policy == RestartPolicy::Never || !class.worth_a_restart() {
@@ -161,6 +161,10 @@ pub(super) fn fail(pool: &mut Pool, index: usize, turn: &mut Turn<'_>, class: Ex
             let text = "not started again before the breaker closes".to_owned();
             turn.log(pool, Some(index), LogKind::EngineRestarting, text);
         }
+    }
+    if anew {
+        // Somebody asked for its start while it was ending: that is the one attempt which a breaker permits.
+        start(pool, turn);
     }
 }
 
