@@ -10,6 +10,7 @@ const BASE: &[&str] = &[
     "dbus-broker",
     "polkitd",
     "libnss-systemd",
+    "attr",
     "iproute2",
     "curl",
     "procps",
