@@ -275,7 +275,7 @@ fn timer_fired(state: &mut State, clock: turn::Clock, effects: &mut Effects, id:
             });
         }
         Purpose::Drain(pool) => {
-            state.with_pool(clock, effects, &pool, |pool, _| lifecycle::drain::timer(pool, id));
+            state.with_pool(clock, effects, &pool, |pool, turn| lifecycle::drain::timer(pool, id, turn));
         }
         Purpose::SaveAgain => effects.push(Effect::SaveWishes),
         Purpose::DropJob(job) => {

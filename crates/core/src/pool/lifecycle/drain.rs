@@ -112,8 +112,9 @@ pub(crate) fn call_off(pool: &mut Pool, turn: &mut Turn<'_>) {
 }
 
 /// One of its timers has run out.
-pub(crate) fn timer(pool: &mut Pool, id: TimerId) {
+pub(crate) fn timer(pool: &mut Pool, id: TimerId, turn: &mut Turn<'_>) {
     let Some(drain) = &mut pool.drain else { return };
+    turn.effects.push(Effect::SaveRuntime);
     if drain.settling == Some(id) {
         drain.settling = None;
     }

@@ -61,6 +61,7 @@ pub(crate) fn reset(pool: &mut Pool, turn: &mut Turn<'_>) {
 
 fn run(pool: &mut Pool, turn: &mut Turn<'_>, due: fn(&Replica) -> bool) {
     pool.wish = Wish::Run;
+    turn.effects.push(Effect::SaveRuntime);
     if pool.replicas.iter().all(|replica| matches!(replica.phase, Phase::Stopped | Phase::Failed)) {
         for gone in pool.resize(pool.revision.spec.replicas) {
             turn.ports.release(&gone);
@@ -115,8 +116,14 @@ fn ask_to_end(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
     let kind = match &replica.phase {
         Phase::Stopped => return,
         Phase::Stopping => {
-            // Asked again, systemd may be able to by now.
-            turn.effects.extend(replica.taken.keys().cloned().map(Effect::StopUnit));
+            // Asked again, systemd may be able to by now. One that is stopped since before the daemon started is killed
+            // in time too.
+            for (name, hold) in &mut replica.taken {
+                if hold.kill.is_none() && !hold.let_go {
+                    hold.kill = Some(turn.timer(KILL_AFTER, Purpose::Kill(name.clone(), hold.start)));
+                }
+                turn.effects.push(Effect::StopUnit(name.clone()));
+            }
             return;
         }
         Phase::Failed | Phase::WaitingForName | Phase::Tripped => {
@@ -138,6 +145,7 @@ fn ask_to_end(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
         hold.kill = Some(turn.timer(KILL_AFTER, Purpose::Kill(name.clone(), hold.start)));
     }
     turn.effects.push(Effect::StopUnit(name));
+    turn.effects.push(Effect::SaveRuntime);
     turn.log(pool, Some(index), LogKind::EngineStopping, "stopping".to_owned());
 }
 
@@ -159,6 +167,7 @@ pub(super) fn begin(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
     let Some(replica) = pool.replicas.get_mut(index) else { return };
     if !replica.taken.is_empty() {
         replica.phase = Phase::WaitingForName;
+        turn.effects.push(Effect::SaveRuntime);
         return;
     }
     replica.generation = replica.generation.max(replica.next_generation);
