@@ -64,6 +64,16 @@ pub(super) fn started(state: &mut State, clock: Clock, effects: &mut Effects, fo
             state.insert_pool(id.clone(), pool);
         }
     }
+    // What was on its way out goes on on its way.
+    for (id, saved) in saved.pools.iter_mut().filter(|(_, saved)| saved.leaving) {
+        if state.pools.contains_key(id) {
+            // Unless its file is back.
+            saved.drain = saved.drain.take().filter(|_| state.stopped.contains(id));
+        } else {
+            let pool = Pool { leaving: true, ..Pool::new(saved.revision.clone(), clock.real) };
+            state.insert_pool(id.clone(), pool);
+        }
+    }
     let (mut adopted, mut orphans) = (0_usize, 0_usize);
     for facts in units {
         let id = facts.seen.name.replica.pool.clone();
@@ -91,7 +101,11 @@ pub(super) fn started(state: &mut State, clock: Clock, effects: &mut Effects, fo
         if let Some(saved) = &saved {
             state.with_pool(clock, effects, &id, |pool, turn| saved.go_on(pool, turn));
         }
-        configure::start_resident(state, clock, effects, &id, lifecycle::resume);
+        if state.pools.get(&id).is_some_and(|pool| pool.leaving && pool.drain.is_none()) {
+            state.with_pool(clock, effects, &id, lifecycle::stop);
+        } else {
+            configure::start_resident(state, clock, effects, &id, lifecycle::resume);
+        }
     }
     for lease in leases {
         let mut taken = false;

@@ -32,6 +32,9 @@ pub struct SavedPool {
     pub specs: BTreeMap<u16, Revision>,
     /// Whether it should run.
     pub run: bool,
+    /// Whether its file was gone and its engines on their way out.
+    #[serde(default)]
+    pub leaving: bool,
     /// Restarts after failures.
     #[serde(default)]
     pub restart_count: u32,
@@ -82,7 +85,7 @@ impl State {
     /// What to save with [`Effect::SaveRuntime`](super::Effect::SaveRuntime).
     #[must_use]
     pub fn saved(&self) -> Saved {
-        let pools = self.pools.iter().filter(|(_, pool)| !pool.leaving);
+        let pools = self.pools.iter();
         Saved { pools: pools.map(|(id, pool)| (id.clone(), saved_pool(pool))).collect() }
     }
 }
@@ -98,6 +101,7 @@ fn saved_pool(pool: &Pool) -> SavedPool {
         file_digest: pool.file_digest.clone(),
         specs: specs.collect(),
         run: pool.wish == Wish::Run,
+        leaving: pool.leaving,
         restart_count: pool.restart_count,
         last_error: pool.last_error.clone(),
         history: pool.history.clone(),

@@ -4,6 +4,7 @@
 
 mod acts;
 mod breaker;
+mod drain;
 mod random;
 mod world;
 
@@ -673,8 +674,11 @@ fn a_removed_file_ends_its_pool_and_one_that_comes_back_meanwhile_keeps_it() {
     let mut world = World::with(&[spec("a")]);
     world.serve("a", 0);
     world.configure(&[]);
-    assert_eq!(world.phase("a"), PoolPhase::Stopping);
     assert!(matches!(world.ask(Request::Start { pool: "a".into() }), Err(Denied::Leaving(_))));
+    while world.phase("a") == PoolPhase::Draining {
+        world.ring();
+    }
+    assert_eq!(world.phase("a"), PoolPhase::Stopping);
     world.configure(&[spec("a")]);
     world.settle();
     assert_eq!(world.phase("a"), PoolPhase::Staging);
