@@ -3,7 +3,7 @@
 
 use super::turn::Clock;
 use super::{Effect, Effects, LogKind, LogLine, Saved, State, configure};
-use crate::config::{Activation, Configuration};
+use crate::config::{Activation, Configuration, Revision};
 use crate::lease::LeaseId;
 use crate::name::{Endpoint, PoolId, ReplicaId, UnitKind, UnitName, Usec};
 use crate::pool::{Pool, Wish, lifecycle};
@@ -165,7 +165,12 @@ pub(super) fn claim(state: &mut State, clock: Clock, effects: &mut Effects, id: 
         }
         state.with_pool(clock, effects, id, |pool, turn| {
             let runs = name.kind == UnitKind::Engine && facts.seen.active != ActiveState::Failed;
-            let (current, wanted) = (pool.revision.clone(), name.replica.index < pool.revision.spec.replicas);
+            let reload = pool.reload.as_ref();
+            let known =
+                [Some(&pool.revision), reload.map(|reload| &reload.to), reload.map(|reload| &reload.from)];
+            let same = |revision: &&Revision| revision.digest == facts.spec_digest;
+            let its = known.into_iter().flatten().find(same).cloned();
+            let wanted = name.replica.index < pool.revision.spec.replicas;
             let Some(replica) = make_room(pool, &name) else { return };
             if !runs && !wanted {
                 replica.taken.insert(name.clone(), turn.hold(true));
@@ -173,8 +178,8 @@ pub(super) fn claim(state: &mut State, clock: Clock, effects: &mut Effects, id: 
                 return;
             }
             if name.kind == UnitKind::Engine {
-                let known = replica.revision.take().filter(|revision| revision.digest == facts.spec_digest);
-                replica.revision = if current.digest == facts.spec_digest { Some(current) } else { known };
+                let saved = replica.revision.take().filter(|revision| revision.digest == facts.spec_digest);
+                replica.revision = its.or(saved);
             }
             if runs && pool.wish == Wish::Stop {
                 // It runs although nobody is known to want it; what runs is kept.

@@ -14,6 +14,7 @@ use crate::unit::{Launch, engine_unit, stage_unit};
 /// Wants the pool to run, from now on: also what failed or waits is started at once. An open breaker permits one attempt.
 pub(crate) fn start(pool: &mut Pool, turn: &mut Turn<'_>) {
     pool.by_operator = false;
+    pool.replicas.iter_mut().for_each(|replica| replica.as_before = false);
     if let Some(drain) = &mut pool.drain {
         // What is being emptied ends first.
         if drain.purpose == DrainFor::Stop {
@@ -88,7 +89,9 @@ fn run(pool: &mut Pool, turn: &mut Turn<'_>, due: fn(&Replica) -> bool) {
         replica.failures = 0;
         replica.ports_tried = 0;
         replica.last_exit = None;
-        replica.revision = None;
+        if !std::mem::take(&mut replica.as_before) {
+            replica.revision = None;
+        }
         begin(pool, index, turn);
     }
 }
@@ -113,6 +116,7 @@ pub(super) fn stop_replica(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
 fn ask_to_end(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
     let Some(replica) = pool.replicas.get_mut(index) else { return };
     replica.start_anew = false;
+    replica.as_before = false;
     let kind = match &replica.phase {
         Phase::Stopped => return,
         Phase::Stopping => {
@@ -195,7 +199,7 @@ pub(super) fn begin(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
 }
 
 /// Where a replica listens: its fixed port, or an automatic one, which it keeps.
-fn address(replica: &Replica, listen: &Listen, turn: &mut Turn<'_>) -> Option<Endpoint> {
+pub(super) fn address(replica: &Replica, listen: &Listen, turn: &mut Turn<'_>) -> Option<Endpoint> {
     let port = match listen.port {
         Port::Fixed(port) => port.saturating_add(replica.id.index),
         Port::Auto => turn.ports.assign(&replica.id, &turn.settings.auto_ports)?,
