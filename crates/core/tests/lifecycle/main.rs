@@ -6,6 +6,7 @@ mod acts;
 mod breaker;
 mod drain;
 mod random;
+mod reload;
 mod world;
 
 use pool_core::config::{Activation, Port, RestartPolicy};
