@@ -1,8 +1,8 @@
 //! What systemd says of a replica's units.
 
 use super::failure::{ended, fail, next_port, stopped_from_outside};
-use super::reload;
 use super::wishes::{KILL_AFTER, begin, launch, start_again, stop_replica};
+use super::{breaker, lease, reload};
 use crate::host::{Effect, LogKind, Purpose, Turn, UnitFacts};
 use crate::name::{UnitKind, UnitName, Usec};
 use crate::pool::{Pool, ReloadStage, Wish};
@@ -132,12 +132,16 @@ fn engine_seen(pool: &mut Pool, index: usize, seen: UnitObservation, turn: &mut 
     if anew && matches!(replica.phase, Phase::Starting | Phase::Ready { .. } | Phase::Ending { .. }) {
         // Signals of one unit come in order, so this invocation is the newer one: somebody restarted the unit.
         replica.phase = Phase::Starting;
+        replica.report = None;
         turn.log(
             pool,
             Some(index),
             LogKind::EngineStarting,
             format!("{} was restarted from outside", seen.name),
         );
+        // It may serve already: leases and lengths of readiness were the old one's all the same.
+        lease::revoke_what_ended(pool, turn);
+        breaker::watch_readiness(pool, turn);
     }
     let Some(replica) = pool.replicas.get_mut(index) else { return };
     if anew
