@@ -4,6 +4,7 @@
 
 mod acts;
 mod breaker;
+mod cases;
 mod drain;
 mod random;
 mod reload;
