@@ -3,7 +3,7 @@
 
 use super::turn::Clock;
 use super::{Effect, Effects, LogKind, LogLine, Saved, State, configure};
-use crate::config::{Activation, Configuration};
+use crate::config::{Activation, Configuration, Revision};
 use crate::lease::LeaseId;
 use crate::name::{Endpoint, PoolId, ReplicaId, UnitKind, UnitName, Usec};
 use crate::pool::{Pool, Wish, lifecycle};
@@ -64,6 +64,16 @@ pub(super) fn started(state: &mut State, clock: Clock, effects: &mut Effects, fo
             state.insert_pool(id.clone(), pool);
         }
     }
+    // What was on its way out goes on on its way.
+    for (id, saved) in saved.pools.iter_mut().filter(|(_, saved)| saved.leaving) {
+        if state.pools.contains_key(id) {
+            // Unless its file is back.
+            saved.drain = saved.drain.take().filter(|_| state.stopped.contains(id));
+        } else {
+            let pool = Pool { leaving: true, ..Pool::new(saved.revision.clone(), clock.real) };
+            state.insert_pool(id.clone(), pool);
+        }
+    }
     let (mut adopted, mut orphans) = (0_usize, 0_usize);
     for facts in units {
         let id = facts.seen.name.replica.pool.clone();
@@ -91,7 +101,11 @@ pub(super) fn started(state: &mut State, clock: Clock, effects: &mut Effects, fo
         if let Some(saved) = &saved {
             state.with_pool(clock, effects, &id, |pool, turn| saved.go_on(pool, turn));
         }
-        configure::start_resident(state, clock, effects, &id, lifecycle::resume);
+        if state.pools.get(&id).is_some_and(|pool| pool.leaving && pool.drain.is_none()) {
+            state.with_pool(clock, effects, &id, lifecycle::stop);
+        } else {
+            configure::start_resident(state, clock, effects, &id, lifecycle::resume);
+        }
     }
     for lease in leases {
         let mut taken = false;
@@ -151,7 +165,12 @@ pub(super) fn claim(state: &mut State, clock: Clock, effects: &mut Effects, id: 
         }
         state.with_pool(clock, effects, id, |pool, turn| {
             let runs = name.kind == UnitKind::Engine && facts.seen.active != ActiveState::Failed;
-            let (current, wanted) = (pool.revision.clone(), name.replica.index < pool.revision.spec.replicas);
+            let reload = pool.reload.as_ref();
+            let known =
+                [Some(&pool.revision), reload.map(|reload| &reload.to), reload.map(|reload| &reload.from)];
+            let same = |revision: &&Revision| revision.digest == facts.spec_digest;
+            let its = known.into_iter().flatten().find(same).cloned();
+            let wanted = name.replica.index < pool.revision.spec.replicas;
             let Some(replica) = make_room(pool, &name) else { return };
             if !runs && !wanted {
                 replica.taken.insert(name.clone(), turn.hold(true));
@@ -159,8 +178,8 @@ pub(super) fn claim(state: &mut State, clock: Clock, effects: &mut Effects, id: 
                 return;
             }
             if name.kind == UnitKind::Engine {
-                let known = replica.revision.take().filter(|revision| revision.digest == facts.spec_digest);
-                replica.revision = if current.digest == facts.spec_digest { Some(current) } else { known };
+                let saved = replica.revision.take().filter(|revision| revision.digest == facts.spec_digest);
+                replica.revision = its.or(saved);
             }
             if runs && pool.wish == Wish::Stop {
                 // It runs although nobody is known to want it; what runs is kept.

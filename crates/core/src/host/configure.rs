@@ -4,7 +4,7 @@
 use super::turn::Clock;
 use super::{Answer, Effect, Effects, LogKind, LogLine, RequestId, State, Turn, adoption};
 use crate::config::{Activation, Configuration, OnChange};
-use crate::job::Operation;
+use crate::job::{JobResult, Operation};
 use crate::name::PoolId;
 use crate::pool::{Pool, Wish, lifecycle};
 use crate::replica::Phase;
@@ -36,13 +36,7 @@ pub(super) fn read_again(
         .map(|(id, _)| id.clone())
         .collect();
     for id in gone {
-        if state.stopped.remove(&id) {
-            effects.push(Effect::SaveWishes);
-        }
-        state.with_pool(clock, effects, &id, |pool, turn| {
-            pool.leaving = true;
-            lifecycle::stop(pool, turn);
-        });
+        state.with_pool(clock, effects, &id, leave);
         removed.push(id);
     }
     for (id, revision) in pools {
@@ -65,7 +59,9 @@ pub(super) fn read_again(
                     pool.revision = revision;
                 }
                 let apply = differs && applies_by_itself(pool);
-                if (differs && at_rest_by_failure(pool)) || back {
+                if back && pool.drain.is_some() {
+                    come_back(state, clock, effects, &id);
+                } else if (differs && at_rest_by_failure(pool)) || back {
                     start_resident(state, clock, effects, &id, lifecycle::start);
                 } else if apply {
                     reload(state, clock, effects, &id);
@@ -102,6 +98,24 @@ pub(super) fn log_errors(errors: &[crate::config::FileError], effects: &mut Effe
         line.fields.push(("config_path", error.file.clone()));
         line.fields.push(("last_error", error.error.clone()));
         effects.push(Effect::Log(line));
+    }
+}
+
+/// Its file is gone: it is drained, and goes once nothing of it is left. What it was about besides gives way.
+fn leave(pool: &mut Pool, turn: &mut Turn<'_>) {
+    pool.leaving = true;
+    if let Some((job, Operation::Start | Operation::Reload)) = pool.job {
+        pool.job = None;
+        turn.end_job(job, JobResult::Superseded, "the pool's file was removed".to_owned());
+    }
+    let deadline = pool.revision.spec.drain.deadline;
+    lifecycle::drain::ask(pool, deadline, turn);
+}
+
+/// Its file is back while it drains: it serves on, unless an operator wanted it drained.
+fn come_back(state: &mut State, clock: Clock, effects: &mut Effects, id: &PoolId) {
+    if !state.stopped.contains(id) {
+        state.with_pool(clock, effects, id, lifecycle::drain::call_off);
     }
 }
 

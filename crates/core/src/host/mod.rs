@@ -175,6 +175,9 @@ fn may_cancel(state: &State, id: JobId) -> Result<(), Denied> {
         return refused("it has ended");
     }
     let pool = state.pools.get(&job.pool);
+    if pool.is_some_and(|pool| pool.leaving) {
+        return refused("the pool's file is gone");
+    }
     match job.operation {
         Operation::Start => refused("it is a start; stop the pool instead"),
         Operation::Stop => refused("it is a stop; start the pool again instead"),
@@ -280,7 +283,7 @@ fn timer_fired(state: &mut State, clock: turn::Clock, effects: &mut Effects, id:
             });
         }
         Purpose::Drain(pool) => {
-            state.with_pool(clock, effects, &pool, |pool, _| lifecycle::drain::timer(pool, id));
+            state.with_pool(clock, effects, &pool, |pool, turn| lifecycle::drain::timer(pool, id, turn));
         }
         Purpose::SaveAgain => effects.push(Effect::SaveWishes),
         Purpose::DropJob(job) => {
@@ -550,8 +553,7 @@ fn settle(state: &mut State, clock: turn::Clock, effects: &mut Effects) {
             register(pool, turn);
         });
         if state.pools.get(id).is_some_and(|pool| pool.leaving && pool.at_rest()) {
-            state.remove_pool(id);
-            effects.push(Effect::SaveRuntime);
+            state.remove_pool(id, effects);
         }
     }
     let over: Vec<(RequestId, Answer)> = state
@@ -640,10 +642,18 @@ impl State {
         });
     }
 
-    fn remove_pool(&mut self, id: &PoolId) {
+    /// Nothing of a pool is left, and nothing that was wanted of it holds for one of the same name.
+    fn remove_pool(&mut self, id: &PoolId, effects: &mut Effects) {
         self.touched.insert(id.clone());
         self.registry.remove(id);
-        if let Some(pool) = self.pools.remove(id) {
+        effects.push(Effect::SaveRuntime);
+        if self.stopped.remove(id) {
+            effects.push(Effect::SaveWishes);
+        }
+        if let Some(mut pool) = self.pools.remove(id) {
+            for timer in pool.troubles.reset() {
+                self.timers.cancel(timer, effects);
+            }
             for replica in &pool.replicas {
                 self.ports.release(&replica.id);
             }

@@ -32,6 +32,9 @@ pub struct SavedPool {
     pub specs: BTreeMap<u16, Revision>,
     /// Whether it should run.
     pub run: bool,
+    /// Whether its file was gone and its engines on their way out.
+    #[serde(default)]
+    pub leaving: bool,
     /// Restarts after failures.
     #[serde(default)]
     pub restart_count: u32,
@@ -56,6 +59,9 @@ pub struct SavedPool {
     /// Replicas that wait for a restart.
     #[serde(default)]
     pub waiting: BTreeMap<u16, SavedWait>,
+    /// Replicas that were asked to stop.
+    #[serde(default)]
+    pub stopping: BTreeSet<u16>,
     /// Replicas that wait for a breaker.
     #[serde(default)]
     pub tripped: BTreeSet<u16>,
@@ -79,7 +85,7 @@ impl State {
     /// What to save with [`Effect::SaveRuntime`](super::Effect::SaveRuntime).
     #[must_use]
     pub fn saved(&self) -> Saved {
-        let pools = self.pools.iter().filter(|(_, pool)| !pool.leaving);
+        let pools = self.pools.iter();
         Saved { pools: pools.map(|(id, pool)| (id.clone(), saved_pool(pool))).collect() }
     }
 }
@@ -95,6 +101,7 @@ fn saved_pool(pool: &Pool) -> SavedPool {
         file_digest: pool.file_digest.clone(),
         specs: specs.collect(),
         run: pool.wish == Wish::Run,
+        leaving: pool.leaving,
         restart_count: pool.restart_count,
         last_error: pool.last_error.clone(),
         history: pool.history.clone(),
@@ -106,6 +113,10 @@ fn saved_pool(pool: &Pool) -> SavedPool {
             .map(|(index, replica)| (index, replica.failures))
             .collect(),
         waiting: replicas().filter_map(|(index, replica)| Some((index, waiting(replica)?))).collect(),
+        stopping: replicas()
+            .filter(|(_, replica)| replica.phase == Phase::Stopping)
+            .map(|(index, _)| index)
+            .collect(),
         tripped: replicas()
             .filter(|(_, replica)| replica.phase == Phase::Tripped)
             .map(|(index, _)| index)
@@ -147,6 +158,9 @@ impl SavedPool {
         for replica in &mut pool.replicas {
             let index = replica.id.index;
             replica.last_exit = self.resting.get(&index).cloned();
+            if self.stopping.contains(&index) {
+                replica.phase = Phase::Stopping;
+            }
             replica.failures = self.failures.get(&index).copied().unwrap_or(0);
             replica.revision = Some(self.specs.get(&index).unwrap_or(&self.revision).clone());
         }
@@ -170,6 +184,9 @@ impl SavedPool {
     pub(super) fn go_on(&self, pool: &mut Pool, turn: &mut Turn<'_>) {
         for replica in &mut pool.replicas {
             let index = replica.id.index;
+            if replica.phase == Phase::Stopping && replica.taken.is_empty() {
+                replica.phase = Phase::Stopped;
+            }
             if pool.wish != Wish::Run || replica.phase != Phase::Stopped || replica.last_exit.is_some() {
                 continue;
             }
@@ -191,6 +208,7 @@ impl SavedPool {
                 ReloadStage::RollingBack { started, .. } => *started = false,
             }
         }
+        lifecycle::drain::stop_the_rest(pool, turn);
         lifecycle::try_another(pool, turn);
     }
 }

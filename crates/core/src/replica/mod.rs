@@ -60,6 +60,8 @@ pub struct Replica {
     pub condemned: Option<(ExitClass, String)>,
     /// Whether somebody wanted it to start while its engine was ending by itself.
     pub start_anew: bool,
+    /// Whether its next start is by what it ran and not by what is wanted now: what stopped it was called off.
+    pub as_before: bool,
 }
 
 /// One start of a unit: two units of one name are told apart by it.
@@ -162,6 +164,7 @@ impl Replica {
             steady_for: Usec(0),
             condemned: None,
             start_anew: false,
+            as_before: false,
         }
     }
 

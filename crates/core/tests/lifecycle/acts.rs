@@ -36,6 +36,11 @@ impl World {
         self.now = Usec(at.0 - 1_000);
     }
 
+    /// systemd has forgotten the unit of its checks.
+    pub fn checks_are_over(&mut self, pool: &str, index: u16) {
+        self.forgotten(&unit(UnitKind::Stage, pool, index));
+    }
+
     /// The engines serve, one after the other.
     pub fn all_serve(&mut self, pool: &str) {
         for index in 0..u16::try_from(self.pool(pool).replicas.len()).unwrap() {

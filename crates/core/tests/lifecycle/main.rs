@@ -4,7 +4,10 @@
 
 mod acts;
 mod breaker;
+mod cases;
+mod drain;
 mod random;
+mod reload;
 mod world;
 
 use pool_core::config::{Activation, Port, RestartPolicy};
@@ -673,8 +676,11 @@ fn a_removed_file_ends_its_pool_and_one_that_comes_back_meanwhile_keeps_it() {
     let mut world = World::with(&[spec("a")]);
     world.serve("a", 0);
     world.configure(&[]);
-    assert_eq!(world.phase("a"), PoolPhase::Stopping);
     assert!(matches!(world.ask(Request::Start { pool: "a".into() }), Err(Denied::Leaving(_))));
+    while world.phase("a") == PoolPhase::Draining {
+        world.ring();
+    }
+    assert_eq!(world.phase("a"), PoolPhase::Stopping);
     world.configure(&[spec("a")]);
     world.settle();
     assert_eq!(world.phase("a"), PoolPhase::Staging);

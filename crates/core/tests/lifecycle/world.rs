@@ -148,6 +148,7 @@ impl World {
         let units = self.facts();
         self.state = State::default();
         self.view = View::default();
+        self.wishes.clone_from(&stopped);
         self.timers.clear();
         let leases = self.held.iter().cloned().collect();
         self.event(Event::Started { configuration: configuration(specs), units, saved, stopped, leases });
@@ -175,6 +176,8 @@ impl World {
         for effect in effects {
             self.carry_out(effect);
         }
+        assert_eq!(self.saved, self.state.saved(), "not saved; last: {:?}", self.lines.last());
+        assert_eq!(self.wishes, self.state.stopped, "not saved; last: {:?}", self.lines.last());
         if let Some(name) = self.taken.pop() {
             self.event(Event::UnitTaken(name));
         }

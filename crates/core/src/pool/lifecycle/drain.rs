@@ -106,14 +106,16 @@ pub(crate) fn call_off(pool: &mut Pool, turn: &mut Turn<'_>) {
             replica.phase = Phase::Stopped;
             replica.last_exit = None;
         }
+        replica.as_before = matches!(replica.phase, Phase::Stopped | Phase::Stopping);
     }
     super::wishes::start_again(pool, turn);
     turn.effects.push(Effect::SaveRuntime);
 }
 
 /// One of its timers has run out.
-pub(crate) fn timer(pool: &mut Pool, id: TimerId) {
+pub(crate) fn timer(pool: &mut Pool, id: TimerId, turn: &mut Turn<'_>) {
     let Some(drain) = &mut pool.drain else { return };
+    turn.effects.push(Effect::SaveRuntime);
     if drain.settling == Some(id) {
         drain.settling = None;
     }
@@ -144,7 +146,7 @@ fn over(pool: &mut Pool, turn: &mut Turn<'_>) {
     if reloads && abort {
         let text = format!("the reload was given up at its deadline: {left}; the old engine goes on");
         pool.went_wrong(ExitClass::Stopped, text.clone(), turn.real);
-        super::reload::give_up(pool, crate::job::JobResult::Timeout, text, turn);
+        super::reload::give_up(pool, crate::job::JobResult::Timeout, ExitClass::Stopped, text, turn);
         return;
     }
     let text = format!("the drain's deadline passed with {left}: stopped by force");
@@ -175,6 +177,12 @@ fn finish(pool: &mut Pool, turn: &mut Turn<'_>) {
         DrainFor::Reload => {
             if let Some(reload) = &mut pool.reload {
                 reload.stage = ReloadStage::Replacing { started: false };
+            }
+            // Every one of them, also where the new spec is the old one.
+            for index in 0..pool.replicas.len() {
+                if pool.replicas.get(index).is_some_and(|replica| !may_rest(&replica.phase)) {
+                    stop_replica(pool, index, turn);
+                }
             }
         }
     }

@@ -99,11 +99,23 @@ fn as_meant(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
         }
         let text = "it exited with status 0 after somebody had asked for its start: started again";
         turn.log(pool, Some(index), LogKind::EngineStopped, text.to_owned());
-        begin(pool, index, turn);
+        start_anew(pool, index, turn);
         return;
     }
     let text = "it exited with status 0, which counts as meant; not restarted";
     turn.log(pool, Some(index), LogKind::EngineStopped, text.to_owned());
+}
+
+/// Somebody asked for its start while it was ending.
+fn start_anew(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
+    let numbers = pool.revision.spec.restart;
+    let Some(number) = pool.replicas.get(index).map(|replica| replica.id.index) else { return };
+    if pool.troubles.leave(number, turn.mono, &numbers) == Leave::Refused {
+        trip(pool, index);
+        return;
+    }
+    pool.troubles.try_with(number);
+    begin(pool, index, turn);
 }
 
 /// An engine has ended because somebody stopped its unit, who had a reason: it stays down until somebody starts it.
@@ -112,7 +124,14 @@ pub(super) fn stopped_from_outside(pool: &mut Pool, index: usize, turn: &mut Tur
     replica.phase = Phase::Stopped;
     replica.unit = Seen::default();
     replica.condemned = None;
-    replica.start_anew = false;
+    let anew = std::mem::take(&mut replica.start_anew) && pool.wish == Wish::Run;
+    if anew && pool.drain.is_none() && pool.reload.is_none() {
+        let text = format!("{what}; started again, as somebody has asked for since");
+        turn.log(pool, Some(index), LogKind::EngineStopped, text);
+        breaker::undecided(pool, index, turn);
+        start_anew(pool, index, turn);
+        return;
+    }
     replica.last_exit = Some(ExitClass::Stopped);
     let text = format!("{what}; not restarted. Start it with: poolctl start {}", pool.id());
     pool.went_wrong(ExitClass::Stopped, text.clone(), turn.real);

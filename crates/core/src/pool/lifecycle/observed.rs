@@ -1,8 +1,8 @@
 //! What systemd says of a replica's units.
 
 use super::failure::{ended, fail, next_port, stopped_from_outside};
-use super::reload;
-use super::wishes::{KILL_AFTER, begin, launch, start_again};
+use super::wishes::{KILL_AFTER, begin, launch, start_again, stop_replica};
+use super::{breaker, lease, reload};
 use crate::host::{Effect, LogKind, Purpose, Turn, UnitFacts};
 use crate::name::{UnitKind, UnitName, Usec};
 use crate::pool::{Pool, ReloadStage, Wish};
@@ -132,12 +132,16 @@ fn engine_seen(pool: &mut Pool, index: usize, seen: UnitObservation, turn: &mut 
     if anew && matches!(replica.phase, Phase::Starting | Phase::Ready { .. } | Phase::Ending { .. }) {
         // Signals of one unit come in order, so this invocation is the newer one: somebody restarted the unit.
         replica.phase = Phase::Starting;
+        replica.report = None;
         turn.log(
             pool,
             Some(index),
             LogKind::EngineStarting,
             format!("{} was restarted from outside", seen.name),
         );
+        // It may serve already: leases and lengths of readiness were the old one's all the same.
+        lease::revoke_what_ended(pool, turn);
+        breaker::watch_readiness(pool, turn);
     }
     let Some(replica) = pool.replicas.get_mut(index) else { return };
     if anew
@@ -241,6 +245,7 @@ pub(crate) fn unit_forgotten(pool: &mut Pool, index: usize, name: &UnitName, tur
                 replica.phase = Phase::Stopped;
                 replica.unit = Seen::default();
                 turn.log(pool, Some(index), LogKind::EngineStopped, "stopped".to_owned());
+                turn.effects.push(Effect::SaveRuntime);
                 start_again(pool, turn);
                 return;
             }
@@ -309,6 +314,7 @@ pub(crate) fn still_stuck(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
     let known = pool.last_error.as_ref().is_some_and(|known| known.text == text);
     if !known {
         pool.went_wrong(ExitClass::Unkillable, text.clone(), turn.real);
+        turn.effects.push(Effect::SaveRuntime);
         turn.log(pool, Some(index), LogKind::EngineFailed, text);
     }
     release_again(pool, index, turn);
@@ -343,7 +349,10 @@ pub(crate) fn unit_refused(
             format!("a unit named {name} was there already; it is being removed")
         }
         StartProblem::Other(error) => {
-            replica.taken.remove(name);
+            let hold = replica.taken.remove(name);
+            for timer in hold.into_iter().flat_map(|hold| [hold.kill, hold.give_up]).flatten() {
+                turn.cancel(timer);
+            }
             format!("systemd did not take {name}: {error}")
         }
     };
@@ -356,6 +365,7 @@ pub(crate) fn unit_refused(
         Phase::Staging | Phase::Starting => fail(pool, index, turn, ExitClass::Preflight, text),
         Phase::Stopping if replica.taken.is_empty() => {
             replica.phase = Phase::Stopped;
+            turn.effects.push(Effect::SaveRuntime);
             start_again(pool, turn);
         }
         Phase::Stopped
@@ -374,6 +384,8 @@ pub(crate) fn adopt(pool: &mut Pool, index: usize, facts: &UnitFacts, turn: &mut
     let Some(replica) = pool.replicas.get_mut(index) else { return };
     let seen = &facts.seen;
     replica.taken.insert(seen.name.clone(), turn.hold(true));
+    // How it ends is nothing to wonder at.
+    let stopping = replica.phase == Phase::Stopping || pool.wish == Wish::Stop;
     if seen.name.kind == UnitKind::Stage {
         // Half a check is not worth keeping: it takes milliseconds to run it again.
         turn.effects.push(Effect::StopUnit(seen.name.clone()));
@@ -386,13 +398,16 @@ pub(crate) fn adopt(pool: &mut Pool, index: usize, facts: &UnitFacts, turn: &mut
     if let Some(endpoint) = &facts.endpoint {
         turn.ports.keep(&replica.id, endpoint.port);
     }
-    replica.phase = Phase::Starting;
-    if seen.active == ActiveState::Active && !seen.exited {
+    replica.phase = if stopping { Phase::Stopping } else { Phase::Starting };
+    if seen.active == ActiveState::Active && !seen.exited && !stopping {
         let ready_for = turn.real.since(facts.became_active);
         replica.phase = Phase::Ready { since: Usec(turn.mono.0.saturating_sub(ready_for.0)) };
         replica.unit.became_ready = facts.became_active;
     }
     unit_seen(pool, index, seen.clone(), turn);
+    if stopping {
+        stop_replica(pool, index, turn);
+    }
     turn.log(
         pool,
         Some(index),

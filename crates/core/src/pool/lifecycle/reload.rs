@@ -1,13 +1,15 @@
 //! Giving a pool another spec, drain-first: the new one is checked beside the old, the old is emptied and ends, the new
 //! starts; if it fails, the old one starts again. Strictly in that order.
 
+use super::breaker;
 use super::drain::{self, may_rest};
-use super::wishes::{begin, launch_checked, start, stop_replica};
-use crate::config::Revision;
+use super::wishes::{address, begin, launch_checked, start, stop_replica};
+use crate::config::{OnChange, Revision};
 use crate::host::{Effect, LogKind, Turn};
 use crate::job::JobResult;
 use crate::name::{UnitKind, Usec};
 use crate::pool::{DrainFor, Pool, Reload, ReloadStage, Wish};
+use crate::refusal::Refusal;
 use crate::replica::{ActiveState, ExitClass, Phase, Replica, UnitObservation};
 use crate::unit::{Launch, stage_unit};
 
@@ -21,22 +23,25 @@ pub(crate) struct Wanted {
 
 /// Begins. Where nothing runs that could be kept, the spec is replaced and, if the pool should run, started.
 pub(crate) fn ask(pool: &mut Pool, wanted: Wanted, turn: &mut Turn<'_>) {
-    // What an earlier reload put in place has not proved itself: what ran before it is what is kept.
+    // What an earlier reload put in place has not proved itself: it ends, and what ran before it is what is kept.
     let proven = pool.reload.as_ref().filter(|_| pool.candidate_runs()).map(|reload| reload.from.clone());
+    let candidate = proven.is_some();
     drain::forget(pool, turn);
     forget(pool, turn);
     let Wanted { to, deadline, force } = wanted;
     let runs = |replica: &&Replica| {
         matches!(replica.phase, Phase::Staging | Phase::Starting | Phase::Ready { .. } | Phase::Ending { .. })
     };
-    let first = pool.replicas.iter().find(runs);
-    let from = first
-        .map(|replica| proven.or_else(|| replica.revision.clone()).unwrap_or_else(|| pool.revision.clone()));
+    let what_runs = |replica: &Replica| replica.revision.clone().unwrap_or_else(|| pool.revision.clone());
+    let from = proven.or_else(|| pool.replicas.iter().find(runs).map(what_runs));
     turn.effects.push(Effect::SaveRuntime);
     let Some(from) = from else {
         let stopped = pool.wish == Wish::Stop
             || pool.replicas.iter().all(|replica| matches!(replica.phase, Phase::Stopped | Phase::Stopping));
         pool.revision = to;
+        for replica in pool.replicas.iter_mut().filter(|replica| replica.phase == Phase::WaitingForName) {
+            replica.revision = None;
+        }
         turn.log(pool, None, LogKind::PoolReloaded, "its spec was replaced; nothing of it ran".to_owned());
         if stopped {
             end(pool, JobResult::Done, String::new(), turn);
@@ -59,11 +64,21 @@ pub(crate) fn ask(pool: &mut Pool, wanted: Wanted, turn: &mut Turn<'_>) {
         version: String::new(),
         stage: ReloadStage::Checking { asked: false },
     });
+    for index in 0..pool.replicas.len() {
+        if candidate && pool.replicas.get(index).is_some_and(|replica| !may_rest(&replica.phase)) {
+            stop_replica(pool, index, turn);
+        }
+    }
 }
 
 /// Ends a reload without anything further.
 pub(super) fn forget(pool: &mut Pool, turn: &mut Turn<'_>) {
-    let Some(reload) = pool.reload.take() else { return };
+    end_check(pool, turn);
+    pool.reload = None;
+}
+
+fn end_check(pool: &mut Pool, turn: &mut Turn<'_>) {
+    let Some(reload) = &pool.reload else { return };
     if reload.stage == (ReloadStage::Checking { asked: true })
         && let Some(replica) = pool.replicas.first_mut()
     {
@@ -79,7 +94,8 @@ pub(crate) fn call_off(pool: &mut Pool, turn: &mut Turn<'_>) {
     let Some(reload) = &mut pool.reload else { return };
     match &mut reload.stage {
         ReloadStage::Checking { .. } | ReloadStage::Draining => {
-            give_up(pool, JobResult::Canceled, "it was cancelled; the old engine goes on".to_owned(), turn);
+            let text = "it was cancelled; the old engine goes on".to_owned();
+            give_up(pool, JobResult::Canceled, ExitClass::Stopped, text, turn);
         }
         ReloadStage::Replacing { .. } => {
             reload.stage = ReloadStage::RollingBack {
@@ -94,12 +110,43 @@ pub(crate) fn call_off(pool: &mut Pool, turn: &mut Turn<'_>) {
     turn.effects.push(Effect::SaveRuntime);
 }
 
-/// Nothing was replaced yet, and nothing will be.
-pub(super) fn give_up(pool: &mut Pool, result: JobResult, text: String, turn: &mut Turn<'_>) {
+/// Nothing was replaced yet, and nothing will be. Where an earlier reload had replaced the old engine, it starts again.
+pub(super) fn give_up(
+    pool: &mut Pool,
+    result: JobResult,
+    class: ExitClass,
+    text: String,
+    turn: &mut Turn<'_>,
+) {
+    let Some(reload) = &pool.reload else { return };
+    let wanted = reload.wanted.clone();
+    let runs_old = |replica: &Replica| {
+        replica.revision.as_ref().is_some_and(|revision| revision.digest == reload.from.digest)
+    };
+    if !pool.replicas.iter().any(runs_old) {
+        end_check(pool, turn);
+        drain::forget(pool, turn);
+        let canceled = result == JobResult::Canceled;
+        set_stage(pool, ReloadStage::RollingBack { started: false, canceled, class, text }, turn);
+        return;
+    }
     forget(pool, turn);
     drain::call_off(pool, turn);
+    breaker::go_on(pool, turn);
     turn.log(pool, None, LogKind::ReloadFailed, text.clone());
     end(pool, result, text, turn);
+    newer_file(pool, &wanted, turn);
+}
+
+/// A file that changed while its pool was reloaded waits for nobody where it applies by itself.
+fn newer_file(pool: &mut Pool, wanted: &str, turn: &mut Turn<'_>) {
+    let spec = &pool.revision.spec;
+    if pool.revision.digest != wanted && spec.on_change == OnChange::DrainFirst && !pool.pending().is_empty()
+    {
+        let deadline = spec.drain.deadline;
+        let wanted = Wanted { to: pool.revision.clone(), deadline, force: false };
+        ask(pool, wanted, turn);
+    }
 }
 
 fn end(pool: &mut Pool, result: JobResult, text: String, turn: &mut Turn<'_>) {
@@ -110,8 +157,18 @@ fn end(pool: &mut Pool, result: JobResult, text: String, turn: &mut Turn<'_>) {
     }
 }
 
-/// The next step, where it is due.
+/// The next steps, as far as they are due.
 pub(super) fn step(pool: &mut Pool, turn: &mut Turn<'_>) {
+    loop {
+        let before = pool.reload.as_ref().map(|reload| reload.stage.clone());
+        one_step(pool, turn);
+        if before.is_none() || before == pool.reload.as_ref().map(|reload| reload.stage.clone()) {
+            return;
+        }
+    }
+}
+
+fn one_step(pool: &mut Pool, turn: &mut Turn<'_>) {
     let Some(reload) = &pool.reload else { return };
     match reload.stage.clone() {
         ReloadStage::Checking { asked: false } => check(pool, turn),
@@ -153,13 +210,20 @@ fn set_stage(pool: &mut Pool, stage: ReloadStage, turn: &mut Turn<'_>) {
 
 /// Checks the new spec beside the engine that serves. Its address is that engine's, so it is not asked for.
 fn check(pool: &mut Pool, turn: &mut Turn<'_>) {
+    // Its address is not looked at, so any will do where the first engine has none.
+    let known = pool.replicas.iter().find_map(|replica| replica.endpoint.clone());
     let (Some(reload), Some(replica)) = (&mut pool.reload, pool.replicas.first_mut()) else { return };
     let name = replica.unit_name(UnitKind::Stage);
     if replica.taken.contains_key(&name) || replica.phase == Phase::Staging {
         // The checks of the last start are not forgotten yet.
         return;
     }
-    let Some(endpoint) = replica.endpoint.clone() else { return };
+    let listen = &reload.to.spec.listen;
+    let Some(endpoint) = known.or_else(|| address(replica, listen, turn)) else {
+        let text = "no automatic port is free; widen network.auto_ports in pool-managerd.toml".to_owned();
+        refused(pool, ExitClass::Refused(Refusal::PortInUse), text, turn);
+        return;
+    };
     let launch = Launch {
         spec: &reload.to.spec,
         spec_digest: &reload.to.digest,
@@ -169,6 +233,7 @@ fn check(pool: &mut Pool, turn: &mut Turn<'_>) {
     turn.effects.push(Effect::StartUnit(stage_unit(&name, &launch, false)));
     replica.taken.insert(name, turn.hold(false));
     reload.stage = ReloadStage::Checking { asked: true };
+    turn.effects.push(Effect::SaveRuntime);
 }
 
 /// What the checks of the new spec came to; false where there is no reload that waits for them.
@@ -193,8 +258,8 @@ pub(super) fn checked(pool: &mut Pool, seen: &UnitObservation, turn: &mut Turn<'
 /// The checks of the new spec failed, or could not be made.
 pub(super) fn refused(pool: &mut Pool, class: ExitClass, text: String, turn: &mut Turn<'_>) {
     let text = format!("the new model was refused, the old engine goes on: {text}");
-    pool.went_wrong(class, text.clone(), turn.real);
-    give_up(pool, JobResult::Failed, text, turn);
+    pool.went_wrong(class.clone(), text.clone(), turn.real);
+    give_up(pool, JobResult::Failed, class, text, turn);
 }
 
 /// Has everything end that does not run `keep`; whether nothing of it is left.
@@ -217,12 +282,14 @@ fn emptied(pool: &mut Pool, keep: &Revision, turn: &mut Turn<'_>) -> bool {
 
 /// Gives its spec to every engine that does not run.
 fn put_in_place(pool: &mut Pool, spec: &Revision, turn: &mut Turn<'_>) {
+    for replica in pool.replicas.iter_mut().filter(|replica| may_rest(&replica.phase)) {
+        replica.phase = Phase::Stopped;
+    }
     for gone in pool.resize(spec.spec.replicas) {
         turn.ports.release(&gone);
     }
     for replica in &mut pool.replicas {
-        if may_rest(&replica.phase) {
-            replica.phase = Phase::Stopped;
+        if replica.phase == Phase::Stopped {
             replica.last_exit = None;
             replica.failures = 0;
             replica.ports_tried = 0;
@@ -241,10 +308,11 @@ fn replaced(pool: &mut Pool, turn: &mut Turn<'_>) {
     if pool.replicas.iter().all(Replica::ready) {
         let Some(reload) = pool.reload.take() else { return };
         if pool.revision.digest == reload.wanted {
-            pool.revision = reload.to;
+            pool.revision = reload.to.clone();
         }
         turn.log(pool, None, LogKind::PoolReloaded, "the new engine serves".to_owned());
         end(pool, JobResult::Done, String::new(), turn);
+        newer_file(pool, &reload.wanted, turn);
         return;
     }
     let over = |phase: &Phase| may_rest(phase) || matches!(phase, Phase::Backoff { .. });
@@ -257,12 +325,12 @@ fn replaced(pool: &mut Pool, turn: &mut Turn<'_>) {
     let text = format!("the new model failed: {text}");
     turn.log(pool, None, LogKind::ReloadFailed, format!("{text}; the old one is started again"));
     set_stage(pool, ReloadStage::RollingBack { started: false, canceled: false, class, text }, turn);
-    step(pool, turn);
 }
 
 /// The old engines were started again: whether they serve, or that failed too.
 fn rolled_back(pool: &mut Pool, canceled: bool, class: ExitClass, text: String, turn: &mut Turn<'_>) {
     let result = if canceled { JobResult::Canceled } else { JobResult::Failed };
+    let Some(wanted) = pool.reload.as_ref().map(|reload| reload.wanted.clone()) else { return };
     if pool.replicas.iter().all(Replica::ready) {
         pool.reload = None;
         if let Some((job, _)) = pool.job {
@@ -274,6 +342,7 @@ fn rolled_back(pool: &mut Pool, canceled: bool, class: ExitClass, text: String, 
         }
         turn.log(pool, None, LogKind::PoolReloaded, "the old engine serves again".to_owned());
         end(pool, result, text, turn);
+        newer_file(pool, &wanted, turn);
         return;
     }
     let over = |phase: &Phase| may_rest(phase) || matches!(phase, Phase::Backoff { .. });

@@ -14,6 +14,7 @@ use crate::unit::{Launch, engine_unit, stage_unit};
 /// Wants the pool to run, from now on: also what failed or waits is started at once. An open breaker permits one attempt.
 pub(crate) fn start(pool: &mut Pool, turn: &mut Turn<'_>) {
     pool.by_operator = false;
+    pool.replicas.iter_mut().for_each(|replica| replica.as_before = false);
     if let Some(drain) = &mut pool.drain {
         // What is being emptied ends first.
         if drain.purpose == DrainFor::Stop {
@@ -61,6 +62,7 @@ pub(crate) fn reset(pool: &mut Pool, turn: &mut Turn<'_>) {
 
 fn run(pool: &mut Pool, turn: &mut Turn<'_>, due: fn(&Replica) -> bool) {
     pool.wish = Wish::Run;
+    turn.effects.push(Effect::SaveRuntime);
     if pool.replicas.iter().all(|replica| matches!(replica.phase, Phase::Stopped | Phase::Failed)) {
         for gone in pool.resize(pool.revision.spec.replicas) {
             turn.ports.release(&gone);
@@ -87,7 +89,9 @@ fn run(pool: &mut Pool, turn: &mut Turn<'_>, due: fn(&Replica) -> bool) {
         replica.failures = 0;
         replica.ports_tried = 0;
         replica.last_exit = None;
-        replica.revision = None;
+        if !std::mem::take(&mut replica.as_before) {
+            replica.revision = None;
+        }
         begin(pool, index, turn);
     }
 }
@@ -112,11 +116,18 @@ pub(super) fn stop_replica(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
 fn ask_to_end(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
     let Some(replica) = pool.replicas.get_mut(index) else { return };
     replica.start_anew = false;
+    replica.as_before = false;
     let kind = match &replica.phase {
         Phase::Stopped => return,
         Phase::Stopping => {
-            // Asked again, systemd may be able to by now.
-            turn.effects.extend(replica.taken.keys().cloned().map(Effect::StopUnit));
+            // Asked again, systemd may be able to by now. One that is stopped since before the daemon started is killed
+            // in time too.
+            for (name, hold) in &mut replica.taken {
+                if hold.kill.is_none() && !hold.let_go {
+                    hold.kill = Some(turn.timer(KILL_AFTER, Purpose::Kill(name.clone(), hold.start)));
+                }
+                turn.effects.push(Effect::StopUnit(name.clone()));
+            }
             return;
         }
         Phase::Failed | Phase::WaitingForName | Phase::Tripped => {
@@ -138,6 +149,7 @@ fn ask_to_end(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
         hold.kill = Some(turn.timer(KILL_AFTER, Purpose::Kill(name.clone(), hold.start)));
     }
     turn.effects.push(Effect::StopUnit(name));
+    turn.effects.push(Effect::SaveRuntime);
     turn.log(pool, Some(index), LogKind::EngineStopping, "stopping".to_owned());
 }
 
@@ -159,6 +171,7 @@ pub(super) fn begin(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
     let Some(replica) = pool.replicas.get_mut(index) else { return };
     if !replica.taken.is_empty() {
         replica.phase = Phase::WaitingForName;
+        turn.effects.push(Effect::SaveRuntime);
         return;
     }
     replica.generation = replica.generation.max(replica.next_generation);
@@ -186,7 +199,7 @@ pub(super) fn begin(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
 }
 
 /// Where a replica listens: its fixed port, or an automatic one, which it keeps.
-fn address(replica: &Replica, listen: &Listen, turn: &mut Turn<'_>) -> Option<Endpoint> {
+pub(super) fn address(replica: &Replica, listen: &Listen, turn: &mut Turn<'_>) -> Option<Endpoint> {
     let port = match listen.port {
         Port::Fixed(port) => port.saturating_add(replica.id.index),
         Port::Auto => turn.ports.assign(&replica.id, &turn.settings.auto_ports)?,
