@@ -237,7 +237,7 @@ fn open_job(
 }
 
 fn unit_seen(state: &mut State, clock: turn::Clock, effects: &mut Effects, seen: UnitObservation) {
-    if state.ending.contains(&seen.name) {
+    if state.ending.contains(&seen.name) && !state.expects(&seen.name) {
         // It belongs to no pool. One that failed on its way out is kept by systemd until it is forgotten.
         if seen.active == ActiveState::Failed {
             effects.push(Effect::ForgetUnit(seen.name));
@@ -249,6 +249,11 @@ fn unit_seen(state: &mut State, clock: turn::Clock, effects: &mut Effects, seen:
     }
     if let Some(facts) = state.unclaimed.get_mut(&seen.name) {
         facts.seen = seen;
+        return;
+    }
+    if seen.active != ActiveState::Inactive && state.kept.contains(&seen.name) {
+        // Somebody started what was over: its replica has another unit by now, or will have.
+        adoption::stranger(state, clock, effects, seen.name);
         return;
     }
     let replica = seen.name.replica.clone();

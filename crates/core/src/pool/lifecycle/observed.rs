@@ -138,12 +138,18 @@ fn engine_seen(pool: &mut Pool, index: usize, seen: UnitObservation, turn: &mut 
         );
     }
     let Some(replica) = pool.replicas.get_mut(index) else { return };
-    if anew
-        && matches!(
-            replica.phase,
-            Phase::Stopping | Phase::Backoff { .. } | Phase::WaitingForName | Phase::Failed | Phase::Stopped
-        )
-    {
+    let over = match replica.phase {
+        Phase::Stopping => anew,
+        // Of one that was stopped from outside nothing is known any more, but that it had ended and was let go of.
+        Phase::Backoff { .. } | Phase::WaitingForName | Phase::Failed | Phase::Stopped => {
+            let up = seen.active == ActiveState::Activating
+                || (seen.active == ActiveState::Active && !seen.exited);
+            let hold = replica.taken.get_mut(&seen.name).filter(|hold| up && hold.let_go);
+            hold.map(|hold| hold.let_go = false).is_some() || anew
+        }
+        Phase::Staging | Phase::Starting | Phase::Ready { .. } | Phase::Ending { .. } => false,
+    };
+    if over {
         // It was on its way out, and its name is in the way.
         turn.effects.push(Effect::StopUnit(seen.name.clone()));
     }
@@ -293,8 +299,13 @@ pub(crate) fn unit_refused(
     let text = match problem {
         // It stays in `taken`, and its end is told by its own signals; a name that is kept loaded is given up.
         StartProblem::NameTaken => {
-            if let Some(hold) = replica.taken.get_mut(name).filter(|hold| hold.give_up.is_none()) {
-                hold.give_up = Some(turn.timer(KILL_AFTER, Purpose::GiveUpName(name.clone(), hold.start)));
+            if let Some(hold) = replica.taken.get_mut(name) {
+                // There is such a unit, so it can be missing; and one that was seen to run is waited for.
+                hold.confirmed = true;
+                if !hold.ran && hold.give_up.is_none() {
+                    hold.give_up =
+                        Some(turn.timer(KILL_AFTER, Purpose::GiveUpName(name.clone(), hold.start)));
+                }
             }
             turn.effects.push(Effect::StopUnit(name.clone()));
             turn.effects.push(Effect::ForgetUnit(name.clone()));

@@ -133,6 +133,11 @@ pub(super) fn begin(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
 /// Starts the engine itself, its checks having passed.
 pub(super) fn launch(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
     let Some(replica) = pool.replicas.get_mut(index) else { return };
+    if replica.taken.keys().any(|name| !replica.in_use(name)) {
+        // Another engine of it has turned up meanwhile, and has to go first.
+        replica.phase = Phase::WaitingForName;
+        return;
+    }
     let name = replica.unit_name(UnitKind::Engine);
     let (Some(revision), Some(endpoint)) = (&replica.revision, &replica.endpoint) else { return };
     let launch = Launch {
