@@ -6,7 +6,7 @@ use super::{Effect, Effects, LogKind, LogLine, State, configure};
 use crate::config::{Activation, Configuration, Revision};
 use crate::name::{Endpoint, PoolId, ReplicaId, UnitKind, UnitName, Usec};
 use crate::pool::{LastError, Pool, Wish, lifecycle};
-use crate::replica::{ActiveState, ExitClass, Phase, Replica, StartId, UnitObservation};
+use crate::replica::{ActiveState, ExitClass, Hold, Phase, Replica, UnitObservation};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -55,11 +55,11 @@ pub struct SavedPool {
 }
 
 impl State {
-    /// The units that systemd is known to have, each with its start.
+    /// The units that systemd has, or is asked for.
     #[must_use]
-    pub fn units(&self) -> BTreeMap<UnitName, StartId> {
+    pub fn units(&self) -> BTreeMap<UnitName, Hold> {
         let held = self.pools.values().flat_map(|pool| &pool.replicas).flat_map(|replica| &replica.taken);
-        held.filter(|(_, hold)| hold.confirmed).map(|(name, hold)| (name.clone(), hold.start)).collect()
+        held.map(|(name, hold)| (name.clone(), *hold)).collect()
     }
 
     /// Whether a unit is one that some replica started.
@@ -266,14 +266,19 @@ pub(super) fn units_read(
     state: &mut State,
     clock: Clock,
     effects: &mut Effects,
-    asked: &BTreeMap<UnitName, StartId>,
+    asked: &BTreeMap<UnitName, Hold>,
     units: Vec<UnitFacts>,
 ) {
     let present: BTreeSet<&UnitName> = units.iter().map(|facts| &facts.seen.name).collect();
     let now = state.units();
-    // What was started since the question is not the one that was read, or that is missing.
-    let same = |name: &UnitName| asked.get(name).is_some_and(|start| now.get(name) == Some(start));
-    for name in asked.keys().filter(|name| !present.contains(name) && same(name)) {
+    // What was started since the question is not the one that was read, or that is missing. One whose start had not been
+    // answered by then can be there, and cannot be missing.
+    let same = |name: &UnitName| {
+        let start = |units: &BTreeMap<UnitName, Hold>| units.get(name).map(|hold| hold.start);
+        start(asked).is_some() && start(asked) == start(&now)
+    };
+    let missing = |(name, hold): &(&UnitName, &Hold)| hold.confirmed && !present.contains(name) && same(name);
+    for (name, _) in asked.iter().filter(missing) {
         super::forgotten(state, clock, effects, name);
     }
     let lost: Vec<UnitName> = state.ending.iter().filter(|name| !present.contains(name)).cloned().collect();
@@ -290,19 +295,15 @@ pub(super) fn units_read(
             discard(effects, &name);
         } else if let Some(known) = state.unclaimed.get_mut(&name) {
             *known = facts;
-        } else if facts.seen.active != ActiveState::Inactive
-            && !asked.contains_key(&name)
-            && !state.expects(&name)
-        {
-            // Not one that was forgotten since it was read.
+        } else if facts.seen.active != ActiveState::Inactive && state.kept.contains(&name) {
             stranger(state, clock, effects, name);
         }
     }
 }
 
-/// A unit that nobody here knows to run: somebody started it, or systemd did and could not say so.
+/// A unit that was over, and that somebody started again.
 pub(super) fn stranger(state: &mut State, clock: Clock, effects: &mut Effects, name: UnitName) {
-    let message = format!("{name} runs although nothing here started it; stopping it");
+    let message = format!("{name} was over and was started again by somebody else; stopping it");
     effects.push(Effect::Log(LogLine::plain(LogKind::Anomaly, message)));
     state.kept.remove(&name);
     let id = name.replica.pool.clone();
@@ -337,7 +338,7 @@ fn skip_name(pool: &mut Pool, name: &UnitName) {
     }
 }
 
-fn discard(effects: &mut Effects, name: &UnitName) {
+pub(super) fn discard(effects: &mut Effects, name: &UnitName) {
     effects.push(Effect::StopUnit(name.clone()));
     effects.push(Effect::ForgetUnit(name.clone()));
 }

@@ -3,7 +3,7 @@
 use super::{Accepted, Answer, LogLine, RequestId, Saved, TimerId, UnitFacts};
 use crate::config::Configuration;
 use crate::name::{PoolId, UnitName, Usec};
-use crate::replica::{StartId, UnitObservation};
+use crate::replica::{Hold, UnitObservation};
 use crate::unit::UnitSpec;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -66,8 +66,8 @@ pub enum Event {
     },
     /// All units were read anew, because signals may have been lost.
     UnitsRead {
-        /// Those that were expected when the reading began; one that was started since is not missing.
-        asked: BTreeMap<UnitName, StartId>,
+        /// Those that were there or asked for when the reading began; one that was started since is not missing.
+        asked: BTreeMap<UnitName, Hold>,
         /// Those that are there.
         units: Vec<UnitFacts>,
     },

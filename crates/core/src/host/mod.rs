@@ -126,11 +126,13 @@ pub fn apply(state: &mut State, input: Input) -> Effects {
             });
         }
         Event::JobFailed { name, result } => {
+            end_later(state, &mut effects, &name);
             state.with_replica(clock, &mut effects, &name.replica, |pool, index, turn| {
                 lifecycle::job_failed(pool, index, &name, &result, turn);
             });
         }
         Event::StopRefused { name, error } => {
+            end_later(state, &mut effects, &name);
             state.with_replica(clock, &mut effects, &name.replica, |pool, index, turn| {
                 lifecycle::stop_refused(pool, index, &name, &error, turn);
             });
@@ -154,6 +156,10 @@ pub fn apply(state: &mut State, input: Input) -> Effects {
                     lifecycle::kill(pool, index, &name, start, turn);
                 });
             }
+            Some(Purpose::EndAgain(name)) if state.ending.contains(&name) => {
+                adoption::discard(&mut effects, &name);
+            }
+            Some(Purpose::EndAgain(_)) => {}
             Some(Purpose::DropJob(job)) => {
                 state.jobs.all.remove(&job);
             }
@@ -189,6 +195,8 @@ fn asked(
                 effects.push(Effect::SaveWishes);
             }
             state.with_pool(clock, effects, &id, lifecycle::start);
+            // Also where nothing is started yet: who was told of a job counts on it.
+            effects.push(Effect::SaveRuntime);
         }
         Accepted::Stop(id) => {
             open_job(state, clock, effects, request, &id, Operation::Stop);
@@ -252,7 +260,7 @@ fn unit_seen(state: &mut State, clock: turn::Clock, effects: &mut Effects, seen:
         return;
     }
     if seen.active != ActiveState::Inactive && state.kept.contains(&seen.name) {
-        // Somebody started what was over: its replica has another unit by now, or will have.
+        // Its replica has another unit by now, or will have.
         adoption::stranger(state, clock, effects, seen.name);
         return;
     }
@@ -269,6 +277,15 @@ fn forgotten(state: &mut State, clock: turn::Clock, effects: &mut Effects, name:
     state.with_replica(clock, effects, &name.replica, |pool, index, turn| {
         lifecycle::unit_forgotten(pool, index, name, turn);
     });
+}
+
+/// A unit that belongs to no pool could not be ended: systemd is asked again.
+fn end_later(state: &mut State, effects: &mut Effects, name: &UnitName) {
+    const AGAIN: Usec = Usec::from_secs(5);
+    let purpose = Purpose::EndAgain(name.clone());
+    if state.ending.contains(name) && !state.timers.runs_for(&purpose) {
+        state.timers.set(AGAIN, purpose, effects);
+    }
 }
 
 /// After every event, for the pools that it touched: jobs and waiters whose end has come, pools that can go.

@@ -23,6 +23,8 @@ pub enum Purpose {
     GiveUpName(UnitName, StartId),
     /// A unit should have ended by now.
     Kill(UnitName, StartId),
+    /// Ask systemd again to end a unit that belongs to no pool.
+    EndAgain(UnitName),
     /// Forget an ended job.
     DropJob(JobId),
     /// End somebody's waiting.
@@ -51,6 +53,11 @@ impl Timers {
         if self.running.remove(&id).is_some() {
             effects.push(Effect::CancelTimer(id));
         }
+    }
+
+    /// Whether one runs for that.
+    pub fn runs_for(&self, purpose: &Purpose) -> bool {
+        self.running.values().any(|known| known == purpose)
     }
 
     /// What a timer that rang was for; `None` for one that was stopped.
@@ -103,7 +110,7 @@ impl<'a> Turn<'a> {
         Hold {
             start: StartId(*self.starts),
             confirmed,
-            let_go: false,
+            let_go: None,
             ran: confirmed,
             kill: None,
             give_up: None,

@@ -2,7 +2,7 @@
 
 use crate::world::{World, configuration, spec, unit};
 use pool_core::Event;
-use pool_core::config::{Configuration, FileError};
+use pool_core::config::{Activation, Configuration, FileError, PoolSpec};
 use pool_core::name::{InvocationId, UnitKind, UnitName};
 use pool_core::pool::PoolPhase;
 use pool_core::replica::{ActiveState, UnitObservation};
@@ -89,15 +89,93 @@ fn an_engine_that_waited_for_a_broken_file_ends_with_the_file() {
 }
 
 #[test]
-fn an_engine_that_nobody_here_started_ends_when_units_are_read() {
+fn a_unit_that_was_over_and_runs_ends_when_units_are_read() {
     let mut world = World::with(&[spec("a")]);
     world.serve("a", 0);
     world.units.insert(engine(5), running(&engine(5)));
+    world.state.kept.insert(engine(5));
     let (asked, units) = (world.state.units(), world.facts());
     world.let_go.clear();
     world.event(Event::UnitsRead { asked, units });
     assert!(world.let_go.contains(&engine(5)) && !world.let_go.contains(&engine(1)));
     assert_eq!(world.phase("a"), PoolPhase::Ready);
+}
+
+#[test]
+fn a_check_that_was_let_go_of_and_is_run_again_by_somebody_is_let_go_of_again() {
+    let mut world = World::with(&[spec("a")]);
+    let stage = unit(UnitKind::Stage, "a", 0);
+    world.seen(&stage, |unit| unit.active = ActiveState::Failed);
+    world.seen(&stage, |unit| {
+        (unit.active, unit.exited, unit.invocation) = (ActiveState::Active, true, InvocationId([9; 16]));
+    });
+    assert_eq!(world.let_go, [stage.clone(), stage]);
+}
+
+#[test]
+fn a_frozen_check_is_let_go_of_once_it_thaws() {
+    let mut world = World::with(&[spec("a")]);
+    let stage = unit(UnitKind::Stage, "a", 0);
+    world.seen(&stage, |unit| (unit.active, unit.exited) = (ActiveState::Active, true));
+    world.let_go.clear();
+    world.event(Event::JobFailed { name: stage.clone(), result: "frozen".into() });
+    world.ring();
+    assert!(world.let_go.contains(&stage));
+}
+
+#[test]
+fn a_unit_of_no_pool_that_cannot_be_ended_is_asked_to_again() {
+    let mut world = World::empty();
+    world.units.insert(engine(1), running(&engine(1)));
+    world.restart_daemon(&[]);
+    for _ in 0..3 {
+        world.let_go.clear();
+        for _ in 0..2 {
+            world.event(Event::StopRefused { name: engine(1), error: "no".into() });
+        }
+        assert_eq!(world.timers.len(), 1);
+        world.ring();
+        assert!(world.let_go.contains(&engine(1)));
+    }
+    world.forgotten(&engine(1));
+    assert!(world.state.ending.is_empty());
+}
+
+#[test]
+fn a_late_refusal_of_checks_that_have_passed_leaves_the_engine_alone() {
+    let mut world = World::with(&[spec("a")]);
+    world.checks_pass("a", 0);
+    let stage = unit(UnitKind::Stage, "a", 0);
+    world.event(Event::UnitRefused { name: stage, name_taken: true, error: "exists".into() });
+    world.becomes_ready("a", 0);
+    assert_eq!(world.phase("a"), PoolPhase::Ready);
+}
+
+#[test]
+fn a_start_that_waits_for_a_stop_is_remembered_over_a_crash() {
+    let by_hand = PoolSpec { activation: Activation::Manual, ..spec("a") };
+    let mut world = World::with(std::slice::from_ref(&by_hand));
+    world.start("a");
+    world.serve("a", 0);
+    world.stop("a");
+    world.start("a");
+    assert!(world.saved.pools.values().all(|pool| pool.run));
+}
+
+#[test]
+fn what_became_of_a_start_that_is_not_answered_yet_is_read_too() {
+    let mut world = World::with(&[spec("a")]);
+    let stage = unit(UnitKind::Stage, "a", 0);
+    let mut asked = world.state.units();
+    asked.get_mut(&stage).unwrap().confirmed = false;
+    // It may not be there yet.
+    world.event(Event::UnitsRead { asked: asked.clone(), units: vec![] });
+    assert_eq!(world.phase("a"), PoolPhase::Staging);
+    let unit = world.units.get_mut(&stage).unwrap();
+    (unit.active, unit.exited) = (ActiveState::Active, true);
+    let units = world.facts();
+    world.event(Event::UnitsRead { asked, units });
+    assert_eq!(world.phase("a"), PoolPhase::Starting);
 }
 
 #[test]

@@ -26,6 +26,8 @@ pub struct World {
     /// Starts that systemd has not answered yet.
     taken: Vec<UnitName>,
     pub lines: Vec<String>,
+    /// What a daemon that comes after a crash finds.
+    pub saved: Saved,
     pub now: Usec,
     seed: u64,
     requests: u64,
@@ -86,6 +88,7 @@ impl World {
             view: View::default(),
             taken: Vec::new(),
             lines: Vec::new(),
+            saved: Saved::default(),
             now: Usec::from_secs(1_000),
             seed: 1,
             requests: 0,
@@ -172,7 +175,8 @@ impl World {
             }
             Effect::Reply(to, answer) => self.answers.push((to, answer)),
             Effect::Log(line) => self.lines.push(line.message),
-            Effect::SaveRuntime | Effect::SaveWishes => {}
+            Effect::SaveRuntime => self.saved = self.state.saved(),
+            Effect::SaveWishes => {}
         }
     }
 

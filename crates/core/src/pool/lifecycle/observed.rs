@@ -24,7 +24,7 @@ pub(crate) fn unit_seen(pool: &mut Pool, index: usize, seen: UnitObservation, tu
     if seen.name != replica.unit_name(seen.name.kind) {
         // Of an earlier generation: all that matters is that it goes.
         if seen.active == ActiveState::Failed || seen.exited {
-            let_go(replica, &seen.name, seen.exited, turn);
+            let_go(replica, &seen, seen.exited, turn);
         }
         return;
     }
@@ -74,9 +74,10 @@ pub(crate) fn kill(pool: &mut Pool, index: usize, name: &UnitName, start: StartI
 }
 
 /// Has systemd forget a unit that has ended and was read; once, however often its end is seen.
-pub(super) fn let_go(replica: &mut Replica, name: &UnitName, clean: bool, turn: &mut Turn<'_>) {
-    if let Some(hold) = replica.taken.get_mut(name).filter(|hold| !hold.let_go) {
-        hold.let_go = true;
+pub(super) fn let_go(replica: &mut Replica, seen: &UnitObservation, clean: bool, turn: &mut Turn<'_>) {
+    let (name, invocation) = (&seen.name, Some(seen.invocation));
+    if let Some(hold) = replica.taken.get_mut(name).filter(|hold| hold.let_go != invocation) {
+        hold.let_go = invocation;
         turn.effects.push(if clean {
             Effect::StopUnit(name.clone())
         } else {
@@ -96,7 +97,7 @@ fn stage_seen(pool: &mut Pool, index: usize, seen: &UnitObservation, turn: &mut 
         | ActiveState::Deactivating
         | ActiveState::Other => return,
     };
-    let_go(replica, &seen.name, ended, turn);
+    let_go(replica, seen, ended, turn);
     if replica.phase != Phase::Staging {
         return;
     }
@@ -124,9 +125,6 @@ fn engine_seen(pool: &mut Pool, index: usize, seen: UnitObservation, turn: &mut 
     let Some(replica) = pool.replicas.get_mut(index) else { return };
     let known = replica.unit.invocation;
     let anew = !known.is_none() && !seen.invocation.is_none() && known != seen.invocation;
-    if let Some(hold) = replica.taken.get_mut(&seen.name).filter(|_| anew) {
-        hold.let_go = false;
-    }
     if anew && matches!(replica.phase, Phase::Starting | Phase::Ready { .. } | Phase::Ending { .. }) {
         // Signals of one unit come in order, so this invocation is the newer one: somebody restarted the unit.
         replica.phase = Phase::Starting;
@@ -144,8 +142,8 @@ fn engine_seen(pool: &mut Pool, index: usize, seen: UnitObservation, turn: &mut 
         Phase::Backoff { .. } | Phase::WaitingForName | Phase::Failed | Phase::Stopped => {
             let up = seen.active == ActiveState::Activating
                 || (seen.active == ActiveState::Active && !seen.exited);
-            let hold = replica.taken.get_mut(&seen.name).filter(|hold| up && hold.let_go);
-            hold.map(|hold| hold.let_go = false).is_some() || anew
+            let let_go = replica.taken.get(&seen.name).and_then(|hold| hold.let_go);
+            anew || (up && let_go.is_some_and(|invocation| invocation != seen.invocation))
         }
         Phase::Staging | Phase::Starting | Phase::Ready { .. } | Phase::Ending { .. } => false,
     };
@@ -245,7 +243,7 @@ pub(crate) fn stop_refused(pool: &mut Pool, index: usize, name: &UnitName, error
     const AGAIN: Usec = Usec::from_secs(5);
     let Some(replica) = pool.replicas.get_mut(index) else { return };
     let Some(hold) = replica.taken.get_mut(name) else { return };
-    hold.let_go = false;
+    hold.let_go = None;
     if replica.stuck.is_none() {
         let timer = turn.timer(AGAIN, Purpose::ReleaseAgain(replica.id.clone()));
         replica.stuck =
@@ -255,8 +253,10 @@ pub(crate) fn stop_refused(pool: &mut Pool, index: usize, name: &UnitName, error
 
 /// A job has failed. That of a start is told by its unit; a stop that could not be done leaves the unit as it was.
 pub(crate) fn job_failed(pool: &mut Pool, index: usize, name: &UnitName, result: &str, turn: &mut Turn<'_>) {
-    let stopping = pool.replicas.get(index).is_some_and(|replica| replica.phase == Phase::Stopping);
-    if stopping {
+    // No start ends like that.
+    let frozen = result == "frozen";
+    let stop = pool.replicas.get(index).is_some_and(|replica| frozen || replica.phase == Phase::Stopping);
+    if stop {
         let hint = format!("its job ended as \"{result}\" (a frozen unit needs systemctl thaw)");
         stop_refused(pool, index, name, &hint, turn);
     }
@@ -317,13 +317,18 @@ pub(crate) fn unit_refused(
         }
     };
     match replica.phase {
-        Phase::Staging | Phase::Starting => fail(pool, index, turn, ExitClass::Preflight, text),
+        Phase::Staging | Phase::Starting if replica.in_use(name) => {
+            fail(pool, index, turn, ExitClass::Preflight, text);
+        }
         Phase::Stopping if replica.taken.is_empty() => {
             replica.phase = Phase::Stopped;
             start_again(pool, turn);
         }
+        // The answer can be late: somebody else's unit of that name has passed for ours, and the engine follows it.
         Phase::Stopped
         | Phase::WaitingForName
+        | Phase::Staging
+        | Phase::Starting
         | Phase::Ready { .. }
         | Phase::Ending { .. }
         | Phase::Stopping
