@@ -27,7 +27,7 @@ use handle::Wanted;
 use pool_core::config::Configuration;
 use pool_core::host::{Answer, RequestId, UnitFacts};
 use pool_core::name::UnitName;
-use pool_core::replica::StartId;
+use pool_core::replica::Hold;
 use pool_core::view::View;
 use pool_core::{Effect, Effects, Event, Input, State, apply, decide};
 use std::collections::BTreeMap;
@@ -65,7 +65,7 @@ pub enum Ended {
 enum Returned {
     Event(Event),
     Configuration(Box<Configuration>, Vec<RequestId>),
-    UnitsRead(BTreeMap<UnitName, StartId>, Vec<UnitFacts>),
+    UnitsRead(BTreeMap<UnitName, Hold>, Vec<UnitFacts>),
 }
 
 /// What the loop works with outside itself.
@@ -148,7 +148,19 @@ impl<S: Systemd, C: Clock, F: Files> Supervisor<S, C, F> {
             tracing::warn!("{complaint}");
         }
         let units = self.outside.systemd.units().await.map_err(Ended::Systemd)?;
+        // What was said meanwhile may be older or newer than what was read of its unit. Taken for newer, the end of a unit
+        // would pass for the end of the next one of its name; so all of it goes, and the units are read once more.
+        let mut said = false;
+        while let Ok(seen) = self.observations.try_recv() {
+            if seen == Observation::Disconnected {
+                return Err(Ended::Disconnected);
+            }
+            said = true;
+        }
         let effects = self.apply(Event::Started { configuration, units, saved, stopped });
+        if said {
+            self.read_units();
+        }
         self.publish(Vec::new(), false).await?;
         Ok(effects)
     }
