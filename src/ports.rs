@@ -1,9 +1,10 @@
-//! Owns what the loop needs of the world around it, as traits: systemd, the clocks. `main` wires the real ones; the
+//! Owns what the loop needs of the world around it, as traits: systemd, files, the clocks. `main` wires the real ones; the
 //! simulation in `tests/simulation` wires scripted ones and runs the same loop on paused time.
 //!
 //! These are ports in the sense of plugs; those that engines listen on are the core's. Timers are tokio's, whose paused
 //! time moves them. A call may take any time and may be dropped at any await; it has reached the other side or not.
 
+use pool_core::config::Configuration;
 use pool_core::host::UnitFacts;
 use pool_core::name::{UnitName, Usec};
 use pool_core::replica::UnitObservation;
@@ -65,6 +66,12 @@ pub enum Observation {
     ReadAnew,
     /// The bus is gone.
     Disconnected,
+}
+
+/// The configuration's files. Cheap to clone.
+pub trait Files: Clone + Send + Sync + 'static {
+    /// Reads everything, however long a file system takes; never beside another reading.
+    fn read(&self) -> impl Future<Output = Configuration> + Send;
 }
 
 /// What an input of the core carries besides its event.

@@ -15,25 +15,26 @@
 
 mod clock;
 mod effects;
+mod files;
 mod handle;
 
 pub use clock::HostClock;
 pub use handle::{Call, Handle, Refused, ReloadPool, Told, answer, calls};
 
-use crate::config::{self, Folders};
+use crate::config;
 use crate::leases::Fifos;
-use crate::ports::{Clock, Observation, Systemd, SystemdError};
+use crate::ports::{Clock, Files, Observation, Systemd, SystemdError};
 use crate::recording::Recorder;
 use crate::report::Reports;
 use crate::store::Store;
 use crate::{notify, telemetry};
 use effects::{Lanes, TimerTasks};
 use handle::Wanted;
-use pool_core::config::{Configuration, FileError};
+use pool_core::config::Configuration;
 use pool_core::host::{Answer, RequestId, UnitFacts};
 use pool_core::lease::{LeaseEnd, LeaseId};
 use pool_core::name::{PoolId, UnitName};
-use pool_core::replica::{Report, StartId};
+use pool_core::replica::{Hold, Report};
 use pool_core::view::View;
 use pool_core::{Denied, Effect, Effects, Event, Input, Request, State, apply, decide};
 use std::collections::{BTreeMap, VecDeque};
@@ -74,14 +75,14 @@ pub enum Ended {
 enum Returned {
     Event(Event),
     Configuration(Box<Configuration>, Vec<RequestId>),
-    UnitsRead(BTreeMap<UnitName, StartId>, Vec<UnitFacts>),
+    UnitsRead(BTreeMap<UnitName, Hold>, Vec<UnitFacts>),
 }
 
 /// What the loop works with outside itself.
 #[derive(Debug)]
-pub struct Outside<S, C> {
+pub struct Outside<S, C, F> {
     /// Where configuration is read.
-    pub folders: Folders,
+    pub folders: F,
     /// Where things are saved.
     pub store: Store,
     /// The service manager.
@@ -97,11 +98,11 @@ pub struct Outside<S, C> {
 }
 
 /// The loop's task.
-pub struct Supervisor<S, C> {
+pub struct Supervisor<S, C, F> {
     state: State,
     /// What was published last, kept up to date by what events touched.
     view: View,
-    outside: Outside<S, C>,
+    outside: Outside<S, C, F>,
     observations: mpsc::Receiver<Observation>,
     calls: mpsc::Receiver<Call>,
     publications: mpsc::Sender<Publication>,
@@ -123,11 +124,11 @@ pub struct Supervisor<S, C> {
 /// At most so many events in a turn, so that a flood still lets the view out.
 const EVENTS_A_TURN: usize = 256;
 
-impl<S: Systemd, C: Clock> Supervisor<S, C> {
+impl<S: Systemd, C: Clock, F: Files> Supervisor<S, C, F> {
     /// A loop that has not seen anything.
     #[must_use]
     pub fn new(
-        outside: Outside<S, C>,
+        outside: Outside<S, C, F>,
         observations: mpsc::Receiver<Observation>,
         calls: mpsc::Receiver<Call>,
         publications: mpsc::Sender<Publication>,
@@ -165,7 +166,7 @@ impl<S: Systemd, C: Clock> Supervisor<S, C> {
     /// # Errors
     /// systemd could not be asked.
     pub async fn take_stock(&mut self) -> Result<Effects, Ended> {
-        let configuration = config::read(&self.outside.folders);
+        let configuration = self.outside.folders.read().await;
         let (saved, stopped, complaints) = self.outside.store.load();
         for complaint in complaints {
             tracing::warn!("{complaint}");
@@ -175,7 +176,19 @@ impl<S: Systemd, C: Clock> Supervisor<S, C> {
             tracing::warn!("{complaint}");
         }
         let units = self.outside.systemd.units().await.map_err(Ended::Systemd)?;
+        // What was said meanwhile may be older or newer than what was read of its unit. Taken for newer, the end of a unit
+        // would pass for the end of the next one of its name; so all of it goes, and the units are read once more.
+        let mut said = false;
+        while let Ok(seen) = self.observations.try_recv() {
+            if seen == Observation::Disconnected {
+                return Err(Ended::Disconnected);
+            }
+            said = true;
+        }
         let effects = self.apply(Event::Started { configuration, units, saved, stopped, leases });
+        if said {
+            self.read_units();
+        }
         self.publish(Vec::new(), false).await?;
         Ok(effects)
     }
@@ -327,15 +340,7 @@ impl<S: Systemd, C: Clock> Supervisor<S, C> {
         let folders = self.outside.folders.clone();
         let returned = self.returned.0.clone();
         tokio::spawn(async move {
-            let read = tokio::task::spawn_blocking(move || config::read(&folders)).await;
-            let configuration = Box::new(read.unwrap_or_else(|error| Configuration {
-                errors: vec![FileError {
-                    file: "configuration".to_owned(),
-                    error: format!("reading failed: {error}"),
-                }],
-                incomplete: true,
-                ..Configuration::default()
-            }));
+            let configuration = Box::new(folders.read().await);
             effects::send(&returned, Returned::Configuration(configuration, request.into_iter().collect()))
                 .await;
         });

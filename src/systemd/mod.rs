@@ -138,6 +138,8 @@ impl Systemd for Client {
 struct Facts {
     became_active: Usec,
     environment: Vec<String>,
+    /// Whether a job of it waits or runs.
+    has_job: bool,
 }
 
 impl Facts {
@@ -151,11 +153,18 @@ impl Facts {
                 });
                 self.environment = texts.collect();
             }
+            ("Job", Variant::Structure(job)) => {
+                self.has_job = matches!(job.fields().first(), Some(Variant::U32(id)) if *id != 0);
+            }
             _ => {}
         }
     }
 
-    fn with(self, seen: UnitObservation) -> UnitFacts {
+    fn with(self, mut seen: UnitObservation) -> UnitFacts {
+        if self.has_job && seen.active == ActiveState::Inactive {
+            // It is about to be on its way up, and not over.
+            seen.active = ActiveState::Activating;
+        }
         let variable = |name: &str| {
             self.environment
                 .iter()

@@ -47,10 +47,11 @@ enum Task {
         #[arg(long, conflicts_with = "fresh")]
         stop: bool,
     },
-    /// Run the test levels: unit, bus, system (on bookworm, trixie and forky).
+    /// Run the test levels: unit, simulation, bus, system (on bookworm, trixie and forky).
     ///
-    /// The unit level needs cargo alone. The bus level needs dbus-daemon. The system level needs root; it installs what
-    /// `demo` does and makes the trees that `image` does. A level that cannot run says what is missing and fails the run.
+    /// The unit and simulation levels need cargo alone. The bus level needs dbus-daemon. The system level needs root; it
+    /// installs what `demo` does and makes the trees that `image` does. A level that cannot run says what is missing and
+    /// fails the run.
     /// The last line is `N passed, N failed`.
     Test {
         /// A level to run; may be repeated. All if none is given.

@@ -19,6 +19,8 @@ use crate::sandbox;
 pub enum Level {
     /// Everything that needs nothing but cargo.
     Unit,
+    /// The real supervisor on paused time, beside a scripted systemd; needs nothing but cargo either.
+    Simulation,
     /// The compiled daemon on a private bus.
     Bus,
     /// The built package in a sandbox with systemd as PID 1, on each release.
@@ -27,12 +29,13 @@ pub enum Level {
 
 impl Level {
     /// All of them, in order.
-    pub const ALL: [Self; 3] = [Self::Unit, Self::Bus, Self::System];
+    pub const ALL: [Self; 4] = [Self::Unit, Self::Simulation, Self::Bus, Self::System];
 
     /// The word on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Unit => "unit",
+            Self::Simulation => "simulation",
             Self::Bus => "bus",
             Self::System => "system",
         }
@@ -44,7 +47,7 @@ impl std::str::FromStr for Level {
 
     fn from_str(word: &str) -> Result<Self, String> {
         let found = Self::ALL.into_iter().find(|level| level.name() == word);
-        found.ok_or_else(|| format!("no level `{word}`; there are unit, bus and system"))
+        found.ok_or_else(|| format!("no level `{word}`; there are unit, simulation, bus and system"))
     }
 }
 
@@ -52,7 +55,7 @@ impl std::str::FromStr for Level {
 pub const BUS_TOOLS: [Tool; 2] = [Tool::new("dbus-daemon", "dbus-daemon"), Tool::new("busctl", "systemd")];
 
 /// Test targets that the unit level leaves to the others.
-const NOT_UNIT: [&str; 3] = ["bus", "system", "sandbox"];
+const NOT_UNIT: [&str; 4] = ["simulation", "bus", "system", "sandbox"];
 
 /// What to run.
 #[derive(Debug, Clone)]
@@ -174,6 +177,7 @@ pub fn run(choice: &Choice) -> Report {
         let begun = Instant::now();
         match level {
             Level::Unit => report.push("unit".to_owned(), begun, unit(choice)),
+            Level::Simulation => report.push("simulation".to_owned(), begun, simulation(choice)),
             Level::Bus => report.push("bus".to_owned(), begun, bus(choice)),
             Level::System => system(choice, &mut report),
         }
@@ -190,6 +194,14 @@ fn unit(choice: &Choice) -> Result<Tally, Failure> {
     let mut tally = cargo_test(&arguments, choice, &[])?;
     tally.add(cargo_test(&["--workspace".to_owned(), "--doc".to_owned()], choice, &[])?);
     Ok(tally)
+}
+
+fn simulation(choice: &Choice) -> Result<Tally, Failure> {
+    require_target("pool-managerd", "simulation")?;
+    // The seeds are printed by the tests, also where they pass.
+    let mut shown = choice.clone();
+    shown.filter.push("--show-output".to_owned());
+    cargo_test(&["-p", "pool-managerd", "--test", "simulation"].map(str::to_owned), &shown, &[])
 }
 
 fn bus(choice: &Choice) -> Result<Tally, Failure> {
@@ -266,6 +278,8 @@ fn cargo_test(
     environment: &[(&str, String)],
 ) -> Result<Tally, Failure> {
     let mut command = host::cargo();
+    // A service manager that runs this must not take the daemon's notifications for its own.
+    command.env_remove("NOTIFY_SOCKET").env_remove("WATCHDOG_USEC");
     command.args(["test", "--quiet", "--no-fail-fast"]).args(arguments).arg("--").args(&choice.filter);
     command.envs(environment.iter().map(|(name, value)| (name, value))).stdout(Stdio::piped());
     eprintln!("\nxtask: cargo test {}", arguments.join(" "));

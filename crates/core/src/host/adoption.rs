@@ -1,13 +1,13 @@
 //! Taking up what an earlier run of the daemon left: its units, and what it saved. Nothing that runs is stopped here
 //! unless its pool is gone for good.
 
-use super::turn::Clock;
+use super::turn::{Clock, Turn};
 use super::{Effect, Effects, LogKind, LogLine, Saved, State, configure};
 use crate::config::{Activation, Configuration, Revision};
 use crate::lease::LeaseId;
 use crate::name::{Endpoint, PoolId, ReplicaId, UnitKind, UnitName, Usec};
 use crate::pool::{Pool, Wish, lifecycle};
-use crate::replica::{ActiveState, Replica, StartId, UnitObservation};
+use crate::replica::{ActiveState, Hold, Replica, UnitObservation};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,11 +27,17 @@ pub struct UnitFacts {
 }
 
 impl State {
-    /// The units that systemd is known to have, each with its start.
+    /// The units that systemd has, or is asked for.
     #[must_use]
-    pub fn units(&self) -> BTreeMap<UnitName, StartId> {
+    pub fn units(&self) -> BTreeMap<UnitName, Hold> {
         let held = self.pools.values().flat_map(|pool| &pool.replicas).flat_map(|replica| &replica.taken);
-        held.filter(|(_, hold)| hold.confirmed).map(|(name, hold)| (name.clone(), hold.start)).collect()
+        held.map(|(name, hold)| (name.clone(), *hold)).collect()
+    }
+
+    /// Whether a unit is one that some replica started.
+    pub(super) fn expects(&self, name: &UnitName) -> bool {
+        let pool = self.pools.get(&name.replica.pool);
+        pool.is_some_and(|pool| pool.replicas.iter().any(|replica| replica.taken.contains_key(name)))
     }
 }
 
@@ -80,15 +86,8 @@ pub(super) fn started(state: &mut State, clock: Clock, effects: &mut Effects, fo
         if state.pools.contains_key(&id) || unknown(&id) {
             adopted += usize::from(facts.seen.name.kind == UnitKind::Engine);
             state.unclaimed.insert(facts.seen.name.clone(), facts);
-        } else if facts.seen.active == ActiveState::Inactive {
-            state.kept.insert(facts.seen.name);
         } else {
-            orphans += 1;
-            let name = facts.seen.name.clone();
-            let message = format!("{name} belongs to pool {id}, whose file is gone; stopping it");
-            effects.push(Effect::Log(LogLine::plain(LogKind::Anomaly, message)));
-            discard(effects, &name);
-            state.ending.insert(name);
+            orphans += usize::from(orphaned(state, effects, &facts));
         }
     }
     let ids: Vec<PoolId> = state.pools.keys().cloned().collect();
@@ -125,6 +124,29 @@ pub(super) fn started(state: &mut State, clock: Clock, effects: &mut Effects, fo
     effects.push(Effect::SaveRuntime);
 }
 
+/// Ends a unit whose pool's file is gone. Whether anything of it ran.
+fn orphaned(state: &mut State, effects: &mut Effects, facts: &UnitFacts) -> bool {
+    let name = facts.seen.name.clone();
+    if facts.seen.active == ActiveState::Inactive {
+        state.kept.insert(name);
+        return false;
+    }
+    let message = format!("{name} belongs to pool {}, whose file is gone; stopping it", name.replica.pool);
+    effects.push(Effect::Log(LogLine::plain(LogKind::Anomaly, message)));
+    discard(effects, &name);
+    state.ending.insert(name);
+    true
+}
+
+/// The files were read whole: engines that waited for the file of their pool to be mended, and have none now, end.
+pub(super) fn end_orphans(state: &mut State, effects: &mut Effects, known: impl Fn(&PoolId) -> bool) {
+    let kept = |name: &UnitName| known(&name.replica.pool);
+    let orphans: Vec<UnitName> = state.unclaimed.keys().filter(|name| !kept(name)).cloned().collect();
+    for facts in orphans.iter().filter_map(|name| state.unclaimed.remove(name)).collect::<Vec<_>>() {
+        orphaned(state, effects, &facts);
+    }
+}
+
 /// Gives a pool the units that are there for it.
 pub(super) fn claim(state: &mut State, clock: Clock, effects: &mut Effects, id: &PoolId) {
     let is_its = |name: &&UnitName| name.replica.pool == *id;
@@ -143,19 +165,15 @@ pub(super) fn claim(state: &mut State, clock: Clock, effects: &mut Effects, id: 
     let ending: Vec<UnitName> = state.ending.iter().filter(is_its).cloned().collect();
     for name in ending {
         state.ending.remove(&name);
-        state.with_pool(clock, effects, id, |pool, turn| {
-            // Nothing but the name is in the way.
-            if let Some(replica) = make_room(pool, &name) {
-                replica.taken.insert(name.clone(), turn.hold(true));
-                discard(turn.effects, &name);
-            }
-        });
+        // Nothing but the name is in the way.
+        state.with_pool(clock, effects, id, |pool, turn| let_go_unread(pool, &name, turn));
     }
     let kept: Vec<UnitName> = state.kept.iter().filter(is_its).cloned().collect();
     for name in kept {
         state.with_pool(clock, effects, id, |pool, _| skip_name(pool, &name));
     }
     let names: Vec<UnitName> = state.unclaimed.keys().filter(is_its).cloned().collect();
+    let taken_up = engines_to_take_up(state, &names);
     for name in names {
         let Some(facts) = state.unclaimed.remove(&name) else { continue };
         if facts.seen.active == ActiveState::Inactive {
@@ -172,7 +190,7 @@ pub(super) fn claim(state: &mut State, clock: Clock, effects: &mut Effects, id: 
             let its = known.into_iter().flatten().find(same).cloned();
             let wanted = name.replica.index < pool.revision.spec.replicas;
             let Some(replica) = make_room(pool, &name) else { return };
-            if !runs && !wanted {
+            if (!runs && !wanted) || (name.kind == UnitKind::Engine && !taken_up.contains(&name)) {
                 replica.taken.insert(name.clone(), turn.hold(true));
                 discard(turn.effects, &name);
                 return;
@@ -194,19 +212,37 @@ pub(super) fn claim(state: &mut State, clock: Clock, effects: &mut Effects, id: 
     }
 }
 
+/// One engine of each replica: the newest that runs, else the newest. Another one was started by somebody else.
+fn engines_to_take_up(state: &State, names: &[UnitName]) -> BTreeSet<UnitName> {
+    let mut best: BTreeMap<&ReplicaId, (bool, u32, &UnitName)> = BTreeMap::new();
+    for name in names.iter().filter(|name| name.kind == UnitKind::Engine) {
+        let Some(facts) = state.unclaimed.get(name) else { continue };
+        let ended = matches!(facts.seen.active, ActiveState::Failed | ActiveState::Inactive);
+        let candidate = (!ended, name.generation, name);
+        let known = best.entry(&name.replica).or_insert(candidate);
+        *known = candidate.max(*known);
+    }
+    best.into_values().map(|(_, _, name)| name.clone()).collect()
+}
+
 /// All units were read anew: what was there and is not among them is gone.
 pub(super) fn units_read(
     state: &mut State,
     clock: Clock,
     effects: &mut Effects,
-    asked: &BTreeMap<UnitName, StartId>,
+    asked: &BTreeMap<UnitName, Hold>,
     units: Vec<UnitFacts>,
 ) {
     let present: BTreeSet<&UnitName> = units.iter().map(|facts| &facts.seen.name).collect();
     let now = state.units();
-    // What was started since the question is not the one that was read, or that is missing.
-    let same = |name: &UnitName| asked.get(name).is_some_and(|start| now.get(name) == Some(start));
-    for name in asked.keys().filter(|name| !present.contains(name) && same(name)) {
+    // What was started since the question is not the one that was read, or that is missing. One whose start had not been
+    // answered by then can be there, and cannot be missing.
+    let same = |name: &UnitName| {
+        let start = |units: &BTreeMap<UnitName, Hold>| units.get(name).map(|hold| hold.start);
+        start(asked).is_some() && start(asked) == start(&now)
+    };
+    let missing = |(name, hold): &(&UnitName, &Hold)| hold.confirmed && !present.contains(name) && same(name);
+    for (name, _) in asked.iter().filter(missing) {
         super::forgotten(state, clock, effects, name);
     }
     let lost: Vec<UnitName> = state.ending.iter().filter(|name| !present.contains(name)).cloned().collect();
@@ -223,7 +259,30 @@ pub(super) fn units_read(
             discard(effects, &name);
         } else if let Some(known) = state.unclaimed.get_mut(&name) {
             *known = facts;
+        } else if facts.seen.active != ActiveState::Inactive && state.kept.contains(&name) {
+            stranger(state, clock, effects, name);
         }
+    }
+}
+
+/// A unit that was over, and that somebody started again.
+pub(super) fn stranger(state: &mut State, clock: Clock, effects: &mut Effects, name: UnitName) {
+    let message = format!("{name} was over and was started again by somebody else; stopping it");
+    effects.push(Effect::Log(LogLine::plain(LogKind::Anomaly, message)));
+    state.kept.remove(&name);
+    let id = name.replica.pool.clone();
+    let let_go = |pool: &mut Pool, turn: &mut Turn<'_>| let_go_unread(pool, &name, turn);
+    if state.with_pool(clock, effects, &id, let_go).is_none() {
+        discard(effects, &name);
+        state.ending.insert(name);
+    }
+}
+
+/// Lets go of a unit that nothing is to be learned from. Its replica starts nothing before it is gone.
+fn let_go_unread(pool: &mut Pool, name: &UnitName, turn: &mut Turn<'_>) {
+    if let Some(replica) = make_room(pool, name) {
+        replica.taken.insert(name.clone(), turn.hold(true));
+        discard(turn.effects, name);
     }
 }
 
@@ -243,7 +302,7 @@ fn skip_name(pool: &mut Pool, name: &UnitName) {
     }
 }
 
-fn discard(effects: &mut Effects, name: &UnitName) {
+pub(super) fn discard(effects: &mut Effects, name: &UnitName) {
     effects.push(Effect::StopUnit(name.clone()));
     effects.push(Effect::ForgetUnit(name.clone()));
 }

@@ -74,6 +74,10 @@ pub(super) fn read_again(
             }
         }
     }
+    if !incomplete {
+        let pools = state.pools.keys().cloned().collect::<std::collections::BTreeSet<_>>();
+        adoption::end_orphans(state, effects, |id| pools.contains(id) || broken.contains_key(id));
+    }
     let message = format!(
         "configuration read; pools: {}, added: {}, changed: {}, removed: {}, files with errors: {}",
         state.pools.len(),

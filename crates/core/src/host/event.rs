@@ -4,7 +4,7 @@ use super::{Accepted, Answer, LogLine, RequestId, Saved, TimerId, UnitFacts};
 use crate::config::Configuration;
 use crate::lease::{LeaseEnd, LeaseId};
 use crate::name::{PoolId, ReplicaId, UnitName, Usec};
-use crate::replica::{ExitClass, Report, StartId, UnitObservation};
+use crate::replica::{ExitClass, Hold, Report, UnitObservation};
 use crate::unit::UnitSpec;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -70,8 +70,8 @@ pub enum Event {
     },
     /// All units were read anew, because signals may have been lost.
     UnitsRead {
-        /// Those that were expected when the reading began; one that was started since is not missing.
-        asked: BTreeMap<UnitName, StartId>,
+        /// Those that were there or asked for when the reading began; one that was started since is not missing.
+        asked: BTreeMap<UnitName, Hold>,
         /// Those that are there.
         units: Vec<UnitFacts>,
     },

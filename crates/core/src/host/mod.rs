@@ -221,11 +221,13 @@ pub fn apply(state: &mut State, input: Input) -> Effects {
             });
         }
         Event::JobFailed { name, result } => {
+            end_later(state, &mut effects, &name);
             state.with_replica(clock, &mut effects, &name.replica, |pool, index, turn| {
                 lifecycle::job_failed(pool, index, &name, &result, turn);
             });
         }
         Event::StopRefused { name, error } => {
+            end_later(state, &mut effects, &name);
             state.with_replica(clock, &mut effects, &name.replica, |pool, index, turn| {
                 lifecycle::stop_refused(pool, index, &name, &error, turn);
             });
@@ -284,6 +286,11 @@ fn timer_fired(state: &mut State, clock: turn::Clock, effects: &mut Effects, id:
         }
         Purpose::Drain(pool) => {
             state.with_pool(clock, effects, &pool, |pool, turn| lifecycle::drain::timer(pool, id, turn));
+        }
+        Purpose::EndAgain(name) => {
+            if state.ending.contains(&name) {
+                adoption::discard(effects, &name);
+            }
         }
         Purpose::SaveAgain => effects.push(Effect::SaveWishes),
         Purpose::DropJob(job) => {
@@ -346,6 +353,8 @@ fn asked(
             open_job(state, clock, effects, request, &id, Operation::Start);
             keep_stopped(state, effects, &id, false);
             state.with_pool(clock, effects, &id, lifecycle::start);
+            // Also where nothing is started yet: who was told of a job counts on it.
+            effects.push(Effect::SaveRuntime);
         }
         Accepted::Stop(id) => {
             open_job(state, clock, effects, request, &id, Operation::Stop);
@@ -502,7 +511,7 @@ fn begin_job(
 }
 
 fn unit_seen(state: &mut State, clock: turn::Clock, effects: &mut Effects, seen: UnitObservation) {
-    if state.ending.contains(&seen.name) {
+    if state.ending.contains(&seen.name) && !state.expects(&seen.name) {
         // It belongs to no pool. One that failed on its way out is kept by systemd until it is forgotten.
         if seen.active == ActiveState::Failed {
             effects.push(Effect::ForgetUnit(seen.name));
@@ -514,6 +523,11 @@ fn unit_seen(state: &mut State, clock: turn::Clock, effects: &mut Effects, seen:
     }
     if let Some(facts) = state.unclaimed.get_mut(&seen.name) {
         facts.seen = seen;
+        return;
+    }
+    if seen.active != ActiveState::Inactive && state.kept.contains(&seen.name) {
+        // Its replica has another unit by now, or will have.
+        adoption::stranger(state, clock, effects, seen.name);
         return;
     }
     let replica = seen.name.replica.clone();
@@ -541,6 +555,15 @@ fn register(pool: &Pool, turn: &mut Turn<'_>) {
     // What systemd or a prober says of it is a sign of life.
     if pool.live() {
         registry.set_heartbeat(id, turn.real);
+    }
+}
+
+/// A unit that belongs to no pool could not be ended: systemd is asked again.
+fn end_later(state: &mut State, effects: &mut Effects, name: &UnitName) {
+    const AGAIN: Usec = Usec::from_secs(5);
+    let purpose = Purpose::EndAgain(name.clone());
+    if state.ending.contains(name) && !state.timers.runs_for(&purpose) {
+        state.timers.set(AGAIN, purpose, effects);
     }
 }
 

@@ -34,6 +34,8 @@ pub enum Purpose {
     Drain(PoolId),
     /// Save again what could not be saved.
     SaveAgain,
+    /// Ask systemd again to end a unit that belongs to no pool.
+    EndAgain(UnitName),
     /// Forget an ended job.
     DropJob(JobId),
     /// End somebody's waiting.
@@ -62,6 +64,11 @@ impl Timers {
         if self.running.remove(&id).is_some() {
             effects.push(Effect::CancelTimer(id));
         }
+    }
+
+    /// Whether one runs for that.
+    pub fn runs_for(&self, purpose: &Purpose) -> bool {
+        self.running.values().any(|known| known == purpose)
     }
 
     /// What a timer that rang was for; `None` for one that was stopped.
@@ -119,7 +126,7 @@ impl<'a> Turn<'a> {
         Hold {
             start: StartId(*self.starts),
             confirmed,
-            let_go: false,
+            let_go: None,
             ran: confirmed,
             kill: None,
             give_up: None,

@@ -75,8 +75,8 @@ pub struct Hold {
     pub start: StartId,
     /// Whether systemd has said that it took the unit: only then can the unit be missing.
     pub confirmed: bool,
-    /// Whether systemd was asked to let go of it.
-    pub let_go: bool,
+    /// Which invocation systemd was asked to let go of: another one was started since, by somebody else.
+    pub let_go: Option<InvocationId>,
     /// Whether the unit was seen to be anything but inactive: a new one is inactive too.
     pub ran: bool,
     /// The timer at which it is killed.

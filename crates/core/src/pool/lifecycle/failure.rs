@@ -27,7 +27,7 @@ pub(super) fn next_port(replica: &mut Replica, turn: &mut Turn<'_>) -> bool {
 pub(super) fn ended(pool: &mut Pool, index: usize, seen: &UnitObservation, turn: &mut Turn<'_>) {
     let Some(replica) = pool.replicas.get_mut(index) else { return };
     let exited = seen.active == ActiveState::Active;
-    let_go(replica, &seen.name, exited, turn);
+    let_go(replica, seen, exited, turn);
     // Before it was ready, systemd counts an exit with status 0 as a failure to say READY=1.
     let clean = exited || (seen.result == "protocol" && ExitClass::of(seen).0 == ExitClass::Exit(0));
     let since = match replica.phase {

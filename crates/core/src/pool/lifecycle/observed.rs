@@ -25,7 +25,7 @@ pub(crate) fn unit_seen(pool: &mut Pool, index: usize, seen: UnitObservation, tu
     if seen.name != replica.unit_name(seen.name.kind) {
         // Of an earlier generation: all that matters is that it goes.
         if seen.active == ActiveState::Failed || seen.exited {
-            let_go(replica, &seen.name, seen.exited, turn);
+            let_go(replica, &seen, seen.exited, turn);
         }
         return;
     }
@@ -75,9 +75,10 @@ pub(crate) fn kill(pool: &mut Pool, index: usize, name: &UnitName, start: StartI
 }
 
 /// Has systemd forget a unit that has ended and was read; once, however often its end is seen.
-pub(super) fn let_go(replica: &mut Replica, name: &UnitName, clean: bool, turn: &mut Turn<'_>) {
-    if let Some(hold) = replica.taken.get_mut(name).filter(|hold| !hold.let_go) {
-        hold.let_go = true;
+pub(super) fn let_go(replica: &mut Replica, seen: &UnitObservation, clean: bool, turn: &mut Turn<'_>) {
+    let (name, invocation) = (&seen.name, Some(seen.invocation));
+    if let Some(hold) = replica.taken.get_mut(name).filter(|hold| hold.let_go != invocation) {
+        hold.let_go = invocation;
         turn.effects.push(if clean {
             Effect::StopUnit(name.clone())
         } else {
@@ -97,7 +98,7 @@ fn stage_seen(pool: &mut Pool, index: usize, seen: &UnitObservation, turn: &mut 
         | ActiveState::Deactivating
         | ActiveState::Other => return,
     };
-    let_go(replica, &seen.name, ended, turn);
+    let_go(replica, seen, ended, turn);
     if replica.phase != Phase::Staging {
         reload::checked(pool, seen, turn);
         return;
@@ -126,9 +127,6 @@ fn engine_seen(pool: &mut Pool, index: usize, seen: UnitObservation, turn: &mut 
     let Some(replica) = pool.replicas.get_mut(index) else { return };
     let known = replica.unit.invocation;
     let anew = !known.is_none() && !seen.invocation.is_none() && known != seen.invocation;
-    if let Some(hold) = replica.taken.get_mut(&seen.name).filter(|_| anew) {
-        hold.let_go = false;
-    }
     if anew && matches!(replica.phase, Phase::Starting | Phase::Ready { .. } | Phase::Ending { .. }) {
         // Signals of one unit come in order, so this invocation is the newer one: somebody restarted the unit.
         replica.phase = Phase::Starting;
@@ -144,17 +142,18 @@ fn engine_seen(pool: &mut Pool, index: usize, seen: UnitObservation, turn: &mut 
         breaker::watch_readiness(pool, turn);
     }
     let Some(replica) = pool.replicas.get_mut(index) else { return };
-    if anew
-        && matches!(
-            replica.phase,
-            Phase::Stopping
-                | Phase::Backoff { .. }
-                | Phase::Tripped
-                | Phase::WaitingForName
-                | Phase::Failed
-                | Phase::Stopped
-        )
-    {
+    let over = match replica.phase {
+        Phase::Stopping => anew,
+        // Of one that was stopped from outside nothing is known any more, but that it had ended and was let go of.
+        Phase::Backoff { .. } | Phase::Tripped | Phase::WaitingForName | Phase::Failed | Phase::Stopped => {
+            let up = seen.active == ActiveState::Activating
+                || (seen.active == ActiveState::Active && !seen.exited);
+            let let_go = replica.taken.get(&seen.name).and_then(|hold| hold.let_go);
+            anew || (up && let_go.is_some_and(|invocation| invocation != seen.invocation))
+        }
+        Phase::Staging | Phase::Starting | Phase::Ready { .. } | Phase::Ending { .. } => false,
+    };
+    if over {
         // It was on its way out, and its name is in the way.
         turn.effects.push(Effect::StopUnit(seen.name.clone()));
     }
@@ -263,7 +262,7 @@ pub(crate) fn unit_forgotten(pool: &mut Pool, index: usize, name: &UnitName, tur
             | Phase::Failed => {}
         }
     }
-    if name.kind == UnitKind::Stage && !hold.let_go && pool.checks_new_spec() {
+    if name.kind == UnitKind::Stage && hold.let_go.is_none() && pool.checks_new_spec() {
         let text = format!("{name} was stopped from outside");
         reload::refused(pool, ExitClass::StageFailed, text, turn);
     } else if in_use && pool.replicas.get(index).is_some_and(|replica| replica.condemned.is_some()) {
@@ -286,7 +285,7 @@ pub(crate) fn stop_refused(pool: &mut Pool, index: usize, name: &UnitName, error
     const AGAIN: Usec = Usec::from_secs(5);
     let Some(replica) = pool.replicas.get_mut(index) else { return };
     let Some(hold) = replica.taken.get_mut(name) else { return };
-    hold.let_go = false;
+    hold.let_go = None;
     if replica.stuck.is_none() {
         let timer = turn.timer(AGAIN, Purpose::ReleaseAgain(replica.id.clone()));
         replica.stuck =
@@ -296,8 +295,10 @@ pub(crate) fn stop_refused(pool: &mut Pool, index: usize, name: &UnitName, error
 
 /// A job has failed. That of a start is told by its unit; a stop that could not be done leaves the unit as it was.
 pub(crate) fn job_failed(pool: &mut Pool, index: usize, name: &UnitName, result: &str, turn: &mut Turn<'_>) {
-    let stopping = pool.replicas.get(index).is_some_and(|replica| replica.phase == Phase::Stopping);
-    if stopping {
+    // No start ends like that.
+    let frozen = result == "frozen";
+    let stop = pool.replicas.get(index).is_some_and(|replica| frozen || replica.phase == Phase::Stopping);
+    if stop {
         let hint = format!("its job ended as \"{result}\" (a frozen unit needs systemctl thaw)");
         stop_refused(pool, index, name, &hint, turn);
     }
@@ -341,8 +342,13 @@ pub(crate) fn unit_refused(
     let text = match problem {
         // It stays in `taken`, and its end is told by its own signals; a name that is kept loaded is given up.
         StartProblem::NameTaken => {
-            if let Some(hold) = replica.taken.get_mut(name).filter(|hold| hold.give_up.is_none()) {
-                hold.give_up = Some(turn.timer(KILL_AFTER, Purpose::GiveUpName(name.clone(), hold.start)));
+            if let Some(hold) = replica.taken.get_mut(name) {
+                // There is such a unit, so it can be missing; and one that was seen to run is waited for.
+                hold.confirmed = true;
+                if !hold.ran && hold.give_up.is_none() {
+                    hold.give_up =
+                        Some(turn.timer(KILL_AFTER, Purpose::GiveUpName(name.clone(), hold.start)));
+                }
             }
             turn.effects.push(Effect::StopUnit(name.clone()));
             turn.effects.push(Effect::ForgetUnit(name.clone()));
@@ -362,14 +368,19 @@ pub(crate) fn unit_refused(
     }
     let Some(replica) = pool.replicas.get_mut(index) else { return };
     match replica.phase {
-        Phase::Staging | Phase::Starting => fail(pool, index, turn, ExitClass::Preflight, text),
+        Phase::Staging | Phase::Starting if replica.in_use(name) => {
+            fail(pool, index, turn, ExitClass::Preflight, text);
+        }
         Phase::Stopping if replica.taken.is_empty() => {
             replica.phase = Phase::Stopped;
             turn.effects.push(Effect::SaveRuntime);
             start_again(pool, turn);
         }
+        // The answer can be late: somebody else's unit of that name has passed for ours, and the engine follows it.
         Phase::Stopped
         | Phase::WaitingForName
+        | Phase::Staging
+        | Phase::Starting
         | Phase::Ready { .. }
         | Phase::Ending { .. }
         | Phase::Stopping

@@ -123,7 +123,7 @@ fn ask_to_end(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
             // Asked again, systemd may be able to by now. One that is stopped since before the daemon started is killed
             // in time too.
             for (name, hold) in &mut replica.taken {
-                if hold.kill.is_none() && !hold.let_go {
+                if hold.kill.is_none() && hold.let_go.is_none() {
                     hold.kill = Some(turn.timer(KILL_AFTER, Purpose::Kill(name.clone(), hold.start)));
                 }
                 turn.effects.push(Effect::StopUnit(name.clone()));
@@ -236,6 +236,11 @@ pub(super) fn launch_checked(pool: &mut Pool, index: usize, version: &str, turn:
 /// Starts the engine itself, its checks having passed.
 pub(super) fn launch(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
     let Some(replica) = pool.replicas.get_mut(index) else { return };
+    if replica.taken.keys().any(|name| !replica.in_use(name)) {
+        // Another engine of it has turned up meanwhile, and has to go first.
+        replica.phase = Phase::WaitingForName;
+        return;
+    }
     let name = replica.unit_name(UnitKind::Engine);
     let (Some(revision), Some(endpoint)) = (&replica.revision, &replica.endpoint) else { return };
     let launch = Launch {

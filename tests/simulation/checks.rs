@@ -1,0 +1,148 @@
+//! What holds once nothing happens any more: what the daemon knows, what it has published and what systemd has agree.
+
+use crate::callers::Callers;
+use crate::daemon::Published;
+use crate::files::Files;
+use crate::systemd::World;
+use pool_core::State;
+use pool_core::job::JobState;
+use pool_core::name::{InvocationId, UnitKind, UnitName};
+use pool_core::pool::{Pool, Wish};
+use pool_core::replica::{ActiveState, Phase, Replica};
+use pool_core::view::View;
+use std::collections::BTreeMap;
+
+/// Engines that serve, each with its invocation.
+pub type Serving = BTreeMap<UnitName, InvocationId>;
+
+/// Everything that must hold at rest. Hands back the engines that serve.
+pub fn at_rest(
+    state: &State,
+    published: &Published,
+    world: &World,
+    files: &Files,
+    callers: &Callers,
+) -> Result<Serving, String> {
+    if *published.view != View::of(state) {
+        return Err(format!("published is {:?}, known is {:?}", published.view, View::of(state)));
+    }
+    if state.pools.keys().ne(files.there().iter()) {
+        return Err(format!(
+            "there are files of {:?}, known are {:?}",
+            files.there(),
+            state.pools.values().map(in_words).collect::<Vec<_>>()
+        ));
+    }
+    if let Some((id, job)) = state.jobs.all.iter().find(|(_, job)| job.state == JobState::Running) {
+        return Err(format!("job {} never ended, of {:?}", id.0, state.pools.get(&job.pool).map(in_words)));
+    }
+    if !state.waiters.is_empty() {
+        return Err(format!("waiting for nothing: {:?}", state.waiters));
+    }
+    if !state.unclaimed.is_empty() || !state.ending.is_empty() {
+        return Err(format!("nobody's units: {:?}, {:?}", state.unclaimed.keys(), state.ending));
+    }
+    for pool in state.pools.values() {
+        wished(pool, state, files, callers)?;
+        for replica in &pool.replicas {
+            replica_at_rest(pool, replica, world)?;
+        }
+    }
+    let mut serving = Serving::new();
+    for (name, unit) in &world.units {
+        let seen = &unit.facts.seen;
+        if seen.active == ActiveState::Inactive && unit.held {
+            continue;
+        }
+        let replica = state.pools.get(&name.replica.pool).and_then(|pool| {
+            let mut replicas = pool.replicas.iter();
+            replicas.find(|replica| replica.id == name.replica && replica.ready() && replica.in_use(name))
+        });
+        match replica {
+            None => return Err(format!("{name} is {:?}, and nobody's", seen.active)),
+            Some(replica) if seen.active != ActiveState::Active || seen.exited => {
+                return Err(format!("{name} is {:?}, but {} is known as ready", seen.active, replica.id));
+            }
+            Some(replica)
+                if replica.unit.invocation != seen.invocation || replica.unit.main_pid != seen.main_pid =>
+            {
+                return Err(format!("{name} was restarted, and the daemon does not know"));
+            }
+            Some(_) => drop(serving.insert(name.clone(), seen.invocation)),
+        }
+    }
+    Ok(serving)
+}
+
+/// Whether what somebody was promised is so.
+fn wished(pool: &Pool, state: &State, files: &Files, callers: &Callers) -> Result<(), String> {
+    let id = pool.id();
+    let wished = callers.wishes().get(id).copied().filter(|_| !files.ever_removed.contains(id));
+    if wished.is_some_and(|wished| wished != pool.wish) {
+        return Err(format!("pool {id} was promised to {wished:?}, and is to {:?}", pool.wish));
+    }
+    if state.stopped.contains(id) && pool.wish != Wish::Stop {
+        return Err(format!("pool {id} is to run although it is stopped for good"));
+    }
+    Ok(())
+}
+
+fn replica_at_rest(pool: &Pool, replica: &Replica, world: &World) -> Result<(), String> {
+    let id = &replica.id;
+    let has = |name: &UnitName| world.units.contains_key(name);
+    match &replica.phase {
+        Phase::Ready { .. } if pool.wish == Wish::Stop => Err(format!("{id} serves although it is stopped")),
+        Phase::Ready { .. } if !has(&replica.unit_name(UnitKind::Engine)) => {
+            Err(format!("{id} is known as ready, and has no unit"))
+        }
+        Phase::Ready { .. } => Ok(()),
+        Phase::Stopped | Phase::Failed if !replica.at_rest() => {
+            Err(format!("{id} is at rest, and waits for {:?}", replica.taken.keys()))
+        }
+        // One too many stays until the pool is started anew.
+        Phase::Stopped | Phase::Failed if id.index >= pool.revision.spec.replicas => Ok(()),
+        // So do those that a newer file has more of.
+        Phase::Stopped if of_another_file(pool) => Ok(()),
+        Phase::Stopped if pool.wish == Wish::Run && replica.last_exit.is_none() => {
+            Err(format!("{id} is lost: it should run, and there is no reason why it does not"))
+        }
+        Phase::Tripped if pool.troubles.all_closed() => {
+            Err(format!("{id} waits for a breaker, and none is open"))
+        }
+        Phase::Tripped => Ok(()),
+        Phase::Failed if pool.last_error.is_none() => Err(format!("{id} failed for no reason")),
+        Phase::Stopped | Phase::Failed => Ok(()),
+        Phase::WaitingForName
+        | Phase::Staging
+        | Phase::Starting
+        | Phase::Ending { .. }
+        | Phase::Stopping
+        | Phase::Backoff { .. } => Err(format!("{id} hangs in {:?}, {:?}", replica.phase, replica.taken)),
+    }
+}
+
+/// What of a pool helps to understand a failure.
+fn in_words(pool: &Pool) -> String {
+    let replicas: Vec<_> = pool
+        .replicas
+        .iter()
+        .map(|replica| format!("{} {:?} {:?}", replica.id, replica.phase, replica.taken))
+        .collect();
+    format!("{} {:?} leaving: {} {replicas:?}", pool.id(), pool.wish, pool.leaving)
+}
+
+/// Whether an engine runs on that was started from another file than the pool has now.
+fn of_another_file(pool: &Pool) -> bool {
+    let current = Some(&pool.revision.digest);
+    let digest = |replica: &Replica| replica.revision.as_ref().map(|revision| revision.digest.clone());
+    pool.replicas.iter().any(|replica| replica.ready() && digest(replica).as_ref() != current)
+}
+
+/// Everything was stopped: nothing is left.
+pub fn all_stopped(state: &State, world: &World) -> Result<(), String> {
+    if let Some(pool) = state.pools.values().find(|pool| !pool.at_rest() || pool.wish == Wish::Run) {
+        return Err(format!("pool {} was stopped and is not", pool.id()));
+    }
+    let left = world.units.iter().find(|(_, unit)| !unit.held);
+    left.map_or(Ok(()), |(name, _)| Err(format!("everything was stopped, and {name} is there")))
+}

@@ -1,0 +1,306 @@
+//! Owns one run of the daemon: the real supervisor, its client of the scripted systemd, and a publisher that checks what
+//! it is given.
+
+use crate::bus::{Answer, UnitsAnswer};
+use crate::dice::Dice;
+use crate::grave::{Doom, Grave};
+use crate::systemd::{Call, Shared};
+use pool_core::State;
+use pool_core::config::Configuration;
+use pool_core::host::UnitFacts;
+use pool_core::name::{UnitName, Usec};
+use pool_core::unit::UnitSpec;
+use pool_core::view::View;
+use pool_managerd::config::{self, Folders};
+use pool_managerd::leases::Fifos;
+use pool_managerd::ports::{Clock, Files, Systemd, SystemdError};
+use pool_managerd::recording::Recorder;
+use pool_managerd::store::Store;
+use pool_managerd::supervisor::{Handle, Outside, Publication, Signal, Supervisor, answer, calls};
+use std::collections::BTreeMap;
+use std::future::{Future, pending, poll_fn};
+use std::path::Path;
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+/// How a run ended.
+#[derive(Debug)]
+pub enum Ending {
+    /// It was killed.
+    Died,
+    /// It was asked to end, and knew that.
+    Ended(Box<State>),
+    /// It gave up.
+    GaveUp(String),
+}
+
+/// What a run has published.
+#[derive(Debug, Default)]
+pub struct Published {
+    pub view: Arc<View>,
+    /// Result of each job; "" while it runs.
+    pub jobs: BTreeMap<u32, &'static str>,
+}
+
+/// A run of the daemon.
+#[derive(Debug)]
+pub struct Daemon {
+    pub handle: Handle,
+    pub grave: Grave,
+    pub published: Arc<Mutex<Published>>,
+    /// Nothing went wrong since its start.
+    pub in_calm: bool,
+    signals: mpsc::Sender<Signal>,
+    task: JoinHandle<Ending>,
+}
+
+impl Daemon {
+    /// Starts it on folders below `root`.
+    pub fn start(shared: &Shared, root: &Path, run: u64, doom: Doom, dice: &mut Dice) -> Daemon {
+        let saved = root.join("saved");
+        let grave = Grave::new(doom, &saved, Dice::new(dice.next(), "grave"));
+        let (observed, observations) = mpsc::channel(1024);
+        let in_calm = {
+            let mut world = shared.lock();
+            world.note(format!("daemon {run} starts, {doom:?}"));
+            world.bus.connect(run, observed);
+            world.calm
+        };
+        let (handle, asked) = calls();
+        let (publications, published) = mpsc::channel(64);
+        let (signals, signalled) = mpsc::channel(8);
+        let books = Arc::new(Mutex::new(Published::default()));
+        let publisher = Publisher {
+            shared: shared.clone(),
+            grave: grave.clone(),
+            dice: Dice::new(dice.next(), "publisher"),
+        };
+        tokio::spawn(publisher.run(published, books.clone()));
+        let outside = Outside {
+            folders: SlowFolders {
+                folders: Folders::below(root),
+                grave: grave.clone(),
+                dice: Arc::new(Mutex::new(Dice::new(dice.next(), "folders"))),
+            },
+            store: Store::new(&saved, &saved),
+            leases: Fifos::below(&saved),
+            reports: None,
+            recorder: Recorder::below(&saved),
+            systemd: Client { shared: shared.clone(), grave: grave.clone(), run },
+            clock: PausedClock { shared: shared.clone(), dice: Dice::new(dice.next(), "clock") },
+        };
+        let supervisor = Supervisor::new(outside, observations, asked, publications);
+        let task = tokio::spawn(live(supervisor, signalled, grave.clone(), shared.clone(), run));
+        Daemon { handle, grave, published: books, in_calm, signals, task }
+    }
+
+    /// Sends it a signal, as `kill` does.
+    pub fn signal(&self, signal: Signal) {
+        assert_ne!(self.signals.try_send(signal), Err(mpsc::error::TrySendError::Full(signal)));
+    }
+
+    /// Waits for its end.
+    pub async fn end(&mut self) -> Ending {
+        (&mut self.task).await.unwrap()
+    }
+}
+
+async fn live(
+    mut supervisor: Supervisor<Client, PausedClock, SlowFolders>,
+    signals: mpsc::Receiver<Signal>,
+    grave: Grave,
+    shared: Shared,
+    run: u64,
+) -> Ending {
+    let ended = {
+        let mut life = pin!(async {
+            let first = supervisor.take_stock().await?;
+            supervisor.run(first, signals).await
+        });
+        let mortal = poll_fn(|context| {
+            if grave.is_dead() {
+                return Poll::Pending;
+            }
+            grave.before_poll();
+            let polled = life.as_mut().poll(context);
+            grave.after_poll();
+            if grave.is_dead() { Poll::Pending } else { polled }
+        });
+        tokio::select! { biased; () = grave.died() => None, ended = mortal => Some(ended) }
+    };
+    // Whatever its tasks still want is not heard any more.
+    grave.kill();
+    let mut world = shared.lock();
+    world.died(run);
+    let (line, ending) = match ended {
+        None => ("died".to_owned(), Ending::Died),
+        Some(Ok(())) => ("ended".to_owned(), Ending::Ended(Box::new(supervisor.state().clone()))),
+        Some(Err(error)) => (format!("gave up: {error}"), Ending::GaveUp(error.to_string())),
+    };
+    world.note(format!("daemon {run} {line}"));
+    ending
+}
+
+/// systemd, as a run of the daemon reaches it.
+#[derive(Debug, Clone)]
+struct Client {
+    shared: Shared,
+    grave: Grave,
+    run: u64,
+}
+
+impl Client {
+    /// Asks. Who is dead asks nothing and is not answered.
+    async fn ask<T>(
+        &self,
+        call: impl FnOnce(oneshot::Sender<Result<T, SystemdError>>) -> Call,
+    ) -> Result<T, SystemdError> {
+        if self.grave.is_dead() {
+            return pending().await;
+        }
+        let (sender, answer) = oneshot::channel();
+        self.shared.lock().submit(self.run, call(sender));
+        self.grave.called();
+        match answer.await {
+            Ok(answer) => answer,
+            Err(_) => pending().await,
+        }
+    }
+}
+
+impl Systemd for Client {
+    async fn start(&self, unit: &UnitSpec) -> Result<(), SystemdError> {
+        self.ask(|answer: Answer| Call::Start(unit.clone(), answer)).await
+    }
+
+    async fn stop(&self, name: &UnitName) -> Result<(), SystemdError> {
+        self.ask(|answer: Answer| Call::Stop(name.clone(), answer)).await
+    }
+
+    async fn kill(&self, name: &UnitName) -> Result<(), SystemdError> {
+        self.ask(|answer: Answer| Call::Kill(name.clone(), answer)).await
+    }
+
+    async fn forget(&self, name: &UnitName) -> Result<(), SystemdError> {
+        self.ask(|answer: Answer| Call::Forget(name.clone(), answer)).await
+    }
+
+    async fn units(&self) -> Result<Vec<UnitFacts>, SystemdError> {
+        self.ask(|answer: UnitsAnswer| Call::Units(answer)).await
+    }
+}
+
+/// Folders of a slow file system: they are read at one moment, and what they said is known some time later.
+#[derive(Debug, Clone)]
+struct SlowFolders {
+    folders: Folders,
+    grave: Grave,
+    dice: Arc<Mutex<Dice>>,
+}
+
+impl Files for SlowFolders {
+    async fn read(&self) -> Configuration {
+        let (before, after) = {
+            let mut dice = self.dice.lock().unwrap();
+            (dice.delay(), dice.delay())
+        };
+        tokio::time::sleep(before).await;
+        if self.grave.is_dead() {
+            return pending().await;
+        }
+        let read = config::read(&self.folders);
+        tokio::time::sleep(after).await;
+        read
+    }
+}
+
+/// Paused time, and rolled randomness.
+#[derive(Debug)]
+struct PausedClock {
+    shared: Shared,
+    dice: Dice,
+}
+
+impl Clock for PausedClock {
+    fn mono(&mut self) -> Usec {
+        Usec(self.real().0 - 1_749_999_000_000_000)
+    }
+
+    fn real(&mut self) -> Usec {
+        self.shared.lock().now()
+    }
+
+    fn seed(&mut self) -> u64 {
+        self.dice.next()
+    }
+}
+
+/// What stands in for the publisher: it keeps the books, and answers after that.
+struct Publisher {
+    shared: Shared,
+    grave: Grave,
+    dice: Dice,
+}
+
+impl Publisher {
+    async fn run(mut self, mut publications: mpsc::Receiver<Publication>, books: Arc<Mutex<Published>>) {
+        while let Some(publication) = publications.recv().await {
+            if self.dice.chance(10) {
+                tokio::time::sleep(self.dice.delay()).await;
+            }
+            if self.grave.is_dead() {
+                return;
+            }
+            let broken = books.lock().unwrap().take_in(publication.view);
+            if let Err(problem) = broken {
+                self.shared.lock().fail(problem);
+            }
+            for (caller, reply) in publication.replies {
+                answer(caller, reply);
+            }
+        }
+    }
+}
+
+impl Published {
+    fn take_in(&mut self, view: Arc<View>) -> Result<(), String> {
+        for (id, job) in &view.jobs {
+            let known = self.jobs.insert(*id, job.result);
+            match known {
+                None if id
+                    .checked_sub(1)
+                    .is_some_and(|before| before > 0 && !self.jobs.contains_key(&before)) =>
+                {
+                    return Err(format!("job {id} came before the one before it"));
+                }
+                Some(result) if !result.is_empty() && result != job.result => {
+                    return Err(format!("job {id} ended as {result} and then as \"{}\"", job.result));
+                }
+                None | Some(_) => {}
+            }
+            if (job.state == "done") == job.result.is_empty() {
+                return Err(format!("job {id} is {} with the result \"{}\"", job.state, job.result));
+            }
+        }
+        for id in self.view.jobs.keys().filter(|id| !view.jobs.contains_key(id)) {
+            if self.jobs.get(id).is_some_and(|result| result.is_empty()) {
+                return Err(format!("job {id} went away before it ended"));
+            }
+        }
+        for (id, pool) in &view.pools {
+            let ready =
+                view.replicas.iter().filter(|(replica, view)| replica.pool == *id && view.ready).count();
+            if usize::try_from(pool.ready_replicas) != Ok(ready) || (pool.ready && ready == 0) {
+                return Err(format!(
+                    "pool {id} is published with {} ready replicas of {ready}",
+                    pool.ready_replicas
+                ));
+            }
+        }
+        self.view = view;
+        Ok(())
+    }
+}

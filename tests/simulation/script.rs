@@ -1,0 +1,276 @@
+//! Owns one script: a while in which everything goes wrong that can, then a while in which nothing does, and what must
+//! hold after that.
+
+use crate::callers::Callers;
+use crate::checks::{self, Serving};
+use crate::daemon::{Daemon, Ending};
+use crate::dice::Dice;
+use crate::files::Files;
+use crate::grave::Doom;
+use crate::systemd::{Shared, World, drive};
+use pool_core::name::UnitName;
+use pool_managerd::supervisor::Signal;
+use std::time::Duration;
+use tokio::time::{Instant, sleep, sleep_until};
+
+/// A script that failed.
+#[derive(Debug)]
+pub struct Failure {
+    pub what: String,
+    /// The story up to there.
+    pub trace: Vec<String>,
+}
+
+/// What a script did, to see that scripts do what they are for.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Tally {
+    pub runs: u64,
+    pub lines: usize,
+    pub jobs: usize,
+    pub served: usize,
+}
+
+/// Plays the script of a seed, on paused time.
+pub fn play(seed: u64) -> (Result<Tally, Failure>, Vec<String>) {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(async {
+        let shared = Shared::new(seed);
+        tokio::spawn(drive(shared.clone()));
+        let mut dice = Dice::new(seed, "script");
+        let files = Files::new(&mut dice);
+        let mut script = Script { shared, dice, files, daemon: None, runs: 0, callers: Callers::default() };
+        let ended = script.whole().await;
+        let trace = std::mem::take(&mut script.shared.lock().trace);
+        let result = ended.map(|tally| Tally { lines: trace.len(), ..tally });
+        (result.map_err(|what| Failure { what, trace: trace.clone() }), trace)
+    })
+}
+
+struct Script {
+    shared: Shared,
+    dice: Dice,
+    files: Files,
+    daemon: Option<Daemon>,
+    runs: u64,
+    callers: Callers,
+}
+
+/// Something that happens in a script.
+type Act = fn(&mut Script);
+
+/// How often what happens.
+const ACTS: [(usize, Act); 13] = [
+    (10, Script::somebody_asks),
+    (4, Script::files_change),
+    (2, Script::reload_by_signal),
+    (2, |script| script.outside(World::stop)),
+    (2, |script| script.outside(World::restart)),
+    (1, |script| script.outside(|world, name| drop(world.forget(name)))),
+    (2, |script| script.outside(World::freeze)),
+    (3, |script| script.outside(World::repeat)),
+    (3, |script| {
+        let during = script.dice.delay();
+        script.shared.lock().be_deaf(during);
+    }),
+    (1, |script| script.shared.lock().be_deaf(Duration::from_secs(5))),
+    (3, Script::daemon_is_killed),
+    (1, Script::daemon_is_asked_to_end),
+    (1, |script| script.shared.lock().disconnect()),
+];
+
+impl Script {
+    async fn whole(&mut self) -> Result<Tally, String> {
+        let acts = 15 + self.dice.roll(40);
+        for _ in 0..acts {
+            let pause = match self.dice.roll(10) {
+                0 => Duration::ZERO,
+                1..=5 => self.dice.delay(),
+                6..=8 => self.dice.millis(0, 10_000),
+                _ => self.dice.millis(0, 60_000),
+            };
+            self.let_pass(pause).await?;
+            let act = *self.dice.weighed(&ACTS);
+            act(self);
+        }
+        self.calm_down().await?;
+        let first = self.compare().await?;
+        self.let_pass(Duration::from_secs(150)).await?;
+        let second = self.compare().await?;
+        if let Some(name) =
+            first.iter().find(|(name, run)| second.get(*name) != Some(run)).map(|(name, _)| name)
+        {
+            return Err(format!("{name} did not outlive an orderly restart of the daemon"));
+        }
+        self.stop_all().await?;
+        let lines = self.shared.lock().trace.len();
+        Ok(Tally { runs: self.runs, lines, jobs: self.callers.jobs(), served: second.len() })
+    }
+
+    /// Time passes; a daemon that died is there again after a moment.
+    async fn let_pass(&mut self, pause: Duration) -> Result<(), String> {
+        let until = Instant::now() + pause;
+        loop {
+            if let Some(broken) = &self.shared.lock().broken {
+                return Err(broken.clone());
+            }
+            let Some(daemon) = &mut self.daemon else {
+                let again = self.dice.millis(0, if self.runs == 0 { 0 } else { 3_000 });
+                sleep(again).await;
+                self.start();
+                continue;
+            };
+            tokio::select! {
+                biased;
+                ending = daemon.end() => {
+                    self.buried(&ending)?;
+                }
+                () = sleep_until(until) => return Ok(()),
+            }
+        }
+    }
+
+    fn start(&mut self) {
+        self.runs += 1;
+        let calm = self.shared.lock().calm;
+        let doom = if calm { Doom::Never } else { Doom::by(&mut self.dice) };
+        self.daemon = Some(Daemon::start(&self.shared, self.files.root(), self.runs, doom, &mut self.dice));
+    }
+
+    /// A run has ended.
+    fn buried(&mut self, ending: &Ending) -> Result<(), String> {
+        let in_calm = self.daemon.take().is_some_and(|daemon| daemon.in_calm);
+        match ending {
+            Ending::GaveUp(why) if in_calm => Err(format!("it gave up: {why}")),
+            Ending::Died | Ending::GaveUp(_) | Ending::Ended(_) => Ok(()),
+        }
+    }
+
+    fn somebody_asks(&mut self) {
+        if let Some(daemon) = &self.daemon {
+            for _ in 0..1 + self.dice.roll(3) {
+                self.callers.ask(daemon, &self.shared, &mut self.dice);
+            }
+        }
+    }
+
+    fn files_change(&mut self) {
+        for _ in 0..1 + self.dice.roll(3) {
+            let what = self.files.change(&mut self.dice);
+            self.shared.lock().note(what);
+        }
+        for id in &self.files.ever_removed {
+            self.shared.lock().may_stop.insert(id.clone());
+        }
+        if self.dice.chance(70) {
+            self.reload_by_signal();
+        }
+    }
+
+    fn reload_by_signal(&mut self) {
+        if let Some(daemon) = &self.daemon {
+            self.shared.lock().note("SIGHUP".to_owned());
+            daemon.signal(Signal::Reload);
+        }
+    }
+
+    /// Somebody does something to a unit behind the daemon's back.
+    fn outside(&mut self, what: fn(&mut World, &UnitName)) {
+        let mut world = self.shared.lock();
+        let names: Vec<_> = world.units.keys().cloned().collect();
+        if !names.is_empty() {
+            let name = self.dice.pick(&names);
+            world.note(format!("somebody does something to {name}"));
+            what(&mut world, name);
+        }
+    }
+
+    fn daemon_is_killed(&mut self) {
+        if let Some(daemon) = &self.daemon {
+            daemon.grave.kill();
+        }
+    }
+
+    fn daemon_is_asked_to_end(&mut self) {
+        if let Some(daemon) = &self.daemon {
+            daemon.signal(Signal::Terminate);
+        }
+    }
+
+    /// Nothing goes wrong any more, and what was broken is mended: everything comes to rest.
+    async fn calm_down(&mut self) -> Result<(), String> {
+        self.shared.lock().note("calm".to_owned());
+        self.shared.lock().calm_down();
+        // A new run takes up what is there; an old one has to know.
+        if self.dice.chance(40) {
+            self.daemon_is_killed();
+        }
+        self.files.mend(&mut self.dice);
+        // A run that is doomed may still die of it; the next one is not.
+        for _ in 0..3 {
+            self.let_pass(Duration::from_secs(5)).await?;
+            if let Some(daemon) = &self.daemon
+                && self.callers.reload(daemon).await
+            {
+                daemon.grave.spare();
+                return self.let_pass(Duration::from_secs(400)).await;
+            }
+        }
+        Err("the files were not read again".to_owned())
+    }
+
+    /// Asks the daemon to end, and holds what it knew against systemd. The next one is started.
+    async fn compare(&mut self) -> Result<Serving, String> {
+        let open = self.callers.open();
+        if !open.is_empty() {
+            return Err(format!("nobody answered {open:?}"));
+        }
+        let (state, published) = self.finish().await?;
+        let serving = checks::at_rest(
+            &state,
+            &published.lock().unwrap(),
+            &self.shared.lock(),
+            &self.files,
+            &self.callers,
+        )?;
+        self.start();
+        Ok(serving)
+    }
+
+    async fn finish(&mut self) -> Result<Finished, String> {
+        self.daemon_is_asked_to_end();
+        let Some(mut daemon) = self.daemon.take() else { return Err("there is no daemon".to_owned()) };
+        match daemon.end().await {
+            Ending::Ended(state) => Ok((state, daemon.published)),
+            other => Err(format!("asked to end, it {other:?}")),
+        }
+    }
+
+    async fn stop_all(&mut self) -> Result<(), String> {
+        if let Some(daemon) = &self.daemon {
+            for id in self.files.there() {
+                self.callers.stop(daemon, &self.shared, &id);
+            }
+        }
+        self.let_pass(Duration::from_secs(150)).await?;
+        let open = self.callers.open();
+        if !open.is_empty() {
+            return Err(format!("nobody answered {open:?}"));
+        }
+        let (state, published) = self.finish().await?;
+        checks::all_stopped(&state, &self.shared.lock())?;
+        checks::at_rest(&state, &published.lock().unwrap(), &self.shared.lock(), &self.files, &self.callers)?;
+        Ok(())
+    }
+}
+
+type Finished = (Box<pool_core::State>, std::sync::Arc<std::sync::Mutex<crate::daemon::Published>>);
+
+impl Tally {
+    pub fn add(&mut self, other: Tally) {
+        self.runs += other.runs;
+        self.lines += other.lines;
+        self.jobs += other.jobs;
+        self.served += other.served;
+    }
+}
