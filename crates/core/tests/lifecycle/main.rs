@@ -8,6 +8,7 @@ mod cases;
 mod drain;
 mod random;
 mod reload;
+mod survival;
 mod world;
 
 use pool_core::config::{Activation, Port, RestartPolicy};
