@@ -6,6 +6,8 @@ mod acts;
 mod breaker;
 mod cases;
 mod drain;
+mod explain;
+mod lease;
 mod random;
 mod reload;
 mod survival;
