@@ -56,6 +56,9 @@ pub struct SavedPool {
     /// Failures in a row of its replicas, by number.
     #[serde(default)]
     pub failures: BTreeMap<u16, u32>,
+    /// The longest length of readiness that mattered and that its replicas have reached, by number.
+    #[serde(default)]
+    pub steady: BTreeMap<u16, Usec>,
     /// Replicas that wait for a restart.
     #[serde(default)]
     pub waiting: BTreeMap<u16, SavedWait>,
@@ -75,7 +78,10 @@ pub struct SavedPool {
 pub struct SavedWait {
     /// The whole delay.
     pub delay: Usec,
-    /// When it ends, realtime.
+    /// When it ends, monotonic: a clock that is set does not change it.
+    #[serde(default)]
+    pub due: Usec,
+    /// The same, realtime.
     pub until: Usec,
     /// Whether because there were too many restarts.
     pub storm: bool,
@@ -112,6 +118,10 @@ fn saved_pool(pool: &Pool) -> SavedPool {
             .filter(|(_, replica)| replica.failures > 0)
             .map(|(index, replica)| (index, replica.failures))
             .collect(),
+        steady: replicas()
+            .filter(|(_, replica)| replica.steady_for > Usec(0))
+            .map(|(index, replica)| (index, replica.steady_for))
+            .collect(),
         waiting: replicas().filter_map(|(index, replica)| Some((index, waiting(replica)?))).collect(),
         stopping: replicas()
             .filter(|(_, replica)| replica.phase == Phase::Stopping)
@@ -127,7 +137,7 @@ fn saved_pool(pool: &Pool) -> SavedPool {
 
 fn waiting(replica: &Replica) -> Option<SavedWait> {
     match replica.phase {
-        Phase::Backoff { delay, until, storm, .. } => Some(SavedWait { delay, until, storm }),
+        Phase::Backoff { delay, due, until, storm, .. } => Some(SavedWait { delay, due, until, storm }),
         Phase::Stopped
         | Phase::WaitingForName
         | Phase::Staging
@@ -161,6 +171,7 @@ impl SavedPool {
             if self.stopping.contains(&index) {
                 replica.phase = Phase::Stopping;
             }
+            replica.steady_for = self.steady.get(&index).copied().unwrap_or_default();
             replica.failures = self.failures.get(&index).copied().unwrap_or(0);
             replica.revision = Some(self.specs.get(&index).unwrap_or(&self.revision).clone());
         }
@@ -190,10 +201,10 @@ impl SavedPool {
             if pool.wish != Wish::Run || replica.phase != Phase::Stopped || replica.last_exit.is_some() {
                 continue;
             }
-            if let Some(SavedWait { delay, until, storm }) = self.waiting.get(&index).copied() {
-                let timer =
-                    turn.timer(until.since(turn.real).min(delay), Purpose::Restart(replica.id.clone()));
-                replica.phase = Phase::Backoff { timer, delay, until, storm };
+            if let Some(SavedWait { delay, due, storm, .. }) = self.waiting.get(&index).copied() {
+                let left = due.since(turn.mono);
+                let timer = turn.timer(left, Purpose::Restart(replica.id.clone()));
+                replica.phase = Phase::Backoff { timer, delay, due, until: turn.real.plus(left), storm };
             } else if self.tripped.contains(&index) && !pool.troubles.all_closed() {
                 replica.phase = Phase::Tripped;
             }

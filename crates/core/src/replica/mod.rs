@@ -129,7 +129,9 @@ pub enum Phase {
         timer: TimerId,
         /// The whole delay.
         delay: Usec,
-        /// When it ends, realtime.
+        /// When it ends, monotonic.
+        due: Usec,
+        /// The same, realtime.
         until: Usec,
         /// Whether it waits because there were too many restarts.
         storm: bool,

@@ -4,7 +4,7 @@
 use crate::host::State;
 use crate::job::{Details, Job, JobId, JobState};
 use crate::name::{PoolId, ReplicaId, Usec};
-use crate::pool::{Pool, Reason};
+use crate::pool::{Cause, Pool, Reason};
 use crate::replica::{Phase, Replica};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -157,7 +157,7 @@ impl View {
                 refresh(&mut self.replicas, replica.id.clone(), replica_view(replica));
             }
             match kept {
-                Some(pool) => refresh(&mut self.pools, id.clone(), pool_view(pool)),
+                Some(pool) => refresh(&mut self.pools, id.clone(), pool_view(pool, state.unsaved.as_deref())),
                 None => drop(self.pools.remove(id)),
             }
         }
@@ -207,7 +207,7 @@ fn count(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-fn pool_view(pool: &Pool) -> PoolView {
+fn pool_view(pool: &Pool, unsaved: Option<&str>) -> PoolView {
     // What is told of engine and model is what runs; the file may be newer.
     let spec = pool
         .replicas
@@ -232,6 +232,12 @@ fn pool_view(pool: &Pool) -> PoolView {
     let error = pool.last_error.as_ref();
     let reports = pool.replicas.iter().filter(|replica| replica.ready()).filter_map(|r| r.report.as_ref());
     let slots = reports.filter_map(|report| report.slots).fold(0, u32::saturating_add);
+    let unsaved = unsaved.map(|error| Reason {
+        cause: Cause::NotSaved(error.to_owned()),
+        replica: None,
+        since: Usec(0),
+        until: Usec(0),
+    });
     let pending: Vec<String> = pool.pending().into_iter().map(str::to_owned).collect();
     PoolView {
         id: pool.id().to_string(),
@@ -269,7 +275,7 @@ fn pool_view(pool: &Pool) -> PoolView {
         slots_total: slots,
         slots_free: slots.saturating_sub(pool.in_flight()),
         in_flight: pool.in_flight(),
-        reasons: pool.reasons().into_iter().map(|reason| reason_view(pool, reason)).collect(),
+        reasons: pool.reasons().into_iter().chain(unsaved).map(|reason| reason_view(pool, reason)).collect(),
     }
 }
 

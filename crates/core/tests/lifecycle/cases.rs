@@ -248,7 +248,10 @@ fn the_phase_is_the_first_that_holds() {
         (Phase::WaitingForName, PoolPhase::Staging),
         (Phase::Stopping, PoolPhase::Stopping),
         (Phase::Ending { served_since: None }, PoolPhase::Stopping),
-        (Phase::Backoff { timer, delay: Usec(1), until: Usec(1), storm: false }, PoolPhase::Backoff),
+        (
+            Phase::Backoff { timer, delay: Usec(1), due: Usec(1), until: Usec(1), storm: false },
+            PoolPhase::Backoff,
+        ),
         (Phase::Tripped, PoolPhase::Tripped),
         (Phase::Failed, PoolPhase::Failed),
         (Phase::Stopped, PoolPhase::Stopped),

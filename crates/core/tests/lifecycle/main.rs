@@ -6,9 +6,12 @@ mod acts;
 mod breaker;
 mod cases;
 mod drain;
+mod explain;
+mod lease;
 mod outside;
 mod random;
 mod reload;
+mod survival;
 mod world;
 
 use pool_core::config::{Activation, Port, RestartPolicy};

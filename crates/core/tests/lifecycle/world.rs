@@ -37,6 +37,8 @@ pub struct World {
     /// What the daemon wrote into its units, and since when they are active.
     marks: BTreeMap<UnitName, UnitFacts>,
     pub now: Usec,
+    /// How far the wall clock is ahead of the time since boot.
+    pub ahead: Usec,
     seed: u64,
     requests: u64,
     invocations: u8,
@@ -131,6 +133,7 @@ impl World {
             wishes: BTreeSet::new(),
             marks: BTreeMap::new(),
             now: Usec::from_secs(1_000),
+            ahead: Usec(0),
             seed: 1,
             requests: 0,
             invocations: 0,
@@ -178,8 +181,8 @@ impl World {
     pub fn event(&mut self, event: Event) {
         self.seed += 1;
         self.now = self.now.plus(Usec(1_000));
-        let effects =
-            apply(&mut self.state, Input { mono: self.now, real: self.now, seed: self.seed, event });
+        let real = self.now.plus(self.ahead);
+        let effects = apply(&mut self.state, Input { mono: self.now, real, seed: self.seed, event });
         let touched = self.state.take_touched();
         self.view.update(&self.state, &touched);
         for effect in effects {
@@ -265,7 +268,7 @@ impl World {
         change(unit);
         let seen = unit.clone();
         if seen.active == ActiveState::Active && before != (seen.active, seen.invocation) {
-            self.marks.get_mut(name).unwrap().became_active = self.now;
+            self.marks.get_mut(name).unwrap().became_active = self.now.plus(self.ahead);
         }
         self.event(Event::UnitSeen(seen));
     }

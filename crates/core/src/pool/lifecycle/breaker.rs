@@ -165,7 +165,9 @@ pub(super) fn watch_readiness(pool: &mut Pool, turn: &mut Turn<'_>) {
                 if let Some(timer) = replica.steady.take() {
                     turn.cancel(timer);
                 }
-                replica.steady_for = Usec(0);
+                if std::mem::take(&mut replica.steady_for) != Usec(0) {
+                    turn.effects.push(Effect::SaveRuntime);
+                }
                 continue;
             }
         };

@@ -197,7 +197,8 @@ fn trip(pool: &mut Pool, index: usize) {
 fn wait(pool: &mut Pool, index: usize, delay: Usec, storm: bool, turn: &mut Turn<'_>) {
     let Some(replica) = pool.replicas.get_mut(index) else { return };
     let timer = turn.timer(delay, Purpose::Restart(replica.id.clone()));
-    replica.phase = Phase::Backoff { timer, delay, until: turn.real.plus(delay), storm };
+    let (due, until) = (turn.mono.plus(delay), turn.real.plus(delay));
+    replica.phase = Phase::Backoff { timer, delay, due, until, storm };
 }
 
 /// A restart is due.

@@ -412,6 +412,10 @@ pub(crate) fn adopt(pool: &mut Pool, index: usize, facts: &UnitFacts, turn: &mut
     replica.phase = if stopping { Phase::Stopping } else { Phase::Starting };
     if seen.active == ActiveState::Active && !seen.exited && !stopping {
         let ready_for = turn.real.since(facts.became_active);
+        if ready_for < replica.steady_for {
+            // It is another engine than the one that had served so long.
+            replica.steady_for = Usec(0);
+        }
         replica.phase = Phase::Ready { since: Usec(turn.mono.0.saturating_sub(ready_for.0)) };
         replica.unit.became_ready = facts.became_active;
     }
