@@ -164,10 +164,8 @@ fn check_template(file: &Path, text: &str, template: &EngineTemplate) -> Result<
             "program: expected an absolute path, or a name that is looked up in PATH".into(),
         );
     }
-    if !template.health.path.starts_with('/')
-        || template.health.path.contains(|c: char| c.is_whitespace() || c.is_control())
-    {
-        return complain(&["health", "path"], "health.path: expected a path that begins with \"/\"".into());
+    if let Err((key, expected)) = template.check_questions() {
+        return complain(&key, format!("{}: {expected}", key.join(".")));
     }
     if template.program.contains(char::is_control) || template.args.iter().any(|arg| arg.contains('\0')) {
         return complain(

@@ -97,6 +97,12 @@ fn a_bad_name_and_a_bad_template_are_errors_of_their_own() {
     let texts: Vec<_> = read.errors.iter().map(|error| error.error.as_str()).collect();
     assert!(texts[0].starts_with("line 2, column 1: args: unknown placeholder {modle}"), "{texts:?}");
     assert!(texts[1].starts_with("the file's name is the pool's id"), "{texts:?}");
+    tree.write(
+        "etc/llamaorch/engines.d/mine.toml",
+        "program = \"x\"\n[health]\npath = \"/h\"\n[progress]\npath = \"/m\"\ncounters = [\"a b\"]\n",
+    );
+    let error = &tree.read().errors[0].error;
+    assert!(error.starts_with("line 6, column 1: progress.counters: expected names of metrics"), "{error}");
 }
 
 #[test]

@@ -1,17 +1,15 @@
 //! Owns the record of what the loop took in: the last inputs, in a bounded ring of two files in `/run`, each beginning
 //! with the state that its first input met. So the record of any trouble can be stepped through again.
 //!
-//! Every line is JSON: a [`Head`], then inputs. A record that cannot be written stops nothing; it is complained of once.
+//! Every line is JSON: a [`RecordHead`], then inputs. A record that cannot be written stops nothing; it is complained of once.
 
+use pool_core::host::{RECORD_VERSION, RecordHead};
 use pool_core::{Input, State};
-use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// The version of the format.
-pub const VERSION: u32 = 1;
 /// The file that is written now.
 pub const CURRENT: &str = "record.jsonl";
 /// The file before it.
@@ -21,17 +19,6 @@ pub const PREVIOUS: &str = "record.previous.jsonl";
 const INPUTS: u32 = 4096;
 /// At most so many bytes in a file, the state at its beginning apart.
 const BYTES: usize = 8 * 1024 * 1024;
-
-/// The first line of a record.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Head {
-    /// The version of the format.
-    pub version: u32,
-    /// The version of the daemon that wrote it.
-    pub daemon: String,
-    /// The state that the first input met.
-    pub state: State,
-}
 
 /// A record that is being written.
 #[derive(Debug)]
@@ -91,7 +78,8 @@ fn begin(folder: &Path, state: &State) -> io::Result<File> {
     }
     // Pool files may hold what is nobody else's business.
     let mut file = File::options().write(true).create_new(true).mode(0o600).open(&current)?;
-    let head = Head { version: VERSION, daemon: env!("CARGO_PKG_VERSION").to_owned(), state: state.clone() };
+    let daemon = env!("CARGO_PKG_VERSION").to_owned();
+    let head = RecordHead { version: RECORD_VERSION, daemon, state: state.clone() };
     let mut line = serde_json::to_vec(&head)?;
     line.push(b'\n');
     file.write_all(&line)?;
@@ -123,9 +111,9 @@ mod tests {
         }
         let (current, previous) = (lines(&folder.join(CURRENT)), lines(&folder.join(PREVIOUS)));
         assert_eq!((current.len(), previous.len()), (6, usize::try_from(INPUTS).unwrap() + 1));
-        let head: Head = serde_json::from_str(&current[0]).unwrap();
+        let head: RecordHead = serde_json::from_str(&current[0]).unwrap();
         let first: Input = serde_json::from_str(&current[1]).unwrap();
-        assert_eq!((head.version, head.state.starts), (VERSION, u64::from(INPUTS) * 2));
+        assert_eq!((head.version, head.state.starts), (RECORD_VERSION, u64::from(INPUTS) * 2));
         assert_eq!(first.mono, Usec(u64::from(INPUTS) * 2), "the first input met that state");
         fs::remove_dir_all(folder).unwrap();
     }

@@ -24,6 +24,7 @@ pub(super) fn major(version: &str) -> u16 {
 fn encode(value: &Value) -> Variant<'_> {
     match value {
         Value::Bool(flag) => Variant::new(*flag),
+        Value::I32(number) => Variant::new(*number),
         Value::U32(number) => Variant::new(*number),
         Value::U64(number) => Variant::new(*number),
         Value::Text(text) => Variant::new(text.as_str()),
@@ -78,6 +79,7 @@ mod tests {
     fn each_value_has_the_signature_that_systemd_wants() {
         for (value, signature) in [
             (Value::Bool(true), "b"),
+            (Value::I32(1), "i"),
             (Value::U32(1), "u"),
             (Value::U64(1), "t"),
             (Value::Text("x".into()), "s"),

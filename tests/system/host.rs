@@ -405,6 +405,13 @@ args = ["--model", "{model}", "--host", "{host}", "--port", "{port}"]
 version_args = ["--version"]
 [health]
 path = "/health"
+[progress]
+path = "/metrics"
+in_flight = ["conformance:in_flight"]
+counters = ["conformance:steps_total"]
+[slots]
+path = "/props"
+pointer = "/total_slots"
 "#;
 
 pub fn conformance_file(args: &[&str]) -> String {

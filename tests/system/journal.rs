@@ -52,7 +52,10 @@ fn the_whole_story_of_a_pool_is_found_by_its_id() {
     ] {
         assert!(restarting.contains_key(field), "{field} is missing in {restarting:#?}");
     }
-    assert_eq!(restarting["RESTART_COUNT"], "1");
+    assert_eq!(restarting["RESTART_COUNT"], "0", "it counts restarts that were made");
+    let ready = daemon.iter().filter(|line| line["MESSAGE"].contains("ready after"));
+    let counts: Vec<&str> = ready.map(|line| line["RESTART_COUNT"].as_str()).collect();
+    assert_eq!(counts, ["0", "1"]);
     assert_eq!(restarting["EXIT_CLASS"], "signal:KILL");
     let backoff: u64 = restarting["BACKOFF_MS"].parse().unwrap();
     assert!((900..=1100).contains(&backoff), "{backoff}");

@@ -6,6 +6,7 @@ mod adoption;
 mod configuration;
 mod crash;
 mod daemon;
+mod hang;
 mod host;
 mod journal;
 mod readiness;

@@ -31,8 +31,10 @@ fn a_real_llama_server_generates() {
     }
     let pool = host.pool("gen", &llama_file());
     pool.wait_ready();
-    let request =
-        format!("curl -s -m 20 -d '{{\"prompt\":\"Hello\",\"n_predict\":8}}' {}/completion", pool.endpoint());
+    let request = format!(
+        "curl -s -m 20 -d '{{\"prompt\":\"Hello\",\"n_predict\":8,\"ignore_eos\":true}}' {}/completion",
+        pool.endpoint()
+    );
     let answer = host.shell(&request);
     assert!(answer.contains("\"tokens_predicted\":8"), "{answer}");
 }

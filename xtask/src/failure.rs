@@ -20,6 +20,9 @@ pub enum Failure {
     /// A file or a terminal.
     #[error(transparent)]
     Io(#[from] std::io::Error),
+    /// A record that cannot be stepped through.
+    #[error("no record that this version understands: {0}")]
+    Record(String),
     /// Something promised did not hold.
     #[error("{0}")]
     Broken(String),
@@ -42,7 +45,12 @@ impl Failure {
             | Self::Sandbox(sandbox::Error::Host(host) | sandbox::Error::Image(image::Error::Host(host))) => {
                 Some(host)
             }
-            Self::Image(_) | Self::Sandbox(_) | Self::Dist(_) | Self::Io(_) | Self::Broken(_) => None,
+            Self::Image(_)
+            | Self::Sandbox(_)
+            | Self::Dist(_)
+            | Self::Io(_)
+            | Self::Record(_)
+            | Self::Broken(_) => None,
         }
     }
 }

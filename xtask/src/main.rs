@@ -10,7 +10,7 @@ use xtask::host;
 use xtask::image::{self, Recipe, Suite};
 use xtask::sandbox::{self, Sandbox};
 use xtask::test_levels::{self, Choice, Level};
-use xtask::{Failure, ci, demo, gguf};
+use xtask::{Failure, ci, demo, gguf, replay};
 
 /// What a developer of pool-managerd runs.
 ///
@@ -89,6 +89,17 @@ enum Task {
         /// Where to.
         file: PathBuf,
     },
+    /// Step through a record of what the daemon's loop took in, and show what changed at each input. Needs nothing.
+    ///
+    /// The daemon keeps its last inputs in /run/pool-managerd/record.jsonl and record.previous.jsonl; a bug report holds
+    /// both.
+    Replay {
+        /// The record.
+        file: PathBuf,
+        /// Print what is published at its end, as JSON, instead.
+        #[arg(long)]
+        json: bool,
+    },
     /// Run everything that must hold: format, clippy, cargo deny, documentation, all test levels.
     ///
     /// Installs cargo-deny with cargo where it is missing, and what `test` installs; the system level needs root. The
@@ -139,6 +150,7 @@ fn run(task: Task) -> Result<ExitCode, Failure> {
             println!("{}", package.display());
         }
         Task::Gguf { file } => gguf::write(&file)?,
+        Task::Replay { file, json } => replay::run(&file, json)?,
         Task::Ci => return Ok(ExitCode::from(ci::run())),
     }
     Ok(ExitCode::SUCCESS)

@@ -449,6 +449,15 @@ mod tests {
     }
 
     #[test]
+    fn an_invocation_id_is_read_back() {
+        let text = "00ff10fedcba98765432100123456789";
+        assert_eq!(text.parse::<InvocationId>().unwrap().to_string(), text);
+        for bad in ["", "00ff", "+0ff10fedcba98765432100123456789", "00ff10fedcba9876543210012345678ä"] {
+            assert!(bad.parse::<InvocationId>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn an_endpoint_is_read_back() {
         for text in ["http://127.0.0.1:20000", "http://[::1]:80"] {
             assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), text);

@@ -2,13 +2,13 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use pool_core::refusal::Refusal;
 
 use crate::digest::Digest;
-use crate::endpoint::{Endpoint, HealthUrl};
+use crate::endpoint::Endpoint;
 use crate::refused::Refused;
+use crate::watch::{self, Watch};
 
 const HELP: &str = "\
 pool-helper: runs inside the units of pool-managerd, not by hand
@@ -18,10 +18,20 @@ pool-helper: runs inside the units of pool-managerd, not by hand
       address. With --version-arg, run the program with these arguments and report the version that it prints.
 
   pool-helper launch --health URL --listen HOST:PORT --model PATH --start-timeout USEC --start-limit USEC
+                     --interval USEC --timeout USEC --failures N --stall-timeout USEC --report PATH
+                     [--progress URL [--in-flight NAME]... --counter NAME...]
+                     [--slots URL --slots-pointer POINTER] [--version-url URL --version-pointer POINTER]
                      -- PROGRAM [ARG]...
       Check program, model and address, detach a prober, and become the program. The prober asks URL
       (http://HOST:PORT/PATH) until it answers 200, then reports READY=1. While loading makes progress the start
       time-out is extended by --start-timeout, but never past --start-limit.
+      From then on it asks once every --interval, waits no longer than --timeout for an answer, and says WATCHDOG=1.
+      It has systemd end the engine (WATCHDOG=trigger) that refused connections, or answered its health check with
+      another status than 200 and without progress, --failures times in a row, or that was busy for --stall-timeout
+      without progress. Busy: the gauges named by --in-flight (Prometheus metrics at --progress) add up to more than
+      0, or a question goes unanswered. Progress: a counter named by --counter moved, or, where they cannot be read,
+      the unit used CPU time. After each round it sends what it counted to the socket --report, with the number of
+      slots and the version, which JSON documents of the engine hold at the given pointers.
 
   pool-helper --help | --version
 
@@ -50,11 +60,9 @@ pub(crate) struct StageOptions {
 
 #[derive(Debug)]
 pub(crate) struct LaunchOptions {
-    pub(crate) health: HealthUrl,
+    pub(crate) watch: Watch,
     pub(crate) listen: Endpoint,
     pub(crate) model: PathBuf,
-    pub(crate) start_timeout: Duration,
-    pub(crate) start_limit: Duration,
     pub(crate) program: OsString,
     pub(crate) program_args: Vec<OsString>,
 }
@@ -62,9 +70,7 @@ pub(crate) struct LaunchOptions {
 #[derive(Debug)]
 pub(crate) struct ProbeOptions {
     pub(crate) pid: u32,
-    pub(crate) health: HealthUrl,
-    pub(crate) start_timeout: Duration,
-    pub(crate) start_limit: Duration,
+    pub(crate) watch: Watch,
 }
 
 /// Reads the arguments behind the program's own name.
@@ -105,10 +111,8 @@ fn stage(arguments: Vec<OsString>) -> Result<Command, Refused> {
 }
 
 fn launch(arguments: Vec<OsString>) -> Result<Command, Refused> {
-    let mut given =
-        Given::read(arguments, &["--health", "--listen", "--model", "--start-timeout", "--start-limit"])?;
-    let (start_timeout, start_limit) = given.times()?;
-    let health = given.parsed("--health", "http://HOST:PORT/PATH", HealthUrl::parse)?;
+    let mut given = Given::read(arguments, &[&watch::OPTIONS[..], &["--listen", "--model"]].concat())?;
+    let watch = Watch::take(&mut given)?;
     let listen = given.parsed("--listen", "HOST:PORT", Endpoint::parse)?;
     let model = given.required("--model")?.into();
     let mut rest = given.finish(true)?.into_iter();
@@ -116,32 +120,21 @@ fn launch(arguments: Vec<OsString>) -> Result<Command, Refused> {
         return Err(usage("launch needs the engine's program behind --"));
     };
     let program_args = rest.collect();
-    Ok(Command::Launch(LaunchOptions {
-        health,
-        listen,
-        model,
-        start_timeout,
-        start_limit,
-        program,
-        program_args,
-    }))
+    Ok(Command::Launch(LaunchOptions { watch, listen, model, program, program_args }))
 }
 
 fn probe(arguments: Vec<OsString>) -> Result<Command, Refused> {
-    let mut given = Given::read(arguments, &["--pid", "--health", "--start-timeout", "--start-limit"])?;
-    let (start_timeout, start_limit) = given.times()?;
+    let mut given = Given::read(arguments, &[&watch::OPTIONS[..], &["--pid"]].concat())?;
     let options = ProbeOptions {
         pid: given.parsed("--pid", "a process id", |text| text.parse().ok())?,
-        health: given.parsed("--health", "http://HOST:PORT/PATH", HealthUrl::parse)?,
-        start_timeout,
-        start_limit,
+        watch: Watch::take(&mut given)?,
     };
     given.finish(false)?;
     Ok(Command::Probe(options))
 }
 
 /// The options as they stand on the command line: `--name value` each, and what follows `--`.
-struct Given {
+pub(crate) struct Given {
     options: Vec<(&'static str, OsString)>,
     rest: Option<Vec<OsString>>,
 }
@@ -168,7 +161,7 @@ impl Given {
     }
 
     /// All values of an option, in their order.
-    fn every(&mut self, name: &str) -> Vec<OsString> {
+    pub(crate) fn every(&mut self, name: &str) -> Vec<OsString> {
         self.options.extract_if(.., |(given, _)| *given == name).map(|(_, value)| value).collect()
     }
 
@@ -181,11 +174,11 @@ impl Given {
         }
     }
 
-    fn required(&mut self, name: &str) -> Result<OsString, Refused> {
+    pub(crate) fn required(&mut self, name: &str) -> Result<OsString, Refused> {
         self.one(name)?.ok_or_else(|| usage(format!("{name} is missing")))
     }
 
-    fn optional<T>(
+    pub(crate) fn optional<T>(
         &mut self,
         name: &str,
         expected: &str,
@@ -198,21 +191,13 @@ impl Given {
         }
     }
 
-    fn parsed<T>(
+    pub(crate) fn parsed<T>(
         &mut self,
         name: &str,
         expected: &str,
         parse: impl FnOnce(&str) -> Option<T>,
     ) -> Result<T, Refused> {
         self.optional(name, expected, parse)?.ok_or_else(|| usage(format!("{name} is missing")))
-    }
-
-    fn times(&mut self) -> Result<(Duration, Duration), Refused> {
-        let usec = |text: &str| text.parse().ok().map(Duration::from_micros);
-        Ok((
-            self.parsed("--start-timeout", "a number of microseconds", usec)?,
-            self.parsed("--start-limit", "a number of microseconds", usec)?,
-        ))
     }
 
     /// What follows `--`, where the subcommand knows it.
@@ -224,7 +209,7 @@ impl Given {
     }
 }
 
-fn usage(what: impl std::fmt::Display) -> Refused {
+pub(crate) fn usage(what: impl std::fmt::Display) -> Refused {
     Refused::new(
         Refusal::Preflight,
         format!(
@@ -236,25 +221,48 @@ fn usage(what: impl std::fmt::Display) -> Refused {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn parsed(line: &str) -> Result<Command, Refused> {
         parse(line.split_whitespace().map(OsString::from))
     }
 
-    const LAUNCH: &str =
-        "launch --health http://h:1/health --listen h:1 --model /m --start-timeout 5 --start-limit 7";
+    const WATCH: &str = "--health http://h:1/health --start-timeout 5 --start-limit 7 --interval 11 --timeout 13 \
+                         --failures 3 --stall-timeout 17 --report /r";
+
+    fn launch_with(options: &str) -> String {
+        format!("launch {WATCH} --listen h:1 --model /m {options}")
+    }
 
     #[test]
     fn launch_keeps_the_engines_arguments_untouched() {
-        let Ok(Command::Launch(options)) = parsed(&format!("{LAUNCH} -- /bin/engine --model x -- --help"))
-        else {
+        let Ok(Command::Launch(options)) = parsed(&launch_with("-- /bin/engine --model x -- --help")) else {
             panic!("not a launch");
         };
         assert_eq!(options.program, "/bin/engine");
         assert_eq!(options.program_args, ["--model", "x", "--", "--help"]);
-        assert_eq!(options.start_timeout, Duration::from_micros(5));
-        assert_eq!(options.start_limit, Duration::from_micros(7));
+        let watch = &options.watch;
+        let times =
+            [watch.start_timeout, watch.start_limit, watch.interval, watch.timeout, watch.stall_timeout];
+        assert_eq!(times, [5, 7, 11, 13, 17].map(Duration::from_micros));
+        assert_eq!((watch.failures, &watch.progress), (3, &None));
+    }
+
+    #[test]
+    fn what_launch_is_told_of_the_watch_reaches_the_prober() {
+        let told = "--progress http://h:1/metrics --in-flight a:b --in-flight c --counter d --slots http://h:1/props \
+                    --slots-pointer /total_slots --version-url http://h:1/version --version-pointer /version";
+        for options in [told, "--progress http://h:1/m --counter d", ""] {
+            let Ok(Command::Launch(launch)) = parsed(&launch_with(&format!("{options} -- e"))) else {
+                panic!("not a launch: {options}");
+            };
+            let probe =
+                ["probe", "--pid", "1"].map(OsString::from).into_iter().chain(launch.watch.arguments());
+            let Ok(Command::Probe(probe)) = parse(probe) else { panic!("not a probe: {options}") };
+            assert_eq!(probe.watch, launch.watch, "{options}");
+        }
     }
 
     #[test]
@@ -279,12 +287,14 @@ mod tests {
             ("stage --program p --model /m --digest md5:00", "--digest md5:00"),
             ("stage --program p --model /m --listen 8000", "--listen 8000"),
             ("stage --program p --model /m -- x", "--"),
-            (LAUNCH, "behind --"),
-            (
-                "launch --health h:1 --listen h:1 --model /m --start-timeout 5 --start-limit 7 -- e",
-                "--health h:1",
-            ),
-            ("probe --pid x --health http://h:1/ --start-timeout 5 --start-limit 7", "--pid x"),
+            (&launch_with(""), "behind --"),
+            (&launch_with("-- e").replace("http://h:1/health", "h:1"), "--health h:1"),
+            (&launch_with("-- e").replace("--failures 3", "--failures 0"), "--failures 0"),
+            (&launch_with("-- e").replace("--report /r", ""), "--report is missing"),
+            (&launch_with("--progress http://h:1/m -- e"), "--counter"),
+            (&launch_with("--counter x -- e"), "--progress"),
+            (&launch_with("--slots http://h:1/props -- e"), "--slots-pointer"),
+            (&format!("probe --pid x {WATCH}"), "--pid x"),
         ] {
             let refused = parsed(line).expect_err(line);
             assert_eq!(refused.refusal(), Refusal::Preflight, "{line}");

@@ -19,6 +19,11 @@ impl Cgroup {
         Some(Cgroup { folder })
     }
 
+    /// The systemd service whose group it is.
+    pub(crate) fn unit(&self) -> Option<&str> {
+        self.folder.file_name()?.to_str().filter(|name| name.ends_with(".service"))
+    }
+
     /// CPU time of everything that is or was in it.
     pub(crate) fn cpu(&self) -> Option<Duration> {
         usage(&fs::read_to_string(self.folder.join("cpu.stat")).ok()?)

@@ -49,14 +49,14 @@ impl fmt::Display for Endpoint {
 
 /// Where an engine says whether it is healthy.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct HealthUrl {
+pub(crate) struct Url {
     pub(crate) endpoint: Endpoint,
     /// Begins with `/`, holds neither blanks nor control characters: it goes into a request line as it is.
     pub(crate) path: String,
 }
 
-impl HealthUrl {
-    pub(crate) fn parse(text: &str) -> Option<HealthUrl> {
+impl Url {
+    pub(crate) fn parse(text: &str) -> Option<Url> {
         let rest = text.strip_prefix("http://")?;
         let (authority, path) = match rest.find('/') {
             Some(at) => rest.split_at(at),
@@ -65,11 +65,11 @@ impl HealthUrl {
         if !path.chars().all(|c| c.is_ascii_graphic() && c != '#') {
             return None;
         }
-        Some(HealthUrl { endpoint: Endpoint::parse(authority)?, path: path.to_owned() })
+        Some(Url { endpoint: Endpoint::parse(authority)?, path: path.to_owned() })
     }
 }
 
-impl fmt::Display for HealthUrl {
+impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "http://{}{}", self.endpoint, self.path)
     }
@@ -96,10 +96,10 @@ mod tests {
 
     #[test]
     fn a_health_url_has_an_endpoint_and_a_path() {
-        let url = HealthUrl::parse("http://[::1]:8080/v2/health/ready?x=1").expect("a URL");
+        let url = Url::parse("http://[::1]:8080/v2/health/ready?x=1").expect("a URL");
         assert_eq!(url.endpoint.to_string(), "[::1]:8080");
         assert_eq!(url.path, "/v2/health/ready?x=1");
-        assert_eq!(HealthUrl::parse("http://h:1").expect("a URL").path, "/");
+        assert_eq!(Url::parse("http://h:1").expect("a URL").path, "/");
         assert_eq!(url.to_string(), "http://[::1]:8080/v2/health/ready?x=1");
     }
 
@@ -107,7 +107,7 @@ mod tests {
     fn a_health_url_cannot_carry_a_second_header() {
         for text in ["https://h:1/", "h:1/health", "http://h/health", "http://h:1/a b", "http://h:1/\r\nX: y"]
         {
-            assert_eq!(HealthUrl::parse(text), None, "{text:?}");
+            assert_eq!(Url::parse(text), None, "{text:?}");
         }
     }
 }

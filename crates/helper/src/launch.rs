@@ -18,6 +18,7 @@ use crate::model::{self, Depth};
 use crate::notify;
 use crate::program;
 use crate::refused::Refused;
+use crate::report;
 
 /// This program itself, even if its file was replaced since.
 const THIS_PROGRAM: &str = "/proc/self/exe";
@@ -32,19 +33,14 @@ pub(crate) fn run(options: &LaunchOptions) -> Result<(), Refused> {
 }
 
 fn start_prober(options: &LaunchOptions) -> Result<(), Refused> {
-    let arguments = [
-        ("--pid", std::process::id().to_string()),
-        ("--health", options.health.to_string()),
-        ("--start-timeout", options.start_timeout.as_micros().to_string()),
-        ("--start-limit", options.start_limit.as_micros().to_string()),
-    ];
     // The pool's variables are the engine's alone: a library path or a secret is none of the prober's business.
+    let own = notify::VARIABLES.iter().copied().chain([report::INVOCATION]);
     let status = Command::new(THIS_PROGRAM)
         .arg0("pool-helper")
-        .arg("probe")
-        .args(arguments.iter().flat_map(|(name, value)| [*name, value.as_str()]))
+        .args(["probe", "--pid", &std::process::id().to_string()])
+        .args(options.watch.arguments())
         .env_clear()
-        .envs(notify::VARIABLES.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
+        .envs(own.filter_map(|name| Some((name, std::env::var_os(name)?))))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .status();

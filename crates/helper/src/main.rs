@@ -1,9 +1,9 @@
-//! `pool-helper`: checks, starts and watches over the start of one engine, from inside its systemd unit.
+//! `pool-helper`: checks, starts and watches over one engine, from inside its systemd unit.
 //!
 //! ```text
 //! stage  ──> program, model, digest, address, version ──> STATUS=staged, exit 0
 //! launch ──> program, model, address ──> prober detached ──> exec: this process *is* the engine from here on
-//! probe  ──> asks /health until it says 200 ──> READY=1, exit
+//! probe  ──> asks /health until it says 200 ──> READY=1 ──> asks on: WATCHDOG=1, or the reason why systemd shall end it
 //! ```
 //!
 //! It runs as the engine's user in the engine's sandbox, so what it finds readable, executable and free is so for the
@@ -14,10 +14,14 @@ mod cgroup;
 mod digest;
 mod endpoint;
 mod engine;
+mod fact;
 mod health;
+mod http;
 mod launch;
 mod listen;
 mod listener;
+mod liveness;
+mod metrics;
 mod model;
 mod notify;
 mod obstacle;
@@ -26,9 +30,13 @@ mod probe;
 mod program;
 mod progress;
 mod refused;
+mod report;
+mod serving;
 mod stage;
+mod stopping;
 mod usage;
 mod version;
+mod watch;
 
 use std::process::ExitCode;
 

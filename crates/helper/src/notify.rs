@@ -16,6 +16,10 @@ pub(crate) const VARIABLES: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATC
 pub(crate) enum State<'a> {
     Ready,
     Status(&'a str),
+    /// The engine gets on; systemd ends it where this is not said often enough.
+    Watchdog,
+    /// systemd shall end the engine as if it had not been said.
+    Trigger,
     /// Microseconds; `sd_notify`'s own variant ends at 71 minutes.
     ExtendTimeout(u64),
 }
@@ -26,6 +30,8 @@ pub(crate) fn send(states: &[State<'_>]) -> bool {
         .iter()
         .map(|state| match state {
             State::Ready => "READY=1".to_owned(),
+            State::Watchdog => "WATCHDOG=1".to_owned(),
+            State::Trigger => "WATCHDOG=trigger".to_owned(),
             State::Status(text) => format!("STATUS={}", one_line(text)),
             State::ExtendTimeout(usec) => format!("EXTEND_TIMEOUT_USEC={usec}"),
         })

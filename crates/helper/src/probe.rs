@@ -1,4 +1,4 @@
-//! Owns the prober: it stands beside the engine until it is ready, and tells systemd the truth about it.
+//! Owns the prober: it stands beside the engine, and until that is ready tells systemd how far it is.
 //!
 //! What always holds: no `READY=1` before the engine's own 200; one question at a time; at most one status text and one
 //! extension a second; no extension beyond the start limit; and it ends when the engine does.
@@ -11,23 +11,25 @@ use std::time::{Duration, Instant};
 use crate::arguments::ProbeOptions;
 use crate::cgroup::Cgroup;
 use crate::engine::Engine;
-use crate::health::{self, Answer};
-use crate::listener;
+use crate::health::Answer;
+use crate::http::{Question, Want};
 use crate::notify::{self, State};
 use crate::pace;
 use crate::progress::{self, Usage};
+use crate::serving;
 use crate::usage::Meter;
+use crate::watch::Watch;
 
 /// The time between two looks at the engine's progress, which is the time between two messages about it.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Detaches from the process that started it, so that it is nobody's child, and probes until the engine is ready or gone.
+/// Detaches from the process that started it, so that it is nobody's child, and probes until the engine is gone.
 ///
 /// A fork is enough for that, where a second execution would cost the start another millisecond.
 pub(crate) fn run_detached(options: &ProbeOptions) -> ExitCode {
     match nix::unistd::daemon(false, true) {
         Ok(()) => {
-            run(options);
+            run(options.pid, &options.watch);
             ExitCode::SUCCESS
         }
         Err(errno) => {
@@ -37,32 +39,25 @@ pub(crate) fn run_detached(options: &ProbeOptions) -> ExitCode {
     }
 }
 
-fn run(options: &ProbeOptions) {
+fn run(pid: u32, options: &Watch) {
     let started = Instant::now();
     // Else it would be called "exe" in every list of processes. If not, it works all the same.
     drop(fs::write("/proc/self/comm", "pool-prober"));
-    let engine = Engine::watch(options.pid);
+    let engine = Engine::watch(pid);
     let cgroup = Cgroup::own();
     let mut loading = Loading::begin(options, Meter::new(cgroup.as_ref(), engine.pid()));
     loop {
-        let (answer, stream) = health::ask(&options.health);
+        // A new question each time: one that came too early may never be answered.
+        let reply = Question::new(&options.health, Want::Status).ask(options.timeout, &mut || {});
         if engine.is_gone() {
             return;
         }
-        let answer = match (answer, &cgroup) {
-            (Answer::Status(200), Some(cgroup))
-                if listener::is_outsider(options.health.endpoint.port(), cgroup) =>
-            {
-                Answer::Outsider
-            }
-            (answer, _) => answer,
-        };
-        let ready = answer == Answer::Status(200) && notify::send(&[State::Status("serving"), State::Ready]);
-        if let Some(stream) = stream {
-            health::drain(stream);
-        }
+        let answer = reply.answer.of_unit(&options.health, cgroup.as_ref());
+        let ready =
+            answer == Answer::Status(200) && notify::send(&[State::Status(serving::WELL), State::Ready]);
+        reply.finish();
         if ready {
-            return;
+            return serving::watch(options, &engine, cgroup.as_ref());
         }
         let elapsed = started.elapsed();
         if elapsed >= loading.next_look() {
@@ -74,7 +69,7 @@ fn run(options: &ProbeOptions) {
 
 /// What was last seen of the load, and last said.
 struct Loading<'a> {
-    options: &'a ProbeOptions,
+    options: &'a Watch,
     meter: Meter<'a>,
     seen: Usage,
     answered: Option<Answer>,
@@ -82,7 +77,7 @@ struct Loading<'a> {
 }
 
 impl<'a> Loading<'a> {
-    fn begin(options: &'a ProbeOptions, mut meter: Meter<'a>) -> Self {
+    fn begin(options: &'a Watch, mut meter: Meter<'a>) -> Self {
         let seen = meter.read(Duration::ZERO);
         Loading { options, meter, seen, answered: None, said: String::new() }
     }

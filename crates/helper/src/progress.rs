@@ -30,6 +30,11 @@ pub(crate) fn is_seen(before: &Usage, now: &Usage, new_answer: bool) -> bool {
     }
 }
 
+/// Whether so much CPU time in that time is work.
+pub(crate) fn is_work(cpu: Duration, time: Duration) -> bool {
+    cpu.as_secs_f64() > BUSY * time.as_secs_f64()
+}
+
 /// How far loading is. Numbers are rounded to two digits: each text that differs is a signal to everyone on the bus,
 /// and a long load should need fewer of them, not more; one that stands still needs none.
 impl fmt::Display for Usage {

@@ -31,6 +31,13 @@ impl<'a> Meter<'a> {
         Usage { at, cpu: cpu.map(|(unit, own)| unit.saturating_sub(own)), read: self.bytes() }
     }
 
+    /// CPU time of the unit without the prober's; that of the engine's main process where there is no control group.
+    pub(crate) fn cpu(&self) -> Option<Duration> {
+        let unit =
+            self.cgroup.and_then(Cgroup::cpu).zip(own_cpu()).map(|(unit, own)| unit.saturating_sub(own));
+        unit.or_else(|| ticks(&fs::read_to_string(format!("/proc/{}/stat", self.engine)).ok()?))
+    }
+
     /// `None` where no process shows it. An engine's main process may leave the reading to workers.
     fn bytes(&mut self) -> Option<u64> {
         let mut processes = self.cgroup.and_then(Cgroup::processes).unwrap_or_else(|| vec![self.engine]);
@@ -96,6 +103,26 @@ mod tests {
             ticks("1 (a b) c) S 2 3 4 5 6 7 8 9 10 11 120 30 14 15\n"),
             Some(Duration::from_millis(1500))
         );
+    }
+
+    #[test]
+    fn a_process_that_works_is_seen_to_work_and_one_that_is_stopped_is_not() {
+        let mut child =
+            std::process::Command::new("sh").args(["-c", "while :; do :; done"]).spawn().expect("a process");
+        let meter = Meter::new(None, child.id());
+        let used = || {
+            let before = meter.cpu().expect("a time");
+            std::thread::sleep(Duration::from_millis(300));
+            meter.cpu().expect("a time") - before
+        };
+        let at_work = used();
+        let pid = nix::unistd::Pid::from_raw(child.id().try_into().expect("an id"));
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).expect("stopped");
+        std::thread::sleep(Duration::from_millis(20));
+        let stopped = used();
+        child.kill().expect("killed");
+        child.wait().expect("reaped");
+        assert!(at_work > Duration::from_millis(20) && stopped.is_zero(), "{at_work:?} {stopped:?}");
     }
 
     #[test]

@@ -33,10 +33,15 @@ pub fn run(options: Options) -> ExitCode {
 fn serve(options: Options) -> Result<Ending, Box<dyn Error>> {
     let (ender, endings) = Ender::channel();
     let terminate = ending::block_sigterm()?;
+    let state = Arc::new(State::default());
     if !options.ignore_sigterm {
-        let ender = ender.clone();
+        let (ender, state, drain) = (ender.clone(), Arc::clone(&state), options.drain_time);
         thread::spawn(move || {
             if terminate.wait().is_ok() {
+                if !drain.is_zero() {
+                    state.close();
+                    thread::sleep(drain);
+                }
                 ender.end(Ending::Exit(0));
             }
         });
@@ -52,10 +57,9 @@ fn serve(options: Options) -> Result<Ending, Box<dyn Error>> {
         writeln!(stdout, "line {number} of {}", options.spam_stdout)?;
     }
     drop(stdout);
-    workers::start(options.workers)?;
+    state.set_workers(workers::start(options.workers)?);
 
     let options = Arc::new(options);
-    let state = Arc::new(State::default());
     let server = http::Server::new(Arc::clone(&options), Arc::clone(&state), ender.clone());
     let early = if options.listen_after_load { None } else { Some(server.listen()?) };
     thread::spawn(move || {

@@ -79,10 +79,15 @@ impl Server {
         let host = self.options.host.as_str();
         let listener = TcpListener::bind((host, port))
             .map_err(|error| io::Error::new(error.kind(), format!("couldn't bind {host}:{port}: {error}")))?;
-        println!("listening on {}", listener.local_addr()?);
+        let address = listener.local_addr()?;
+        self.state.set_listening(address);
+        println!("listening on {address}");
         let server = self.clone();
         thread::spawn(move || {
             for stream in listener.incoming() {
+                if server.state.is_closed() {
+                    return;
+                }
                 match stream {
                     Ok(stream) => server.clone().take(stream),
                     Err(error) => {

@@ -9,9 +9,14 @@ use nix::sys::signal::Signal;
 
 /// Stands in for an LLM engine: an HTTP server that loads, serves, hangs and dies as it is told.
 ///
-/// Endpoints: GET /health (503 while loading, then 200), GET /metrics, POST /completion (JSON; `delay_ms` makes it take
-/// that long), GET /env (uid, gid, environment), GET /status (/proc/self/status), POST /write?path=P (200 "ok", or 403 and
-/// the errno's name), POST /exit?code=N, POST /signal?name=SIGSEGV, POST /hang (never answer anything again).
+/// Endpoints: GET /health (503 while loading, then 200), GET /metrics (llama-server's names and `conformance:in_flight`,
+/// `conformance:steps_total`), GET /props (`total_slots`, from --parallel), GET /version, POST /completion (JSON;
+/// `delay_ms` makes it take that long), GET /env (uid, gid, environment), GET /status (/proc/self/status), POST
+/// /write?path=P (200 "ok", or 403 and the errno's name), POST /exit?code=N, POST /signal?name=SIGSEGV.
+///
+/// What goes wrong on request: POST /hang (never answer anything again), POST /stall (no completion gets on, all else
+/// answers), POST /health?code=503 (answered by /health from then on), POST /slow?ms=N (/health and /metrics answer that
+/// late, and it uses CPU all the time; 0 ends it), POST /close (stop listening).
 ///
 /// Durations are written 150ms, 60s or 2min. SIGTERM ends it with status 0.
 #[derive(Debug, Clone, Parser)]
@@ -68,6 +73,12 @@ pub struct Options {
     /// Take no notice of SIGTERM.
     #[arg(long)]
     pub ignore_sigterm: bool,
+    /// On SIGTERM stop listening, and end this long after it: what it works on goes on until then.
+    #[arg(long, value_name = "DURATION", default_value = "0ms", value_parser = duration)]
+    pub drain_time: Duration,
+    /// No completion gets on once one of the child processes of --workers has ended; all else answers.
+    #[arg(long)]
+    pub stall_without_workers: bool,
     /// Start N child processes that hold on: they ignore SIGTERM, do nothing, and outlive their parent.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub workers: u32,
@@ -104,6 +115,14 @@ pub struct Options {
     /// What a child process of --workers is started with.
     #[arg(long, hide = true)]
     pub as_worker: bool,
+}
+
+impl Options {
+    /// How many requests it says it works on at once.
+    #[must_use]
+    pub fn slots(&self) -> u32 {
+        self.parallel.and_then(|count| u32::try_from(count).ok()).unwrap_or(1).max(1)
+    }
 }
 
 /// llama-server's long options with one dash, as clap knows them.

@@ -1,7 +1,7 @@
 //! Owns the child processes that hold on, as engines' workers do that were never told to stop.
 
 use std::io;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 
 use crate::ending;
@@ -11,13 +11,15 @@ use crate::ending;
 /// # Errors
 ///
 /// Where one cannot be started.
-pub fn start(count: u32) -> io::Result<()> {
+pub fn start(count: u32) -> io::Result<Vec<Child>> {
     let program = std::env::current_exe()?;
+    let mut workers = Vec::new();
     for _ in 0..count {
         let worker = Command::new(&program).arg("--as-worker").stdin(Stdio::null()).spawn()?;
         println!("worker {}", worker.id());
+        workers.push(worker);
     }
-    Ok(())
+    Ok(workers)
 }
 
 /// What a worker does: nothing, for ever.

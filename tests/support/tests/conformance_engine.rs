@@ -210,6 +210,88 @@ fn it_hangs_after_the_load_or_on_one_path_or_when_told_to() {
     silent(&engine, "/health");
 }
 
+/// The value of a metric, over all labels.
+fn sum(text: &str, name: &str) -> f64 {
+    let samples =
+        text.lines().filter_map(|line| line.strip_prefix(name)).filter(|rest| rest.starts_with('{'));
+    samples.map(|rest| rest.rsplit(' ').next().expect("a value").parse::<f64>().expect("a number")).sum()
+}
+
+/// Whether a completion is at work, and whether steps are made meanwhile.
+fn works(engine: &Engine) -> (bool, bool) {
+    let metrics = || engine.get("/metrics").expect("metrics").1;
+    let before = metrics();
+    thread::sleep(Duration::from_millis(100));
+    let after = metrics();
+    let steps = |text| sum(text, "conformance:steps_total");
+    (sum(&after, "conformance:in_flight") > 0.0, steps(&after) > steps(&before))
+}
+
+#[test]
+fn a_completion_stalls_when_told_to_or_with_a_dead_worker_while_health_stays_200() {
+    let begin = |engine: &Engine| {
+        let mut stream = TcpStream::connect((engine.address.as_str(), engine.port)).expect("it accepts");
+        let body = "{\"delay_ms\": 60000}";
+        let length = body.len();
+        let request = format!("POST /completion HTTP/1.1\r\ncontent-length: {length}\r\n\r\n{body}");
+        stream.write_all(request.as_bytes()).expect("a request");
+        eventually("it is at work", || works(engine) == (true, true));
+        stream
+    };
+    let stalls = |engine: &Engine| {
+        eventually("no step is made", || works(engine) == (true, false));
+        assert_eq!(engine.get("/health").expect("an answer").0, 200);
+    };
+    let engine = Engine::ready(&[]);
+    let _request = begin(&engine);
+    assert_eq!(engine.post("/stall", "").expect("an answer").0, 200);
+    stalls(&engine);
+
+    let mut engine = Engine::ready(&["--workers", "2", "--stall-without-workers"]);
+    let workers = [engine.line(), engine.line()]
+        .map(|line| Worker(pid(line.strip_prefix("worker ").expect("it").parse().expect("an id"))));
+    let _request = begin(&engine);
+    kill(workers[1].0, Signal::SIGKILL).expect("killed");
+    stalls(&engine);
+}
+
+#[test]
+fn it_gets_unhealthy_slow_or_deaf_when_told_to() {
+    let engine = Engine::ready(&["--parallel", "4"]);
+    assert_eq!(engine.get("/props").expect("properties").1, "{\"total_slots\":4}\n");
+    assert!(engine.get("/version").expect("a version").1.contains(env!("CARGO_PKG_VERSION")));
+    engine.post("/health?code=503", "").expect("an answer");
+    assert_eq!(engine.get("/health").expect("an answer").0, 503);
+    engine.post("/health?code=200", "").expect("an answer");
+    assert_eq!(engine.get("/health").expect("an answer").0, 200);
+
+    let ticks = || {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", engine.child.id())).expect("its state");
+        let (_, rest) = stat.rsplit_once(") ").expect("fields");
+        rest.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("a number")).sum::<u64>()
+    };
+    engine.post("/slow?ms=2000", "").expect("an answer");
+    let before = ticks();
+    assert_eq!((engine.get("/health"), engine.get("/metrics")), (None, None));
+    assert!(ticks() > before + 10, "it is at work meanwhile");
+    engine.post("/slow?ms=0", "").expect("an answer");
+    assert_eq!(engine.get("/health").expect("an answer").0, 200);
+
+    engine.post("/close", "").expect("an answer");
+    eventually("nobody listens", || TcpStream::connect((engine.address.as_str(), engine.port)).is_err());
+}
+
+#[test]
+fn on_sigterm_it_can_stop_listening_and_go_on_for_a_while() {
+    let mut engine = Engine::ready(&["--drain-time", "500ms"]);
+    let started = Instant::now();
+    engine.signal(Signal::SIGTERM);
+    eventually("nobody listens", || TcpStream::connect((engine.address.as_str(), engine.port)).is_err());
+    assert!(engine.child.try_wait().expect("its state").is_none());
+    assert_eq!(engine.end().code(), Some(0));
+    assert!(started.elapsed() >= Duration::from_millis(500));
+}
+
 #[test]
 fn it_ends_by_itself_with_a_status_or_a_signal() {
     assert_eq!(Engine::start(&["--exit-after", "50ms", "--exit-code", "42"]).end().code(), Some(42));

@@ -3,7 +3,7 @@
 use super::fragment::PoolFragment;
 use super::restart::{self, number};
 use super::spec::{Activation, DrainNumbers, Health, LeaseNumbers, Listen, OnChange, PoolSpec, Port};
-use super::{SpecError, parse_duration};
+use super::{SpecError, health, parse_duration};
 use crate::engine::{EngineTemplate, check_placeholders};
 use crate::name::{PoolId, Usec};
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ const UNSUPPORTED: &str = "known, but not supported by this version of pool-mana
 
 /// Collects errors, so that a file with three mistakes says so at once.
 #[derive(Default)]
-pub(super) struct Findings(Vec<SpecError>);
+pub(super) struct Findings(pub(super) Vec<SpecError>);
 
 impl Findings {
     pub(super) fn add(&mut self, key: &[&'static str], problem: impl Into<String>) {
@@ -72,27 +72,22 @@ pub fn check(
     {
         found.add(&["network", "listen"], format!("port {port} + {} replicas goes beyond 65535", replicas));
     }
-    let health = fragment.health.unwrap_or_default();
-    let start_limit =
-        time(&["health", "start_limit"], health.start_limit.as_deref(), Usec::from_secs(3600), &mut found);
-    let start_timeout =
-        time(&["health", "start_timeout"], health.start_timeout.as_deref(), Usec::from_secs(600), &mut found);
+    let health = health::check(&fragment.health.unwrap_or_default(), &mut found);
     let restart = restart::restart(fragment.restart.unwrap_or_default(), &mut found);
-    let drain = drain(&fragment.drain.unwrap_or_default(), &mut found);
+    let drain = drain(&fragment.drain.unwrap_or_default(), health.as_ref(), &mut found);
     let capacity = fragment.leases.unwrap_or_default().capacity;
     let capacity =
         capacity.map(|value| number(&["leases", "capacity"], Some(value), (1, 100_000), 1, &mut found));
     let on_change = found.keep(&["on_change"], on_change(fragment.on_change.as_deref()));
 
-    match (template, model, replicas, activation, listen, start_limit, start_timeout, on_change) {
+    match (template, model, replicas, activation, listen, health, on_change) {
         (
             Some((engine, template)),
             Some(model),
             Some(replicas),
             Some(activation),
             Some(listen),
-            Some(start_limit),
-            Some(start_timeout),
+            Some(health),
             Some(on_change),
         ) if found.0.is_empty() => {
             let mut env = template.env.clone();
@@ -110,7 +105,7 @@ pub fn check(
                 replicas,
                 activation,
                 listen,
-                health: Health { start_limit, start_timeout },
+                health,
                 restart,
                 drain,
                 leases: LeaseNumbers { capacity },
@@ -125,7 +120,7 @@ fn unsupported(fragment: &PoolFragment, found: &mut Findings) {
     let network = fragment.network.clone().unwrap_or_default();
     let resources = fragment.resources.clone().unwrap_or_default();
     let health = fragment.health.clone().unwrap_or_default();
-    let keys: [(&[&'static str], bool); 16] = [
+    let keys: [(&[&'static str], bool); 12] = [
         (&["devices_per_replica"], fragment.devices_per_replica.is_some()),
         (&["files"], fragment.files.is_some()),
         (&["groups"], fragment.groups.is_some()),
@@ -138,10 +133,6 @@ fn unsupported(fragment: &PoolFragment, found: &mut Findings) {
         (&["resources", "cpus"], resources.cpus.is_some()),
         (&["resources", "tasks_max"], resources.tasks_max.is_some()),
         (&["health", "warmup"], health.warmup.is_some()),
-        (&["health", "interval"], health.interval.is_some()),
-        (&["health", "timeout"], health.timeout.is_some()),
-        (&["health", "failures"], health.failures.is_some()),
-        (&["health", "stall_timeout"], health.stall_timeout.is_some()),
     ];
     for (key, set) in keys {
         if set {
@@ -298,7 +289,12 @@ fn listen(text: Option<&str>) -> Result<Listen, String> {
     Ok(Listen { host: host.to_owned(), port })
 }
 
-fn time(key: &[&'static str], text: Option<&str>, default: Usec, found: &mut Findings) -> Option<Usec> {
+pub(super) fn time(
+    key: &[&'static str],
+    text: Option<&str>,
+    default: Usec,
+    found: &mut Findings,
+) -> Option<Usec> {
     let Some(text) = text else { return Some(default) };
     let time = found.keep(key, parse_duration(text))?;
     if time < Usec::from_secs(1) || time > Usec::from_secs(7 * 86_400) {
@@ -308,7 +304,11 @@ fn time(key: &[&'static str], text: Option<&str>, default: Usec, found: &mut Fin
     Some(time)
 }
 
-fn drain(fragment: &super::fragment::DrainFragment, found: &mut Findings) -> DrainNumbers {
+fn drain(
+    fragment: &super::fragment::DrainFragment,
+    health: Option<&Health>,
+    found: &mut Findings,
+) -> DrainNumbers {
     let known = DrainNumbers::default();
     let deadline = restart::time(&["drain", "deadline"], fragment.deadline.as_deref(), known.deadline, found);
     let settle = fragment.settle.as_deref();
@@ -320,6 +320,15 @@ fn drain(fragment: &super::fragment::DrainFragment, found: &mut Findings) -> Dra
             numbers.deadline, numbers.settle
         );
         found.add(&["drain", "deadline"], text);
+    }
+    // What came in last is known after the next question that the engine answers.
+    let seen = health.map_or(Usec(0), |health| health.interval.plus(health.timeout));
+    if fragment.settle.is_some() && numbers.settle < seen {
+        let text = format!(
+            "{} is below health.interval + health.timeout ({seen}): a drain could miss requests that came in last",
+            numbers.settle
+        );
+        found.add(&["drain", "settle"], text);
     }
     numbers
 }
@@ -347,6 +356,9 @@ mod tests {
             env: BTreeMap::from([("A".into(), "1".into())]),
             version_args: vec![],
             health: HealthRecipe { path: "/health".into() },
+            progress: None,
+            slots: None,
+            version: None,
             sandbox: Default::default(),
         };
         BTreeMap::from([("llama-cpp".into(), template)])
@@ -375,10 +387,7 @@ mod tests {
             (spec.replicas, spec.activation, spec.restart),
             (1, Activation::Resident, Restart::default())
         );
-        assert_eq!(
-            spec.health,
-            Health { start_limit: Usec::from_secs(3600), start_timeout: Usec::from_secs(600) }
-        );
+        assert_eq!(spec.health, Health::default());
         assert_eq!(spec.model_id(), "m.gguf");
     }
 
@@ -393,7 +402,7 @@ mod tests {
     #[test]
     fn each_wrong_value_is_refused_at_its_key() {
         type Spoil = fn(&mut PoolFragment);
-        let cases: [(&str, Spoil); 34] = [
+        let cases: [(&str, Spoil); 36] = [
             ("model", |f| f.model = Some("file:/srv/a\0b".into())),
             ("program", |f| f.program = Some("/bin/x\0y".into())),
             ("args", |f| f.args = Some(vec!["a\0b".into()])),
@@ -420,6 +429,7 @@ mod tests {
             ("health.start_limit", |f| {
                 f.health.get_or_insert_default().start_limit = Some("1 parsec".into())
             }),
+            ("health.failures", |f| f.health.get_or_insert_default().failures = Some(0)),
             ("restart.policy", |f| f.restart.get_or_insert_default().policy = Some("sometimes".into())),
             ("restart.initial_delay", |f| {
                 f.restart.get_or_insert_default().initial_delay = Some("1ms".into())
@@ -449,6 +459,9 @@ mod tests {
             }),
             ("drain.settle", |f| {
                 f.drain = Some(DrainFragment { settle: Some("soon".into()), ..Default::default() });
+            }),
+            ("drain.settle", |f| {
+                f.drain = Some(DrainFragment { settle: Some("2s".into()), ..Default::default() });
             }),
             ("leases.capacity", |f| f.leases = Some(LeasesFragment { capacity: Some(0) })),
             ("on_change", |f| f.on_change = Some("at once".into())),

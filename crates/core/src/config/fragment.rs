@@ -40,7 +40,7 @@ pub struct PoolFragment {
     pub network: Option<NetworkFragment>,
     /// Not yet supported.
     pub resources: Option<ResourcesFragment>,
-    /// Readiness.
+    /// Readiness and liveness.
     pub health: Option<HealthFragment>,
     /// What follows a failure.
     pub restart: Option<RestartFragment>,
@@ -88,13 +88,13 @@ pub struct HealthFragment {
     pub start_timeout: Option<String>,
     /// Not yet supported.
     pub warmup: Option<String>,
-    /// Not yet supported.
+    /// The time between two questions to an engine that is ready.
     pub interval: Option<String>,
-    /// Not yet supported.
+    /// How long one answer is waited for.
     pub timeout: Option<String>,
-    /// Not yet supported.
+    /// After how many refusals or bad answers in a row it is ended.
     pub failures: Option<i64>,
-    /// Not yet supported.
+    /// How long it may be busy without progress.
     pub stall_timeout: Option<String>,
 }
 

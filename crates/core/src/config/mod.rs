@@ -6,6 +6,7 @@
 mod check;
 mod duration;
 pub mod fragment;
+mod health;
 mod ports;
 mod restart;
 mod spec;

@@ -130,13 +130,35 @@ pub enum Port {
     Fixed(u16),
 }
 
-/// When an engine counts as ready.
+/// When an engine counts as ready, and when one that was counts as lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Health {
     /// Longest time from start to ready; default 60 min.
     pub start_limit: Usec,
     /// Longest time without progress before ready; default 10 min.
     pub start_timeout: Usec,
+    /// The time between two questions to an engine that is ready; default 2 s.
+    pub interval: Usec,
+    /// How long one answer is waited for; default 1 s.
+    pub timeout: Usec,
+    /// After how many refusals or bad answers in a row it is ended; default 3.
+    pub failures: u32,
+    /// How long it may be busy without progress; default 2 min.
+    pub stall_timeout: Usec,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Health {
+            start_limit: Usec::from_secs(3_600),
+            start_timeout: Usec::from_secs(600),
+            interval: Usec::from_secs(2),
+            timeout: Usec::from_secs(1),
+            failures: 3,
+            stall_timeout: Usec::from_secs(120),
+        }
+    }
 }
 
 impl PoolSpec {

@@ -23,6 +23,12 @@ pub struct EngineTemplate {
     pub version_args: Vec<String>,
     /// How to see that it is ready.
     pub health: HealthRecipe,
+    /// How to see that it gets on with its work; without it the CPU time of the unit has to do.
+    pub progress: Option<ProgressRecipe>,
+    /// Where it says how many requests it works on at once.
+    pub slots: Option<Fact>,
+    /// Where it says its version, for a program that does not print it quickly.
+    pub version: Option<Fact>,
     /// What the sandbox must allow beyond the strict default.
     #[serde(default)]
     pub sandbox: Sandbox,
@@ -34,6 +40,66 @@ pub struct EngineTemplate {
 pub struct HealthRecipe {
     /// The path that answers 200 once the engine serves, for instance `/health`.
     pub path: String,
+}
+
+/// Where the prober sees how much work an engine has and whether it gets on with it: Prometheus metrics.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProgressRecipe {
+    /// The path of the metrics, for instance `/metrics`.
+    pub path: String,
+    /// Gauges; their samples, over all labels, add up to the requests in flight.
+    #[serde(default)]
+    pub in_flight: Vec<String>,
+    /// Counters; any of them moving is progress.
+    pub counters: Vec<String>,
+}
+
+/// One value in a JSON document that an engine serves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fact {
+    /// The document's path, for instance `/props`.
+    pub path: String,
+    /// Where in it the value is, as RFC 6901 writes it, for instance `/total_slots`.
+    pub pointer: String,
+}
+
+impl EngineTemplate {
+    /// Whether every question that the prober is to ask can be asked.
+    ///
+    /// # Errors
+    /// The key of the first that cannot, and what was expected there.
+    pub fn check_questions(&self) -> Result<(), ([&'static str; 2], &'static str)> {
+        const PATH: &str = "expected a path that begins with \"/\"";
+        const NAMES: &str = "expected names of metrics, without labels";
+        let mut paths = vec![(["health", "path"], &self.health.path)];
+        if let Some(progress) = &self.progress {
+            paths.push((["progress", "path"], &progress.path));
+            if !progress.in_flight.iter().all(|name| is_metric(name)) {
+                return Err((["progress", "in_flight"], NAMES));
+            }
+            if progress.counters.is_empty() || !progress.counters.iter().all(|name| is_metric(name)) {
+                return Err((["progress", "counters"], NAMES));
+            }
+        }
+        for (table, fact) in [("slots", &self.slots), ("version", &self.version)] {
+            let Some(fact) = fact else { continue };
+            paths.push(([table, "path"], &fact.path));
+            if !fact.pointer.starts_with('/') || fact.pointer.contains(char::is_control) {
+                return Err(([table, "pointer"], "expected a JSON pointer that begins with \"/\""));
+            }
+        }
+        // A path goes into a request line as it is.
+        let plain =
+            |path: &str| path.starts_with('/') && path.chars().all(|c| c.is_ascii_graphic() && c != '#');
+        paths.into_iter().find(|(_, path)| !plain(path)).map_or(Ok(()), |(key, _)| Err((key, PATH)))
+    }
+}
+
+fn is_metric(name: &str) -> bool {
+    let starts = |c: char| c.is_ascii_alphabetic() || c == '_' || c == ':';
+    name.starts_with(starts) && name.chars().all(|c| starts(c) || c.is_ascii_digit())
 }
 
 /// The lines of the sandbox that a template may loosen.
@@ -133,6 +199,43 @@ mod tests {
         assert_eq!(fill("{host}:{port}", "", &endpoint()), "127.0.0.1:20000");
         assert_eq!(fill("-m={model}", "/srv/{port}.gguf", &endpoint()), "-m=/srv/{port}.gguf");
         assert_eq!(fill(r#"{"a":{"b":1}}"#, "m", &endpoint()), r#"{"a":{"b":1}}"#);
+    }
+
+    #[test]
+    fn a_question_that_cannot_be_asked_is_named_by_its_key() {
+        let progress = |path: &str, in_flight: &str, counters: &[&str]| ProgressRecipe {
+            path: path.into(),
+            in_flight: vec![in_flight.into()],
+            counters: counters.iter().map(|&name| name.into()).collect(),
+        };
+        let fact = |path: &str, pointer: &str| Some(Fact { path: path.into(), pointer: pointer.into() });
+        let good = EngineTemplate {
+            program: "x".into(),
+            args: vec![],
+            env: BTreeMap::new(),
+            version_args: vec![],
+            health: HealthRecipe { path: "/health?full=1".into() },
+            progress: Some(progress("/metrics", "vllm:running", &["a_1"])),
+            slots: fact("/props", "/total_slots"),
+            version: fact("/version", "/a/0"),
+            sandbox: Sandbox::default(),
+        };
+        assert_eq!(good.check_questions(), Ok(()));
+        type Spoil<'a> = &'a dyn Fn(&mut EngineTemplate);
+        let cases: [(&str, &str, Spoil<'_>); 7] = [
+            ("health", "path", &|t| t.health.path = "/a b".into()),
+            ("progress", "path", &|t| t.progress = Some(progress("metrics", "a", &["b"]))),
+            ("progress", "in_flight", &|t| t.progress = Some(progress("/m", "a{b=\"c\"}", &["b"]))),
+            ("progress", "counters", &|t| t.progress = Some(progress("/m", "a", &[]))),
+            ("progress", "counters", &|t| t.progress = Some(progress("/m", "a", &["1b"]))),
+            ("slots", "pointer", &|t| t.slots = fact("/props", "total_slots")),
+            ("version", "path", &|t| t.version = fact("version", "/version")),
+        ];
+        for (table, key, spoil) in cases {
+            let mut template = good.clone();
+            spoil(&mut template);
+            assert_eq!(template.check_questions().unwrap_err().0, [table, key]);
+        }
     }
 
     #[test]

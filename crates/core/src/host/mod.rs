@@ -8,6 +8,7 @@ mod configure;
 mod event;
 mod log;
 mod ports;
+mod record;
 mod request;
 mod saved;
 mod turn;
@@ -16,6 +17,7 @@ pub use adoption::UnitFacts;
 pub use event::{Effect, Effects, Event, Input};
 pub use log::{Level, LogKind, LogLine};
 pub use ports::Ports;
+pub use record::{RECORD_VERSION, RecordHead};
 pub use request::{Accepted, Answer, Denied, Request, RequestId};
 pub use saved::{Saved, SavedPool, SavedWait};
 pub(crate) use turn::Turn;
@@ -26,6 +28,7 @@ use crate::job::{JobId, JobResult, JobState, Jobs, Operation, Waiter};
 use crate::lease::{LeaseEnd, LeaseId, Leases};
 use crate::name::{PoolId, UnitName, Usec};
 use crate::pool::{DrainFor, Pool, Wish, lifecycle};
+use crate::registry::{HealthStatus, Registry};
 use crate::replica::{ActiveState, UnitObservation};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,6 +50,8 @@ pub struct State {
     pub timers: Timers,
     /// Every lease that is held.
     pub leases: Leases,
+    /// What is known of each pool by its id alone.
+    pub registry: Registry,
     /// How many units were asked for so far.
     pub starts: u64,
     /// Pools that may have changed since [`State::take_touched`]; all that is done for every event is done for these.
@@ -523,11 +528,27 @@ fn forgotten(state: &mut State, clock: turn::Clock, effects: &mut Effects, name:
     });
 }
 
+/// Tells the registry how a pool stands.
+fn register(pool: &Pool, turn: &mut Turn<'_>) {
+    let (id, registry) = (pool.id(), &mut *turn.registry);
+    registry.set_health(id, HealthStatus { live: pool.live(), ready: pool.ready() });
+    registry.set_last_error(id, pool.last_error.as_ref().map(|error| error.text.as_str()));
+    registry.set_version(id, pool.engine_version());
+    registry.set_draining(id, pool.drain.is_some());
+    // What systemd or a prober says of it is a sign of life.
+    if pool.live() {
+        registry.set_heartbeat(id, turn.real);
+    }
+}
+
 /// After every event, for the pools that it touched: jobs and waiters whose end has come, pools that can go.
 fn settle(state: &mut State, clock: turn::Clock, effects: &mut Effects) {
     let touched = state.touched.clone();
     for id in &touched {
-        state.with_pool(clock, effects, id, lifecycle::settle);
+        state.with_pool(clock, effects, id, |pool, turn| {
+            lifecycle::settle(pool, turn);
+            register(pool, turn);
+        });
         if state.pools.get(id).is_some_and(|pool| pool.leaving && pool.at_rest()) {
             state.remove_pool(id);
             effects.push(Effect::SaveRuntime);
@@ -576,6 +597,8 @@ impl State {
     /// Takes a pool in, or replaces what its file says.
     fn insert_pool(&mut self, id: PoolId, pool: Pool) {
         self.touched.insert(id.clone());
+        // Leases of an earlier run are counted before it is told whether the pool drains.
+        self.registry.set_health(&id, HealthStatus::default());
         self.pools.insert(id, pool);
     }
 
@@ -594,6 +617,7 @@ impl State {
             ports: &mut self.ports,
             jobs: &mut self.jobs,
             leases: &mut self.leases,
+            registry: &mut self.registry,
             starts: &mut self.starts,
             settings: &self.settings,
         };
@@ -618,6 +642,7 @@ impl State {
 
     fn remove_pool(&mut self, id: &PoolId) {
         self.touched.insert(id.clone());
+        self.registry.remove(id);
         if let Some(pool) = self.pools.remove(id) {
             for replica in &pool.replicas {
                 self.ports.release(&replica.id);

@@ -6,6 +6,7 @@ use crate::job::{self, Details, JobId, JobResult, Jobs};
 use crate::lease::Leases;
 use crate::name::{PoolId, ReplicaId, UnitName, Usec};
 use crate::pool::Pool;
+use crate::registry::Registry;
 use crate::replica::{Hold, StartId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -83,6 +84,7 @@ pub(super) struct Outside<'a> {
     pub(super) ports: &'a mut Ports,
     pub(super) jobs: &'a mut Jobs,
     pub(super) leases: &'a mut Leases,
+    pub(super) registry: &'a mut Registry,
     pub(super) starts: &'a mut u64,
     pub(super) settings: &'a Settings,
 }
@@ -97,6 +99,7 @@ pub(crate) struct Turn<'a> {
     pub(crate) ports: &'a mut Ports,
     jobs: &'a mut Jobs,
     pub(crate) leases: &'a mut Leases,
+    pub(crate) registry: &'a mut Registry,
     starts: &'a mut u64,
     pub(crate) settings: &'a Settings,
 }
@@ -105,9 +108,9 @@ impl<'a> Turn<'a> {
     pub(super) fn new(clock: Clock, effects: &'a mut Effects, outside: Outside<'a>) -> Self {
         // Two pools that draw in one event must not draw the same: what was done so far tells them apart.
         let seed = clock.seed.wrapping_add(effects.len() as u64);
-        let Outside { timers, ports, jobs, leases, starts, settings } = outside;
+        let Outside { timers, ports, jobs, leases, registry, starts, settings } = outside;
         let Clock { mono, real, .. } = clock;
-        Turn { mono, real, seed, effects, timers, ports, jobs, leases, starts, settings }
+        Turn { mono, real, seed, effects, timers, ports, jobs, leases, registry, starts, settings }
     }
 
     /// A new start of a unit, or one that is `confirmed` to be there already.

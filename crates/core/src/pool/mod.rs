@@ -213,6 +213,12 @@ impl Pool {
         self.last_error = Some(error);
     }
 
+    /// The version of its engines, as far as known.
+    #[must_use]
+    pub fn engine_version(&self) -> &str {
+        self.replicas.iter().map(|replica| replica.engine_version.as_str()).max().unwrap_or_default()
+    }
+
     /// Its phase: the first that holds.
     #[must_use]
     pub fn phase(&self) -> PoolPhase {
@@ -269,10 +275,8 @@ impl Pool {
     /// The breaker that keeps it from being started, else the ordinary one.
     #[must_use]
     pub fn breaker(&self) -> &BreakerState {
-        match &self.troubles.ordinary.state {
-            BreakerState::Closed => &self.troubles.gpu.state,
-            open => open,
-        }
+        let Troubles { ordinary, gpu, .. } = &self.troubles;
+        if ordinary.state == BreakerState::Closed { &gpu.state } else { &ordinary.state }
     }
 
     /// One sentence on how it stands and why.

@@ -116,6 +116,12 @@ impl Cause {
         }
     }
 
+    /// The class of the failure that it is about.
+    #[must_use]
+    pub const fn class(&self) -> Option<&ExitClass> {
+        if let Cause::Failed(class, _) | Cause::Earlier(class, _) = self { Some(class) } else { None }
+    }
+
     /// What is the matter.
     #[must_use]
     pub fn text(&self) -> String {

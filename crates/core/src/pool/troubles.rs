@@ -161,10 +161,12 @@ impl Troubles {
         breaker.in_row = breaker.in_row.saturating_add(1);
         let row = breaker.in_row;
         let open_for = breaker.next_length(&numbers.breaker);
-        match breaker.state {
+        match breaker.state.clone() {
             BreakerState::HalfOpen { trial, .. } if trial == Some(index) => {
                 return Verdict::Opens { kind, open_for, why: Opening::Trial };
             }
+            // Nobody is tried yet: its next start is the trial.
+            BreakerState::HalfOpen { trial: None, .. } if self.admits(index) => return Verdict::Again,
             BreakerState::Open { .. } | BreakerState::HalfOpen { .. } => return Verdict::Held,
             BreakerState::Closed => {}
         }

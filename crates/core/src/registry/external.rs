@@ -6,6 +6,7 @@
 
 use super::{Entry, HealthStatus, Registry};
 use crate::name::{Endpoint, PoolId, Usec};
+use serde::{Deserialize, Serialize};
 
 /// So long an owner may be silent where it did not say otherwise.
 ///
@@ -31,7 +32,7 @@ pub const DEFAULT_HEARTBEAT_TIMEOUT: Usec = Usec::from_secs(30);
 /// assert_eq!(registry.next_expiry(), Some(Usec::from_secs(90)), "and nothing else");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Moment {
     /// By the clock that intervals are measured with (CLOCK_BOOTTIME).
     pub mono: Usec,
@@ -48,7 +49,7 @@ pub struct Moment {
 /// assert_eq!(external.heartbeat_timeout, DEFAULT_HEARTBEAT_TIMEOUT);
 /// assert_eq!(external.endpoint, None, "nobody said where it answers");
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct External {
     /// The kind of its engine; "" where nobody said.
     pub engine: String,
@@ -140,7 +141,7 @@ pub enum ExternalRefused {
 }
 
 /// An external pool, and since when its owner is silent.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Watch {
     pub(super) external: External,
     /// By the clock of intervals; 0 before the first report.

@@ -73,7 +73,7 @@ pub enum LeaseRefused {
 }
 
 /// What is known of one pool.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Entry {
     health: HealthStatus,
     last_error: Option<String>,
@@ -102,7 +102,7 @@ struct Entry {
 /// assert!(!registry.knows(&code));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Registry {
     pools: BTreeMap<PoolId, Entry>,
 }

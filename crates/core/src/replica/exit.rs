@@ -15,8 +15,10 @@ pub enum ExitClass {
     Signal(i32),
     /// The kernel killed it, or a process of it, for want of memory.
     OomHost,
-    /// It stopped telling systemd that it makes progress.
+    /// Its prober found it hung, dead or unhealthy, and had systemd end it.
     Watchdog,
+    /// Its prober went silent, so that nobody could tell whether it still served.
+    ProberLost,
     /// It did not become ready in time.
     StartTimeout,
     /// Its checks failed in a way that has no class of its own.
@@ -51,6 +53,7 @@ impl fmt::Display for ExitClass {
             },
             ExitClass::OomHost => f.write_str("oom-host"),
             ExitClass::Watchdog => f.write_str("watchdog"),
+            ExitClass::ProberLost => f.write_str("prober-lost"),
             ExitClass::StartTimeout => f.write_str("start-timeout"),
             ExitClass::StageFailed => f.write_str("stage-failed"),
             ExitClass::Refused(refusal) => f.write_str(refusal.class()),
@@ -71,6 +74,9 @@ const CLD_EXITED: i32 = 1;
 const CLD_KILLED: i32 = 2;
 const CLD_DUMPED: i32 = 3;
 
+/// How the prober's last status begins when it has an engine ended.
+const VERDICTS: [&str; 3] = ["hung:", "dead:", "unhealthy:"];
+
 impl ExitClass {
     /// The class of a failed unit, and the sentence that goes with it.
     #[must_use]
@@ -86,9 +92,18 @@ impl ExitClass {
             "oom-kill" => {
                 (ExitClass::OomHost, format!("the kernel ran out of memory and killed it{last_words}"))
             }
-            "watchdog" => {
-                (ExitClass::Watchdog, format!("it stopped making progress and systemd ended it{last_words}"))
-            }
+            "watchdog" if VERDICTS.iter().any(|verdict| unit.status_text.starts_with(verdict)) => (
+                ExitClass::Watchdog,
+                format!("systemd ended it, for its prober found it {}", unit.status_text),
+            ),
+            "watchdog" => (
+                ExitClass::ProberLost,
+                format!(
+                    "the prober was not heard of for health.stall_timeout (30 s at least): it was killed or starved; \
+                     see journalctl -u {}{last_words}",
+                    unit.name
+                ),
+            ),
             // Only a stop has a time-out once the engine serves, and one of ours is not asked for its class.
             "timeout" if unit.entered_active => (
                 ExitClass::Stopped,
@@ -153,6 +168,7 @@ impl ExitClass {
             | ExitClass::Signal(_)
             | ExitClass::OomHost
             | ExitClass::Watchdog
+            | ExitClass::ProberLost
             | ExitClass::StartTimeout
             | ExitClass::StageFailed
             | ExitClass::Preflight
@@ -193,6 +209,9 @@ impl ExitClass {
             }
             ExitClass::Watchdog => {
                 format!("see what it did last: {log}; if it was only slow, a longer health.stall_timeout")
+            }
+            ExitClass::ProberLost => {
+                format!("see whether the host was overloaded or somebody killed pool-helper: {log}")
             }
             ExitClass::StartTimeout => {
                 format!("see how far it came: {log}; a slow load needs a longer health.start_timeout")
@@ -264,7 +283,11 @@ mod tests {
             ("core-dump", 3, 11, "serving", "signal:SEGV"),
             ("signal", 2, 40, "", "signal:40"),
             ("oom-kill", 2, 9, "", "oom-host"),
-            ("watchdog", 2, 6, "", "watchdog"),
+            ("watchdog", 2, 9, "hung: 2 in flight, no counter moved for 2 min", "watchdog"),
+            ("watchdog", 2, 9, "dead: nothing listens on 127.0.0.1:1", "watchdog"),
+            ("watchdog", 2, 9, "unhealthy: 503 from /health, 3 times in a row", "watchdog"),
+            ("watchdog", 2, 9, "serving", "prober-lost"),
+            ("watchdog", 2, 9, "", "prober-lost"),
             ("timeout", 2, 15, "", "start-timeout"),
             ("exit-code", 1, 226, "", "preflight"),
             ("resources", 0, 0, "", "preflight"),
@@ -279,6 +302,20 @@ mod tests {
                 "{result} {status}"
             );
         }
+    }
+
+    #[test]
+    fn the_probers_verdict_is_in_the_sentence() {
+        let (_, text) =
+            ExitClass::of(&ended("watchdog", 2, 9, "hung: 2 in flight, no counter moved for 2 min"));
+        assert_eq!(
+            text,
+            "systemd ended it, for its prober found it hung: 2 in flight, no counter moved for 2 min"
+        );
+        let (class, text) = ExitClass::of(&ended("watchdog", 2, 9, "serving, slow: no answer from /health"));
+        assert!(
+            class.worth_a_restart() && text.ends_with("(last status: serving, slow: no answer from /health)")
+        );
     }
 
     #[test]

@@ -13,6 +13,11 @@ use crate::name::{Endpoint, UnitName, Usec};
 
 /// Where the helper is installed.
 pub const HELPER: &str = "/usr/libexec/llamaorch/pool-helper";
+/// Where probers report what they count, one datagram a round. An engine's unit reaches this folder of the daemon's and
+/// nothing beside it: the folder rather than the socket, which is another one after the daemon's restart.
+pub const REPORT_SOCKET: &str = "/run/pool-managerd/report/socket";
+/// The folder of [`REPORT_SOCKET`].
+pub const REPORT_FOLDER: &str = "/run/pool-managerd/report";
 /// The slice of every unit of ours.
 pub const SLICE: &str = "llamaorch.slice";
 /// In a unit's environment: the endpoint that the daemon gave it, read back on adoption.
@@ -47,6 +52,8 @@ pub struct Property {
 pub enum Value {
     /// `b`
     Bool(bool),
+    /// `i`
+    I32(i32),
     /// `u`
     U32(u32),
     /// `t`
@@ -70,6 +77,8 @@ pub enum Value {
     /// `a(iayu)`: the loopback networks, `localhost`.
     Loopback,
 }
+
+const SIGKILL: i32 = 9;
 
 fn property(name: &'static str, value: Value) -> Property {
     Property { name, since: 252, value }
@@ -109,9 +118,9 @@ pub fn engine_unit(name: &UnitName, launch: &Launch<'_>) -> UnitSpec {
         spec.health.start_timeout.0.to_string(),
         "--start-limit".to_owned(),
         spec.health.start_limit.0.to_string(),
-        "--".to_owned(),
-        spec.program.clone(),
     ];
+    command.extend(questions(launch));
+    command.extend(["--".to_owned(), spec.program.clone()]);
     command.extend(spec.template.args.iter().chain(&spec.args).map(|arg| fill(arg, &spec.model, endpoint)));
     let cache = format!("llamaorch/{}", spec.id);
     let runtime = format!("llamaorch/{}", name.replica);
@@ -124,6 +133,10 @@ pub fn engine_unit(name: &UnitName, launch: &Launch<'_>) -> UnitSpec {
         property("ExecStart", Value::Command(command)),
         property("TimeoutStartUSec", Value::U64(spec.health.start_timeout.min(spec.health.start_limit).0)),
         property("TimeoutStopUSec", Value::U64(Usec::from_secs(30).0)),
+        // From ready on: what the prober does not confirm for so long is ended. A hung engine has nothing to save, and a
+        // core dump of its mappings helps nobody.
+        property("WatchdogUSec", Value::U64(spec.health.stall_timeout.max(Usec::from_secs(30)).0)),
+        property("WatchdogSignal", Value::I32(SIGKILL)),
         property("KillMode", text("mixed")),
         property("OOMPolicy", text("kill")),
         property("CacheDirectory", Value::Texts(vec![cache.clone()])),
@@ -135,6 +148,33 @@ pub fn engine_unit(name: &UnitName, launch: &Launch<'_>) -> UnitSpec {
     ];
     properties.extend(sandbox::common(name, spec));
     UnitSpec { name: name.clone(), properties }
+}
+
+/// What the prober asks once the engine is ready, and how often.
+fn questions(launch: &Launch<'_>) -> Vec<String> {
+    let Launch { spec, endpoint, .. } = launch;
+    let (health, template) = (&spec.health, &spec.template);
+    let url = |path: &str| format!("{endpoint}{path}");
+    let mut options = vec![
+        ("--interval", health.interval.0.to_string()),
+        ("--timeout", health.timeout.0.to_string()),
+        ("--failures", health.failures.to_string()),
+        ("--stall-timeout", health.stall_timeout.0.to_string()),
+        ("--report", REPORT_SOCKET.to_owned()),
+    ];
+    if let Some(progress) = &template.progress {
+        options.push(("--progress", url(&progress.path)));
+        options.extend(progress.in_flight.iter().map(|name| ("--in-flight", name.clone())));
+        options.extend(progress.counters.iter().map(|name| ("--counter", name.clone())));
+    }
+    if let Some(slots) = &template.slots {
+        options.extend([("--slots", url(&slots.path)), ("--slots-pointer", slots.pointer.clone())]);
+    }
+    if let Some(version) = &template.version {
+        options
+            .extend([("--version-url", url(&version.path)), ("--version-pointer", version.pointer.clone())]);
+    }
+    options.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect()
 }
 
 /// The unit that checks, as the engine's user and in its sandbox, whether the engine could run. Its address is left out
@@ -201,7 +241,7 @@ fn variables(spec: &PoolSpec) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::config::{Activation, Health, Listen, Port};
-    use crate::engine::{EngineTemplate, HealthRecipe};
+    use crate::engine::{EngineTemplate, Fact, HealthRecipe, ProgressRecipe};
     use crate::name::{ReplicaId, UnitKind};
     use std::collections::BTreeMap;
 
@@ -216,6 +256,13 @@ mod tests {
                 env: BTreeMap::new(),
                 version_args: vec!["--version".into()],
                 health: HealthRecipe { path: "/health".into() },
+                progress: Some(ProgressRecipe {
+                    path: "/metrics".into(),
+                    in_flight: vec!["x:a".into(), "x:b".into()],
+                    counters: vec!["x:c".into()],
+                }),
+                slots: Some(Fact { path: "/props".into(), pointer: "/total_slots".into() }),
+                version: None,
                 sandbox: Default::default(),
             },
             program: "llama-server".into(),
@@ -226,7 +273,11 @@ mod tests {
             replicas: 1,
             activation: Activation::Resident,
             listen: Listen { host: "127.0.0.1".into(), port: Port::Auto },
-            health: Health { start_limit: Usec::from_secs(60), start_timeout: Usec::from_secs(10) },
+            health: Health {
+                start_limit: Usec::from_secs(60),
+                start_timeout: Usec::from_secs(10),
+                ..Health::default()
+            },
             restart: Default::default(),
             drain: Default::default(),
             leases: Default::default(),
@@ -235,10 +286,13 @@ mod tests {
     }
 
     fn built(kind: UnitKind) -> UnitSpec {
-        let spec = spec();
+        unit_of(&spec(), kind)
+    }
+
+    fn unit_of(spec: &PoolSpec, kind: UnitKind) -> UnitSpec {
         let name = UnitName { kind, replica: ReplicaId { pool: spec.id.clone(), index: 0 }, generation: 1 };
         let endpoint = Endpoint { host: "127.0.0.1".into(), port: 20000 };
-        let launch = Launch { spec: &spec, spec_digest: "d", endpoint: &endpoint, engine_version: "0.7.0" };
+        let launch = Launch { spec, spec_digest: "d", endpoint: &endpoint, engine_version: "0.7.0" };
         match kind {
             UnitKind::Engine => engine_unit(&name, &launch),
             UnitKind::Stage => stage_unit(&name, &launch, true),
@@ -255,6 +309,32 @@ mod tests {
         let tail: Vec<&str> = command.iter().map(String::as_str).skip_while(|arg| *arg != "--").collect();
         assert_eq!(tail, ["--", "llama-server", "--port", "20000", "--ctx-size", "512"]);
         assert_eq!(command[3], "http://127.0.0.1:20000/health");
+    }
+
+    #[test]
+    fn the_prober_is_told_what_to_ask() {
+        let Value::Command(command) = value(&built(UnitKind::Engine), "ExecStart") else { panic!() };
+        let asked: Vec<&str> =
+            command.iter().map(String::as_str).skip_while(|arg| *arg != "--interval").collect();
+        let expected = "--interval 2000000 --timeout 1000000 --failures 3 --stall-timeout 120000000 \
+                        --report /run/pool-managerd/report/socket --progress http://127.0.0.1:20000/metrics \
+                        --in-flight x:a --in-flight x:b --counter x:c --slots http://127.0.0.1:20000/props \
+                        --slots-pointer /total_slots -- llama-server";
+        assert!(asked.join(" ").starts_with(expected), "{asked:?}");
+        assert!(REPORT_SOCKET.strip_prefix(REPORT_FOLDER).is_some_and(|rest| rest == "/socket"));
+    }
+
+    #[test]
+    fn the_watchdog_waits_for_the_stall_timeout_and_half_a_minute_at_least() {
+        for (stall_timeout, watchdog) in [(1, 30), (30, 30), (120, 120)] {
+            let mut spec = spec();
+            spec.health.stall_timeout = Usec::from_secs(stall_timeout);
+            let unit = unit_of(&spec, UnitKind::Engine);
+            assert_eq!(value(&unit, "WatchdogUSec"), Value::U64(Usec::from_secs(watchdog).0));
+        }
+        assert!(
+            built(UnitKind::Stage).properties.iter().all(|property| !property.name.starts_with("Watchdog"))
+        );
     }
 
     #[test]

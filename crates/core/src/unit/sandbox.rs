@@ -1,7 +1,7 @@
 //! The sandbox that every unit of ours runs in: the lines that need no cgroup controller. A template may loosen
 //! single ones, with its reason beside them in its file.
 
-use super::{Property, SLICE, Value, property, text};
+use super::{Property, REPORT_FOLDER, SLICE, Value, property, text};
 use crate::config::PoolSpec;
 use crate::name::UnitName;
 
@@ -42,8 +42,8 @@ pub(super) fn common(name: &UnitName, spec: &PoolSpec) -> Vec<Property> {
         property("ProtectControlGroups", Value::Bool(true)),
         property("ProtectHostname", Value::Bool(true)),
         property("TemporaryFileSystem", Value::Pairs(temporary())),
-        property("BindReadOnlyPaths", Value::Binds(vec![spec.model.clone()])),
-        property("InaccessiblePaths", Value::Texts(names(&["-/run/pool-managerd", "-/etc/llamaorch"]))),
+        property("BindReadOnlyPaths", Value::Binds(vec![spec.model.clone(), REPORT_FOLDER.to_owned()])),
+        property("InaccessiblePaths", Value::Texts(names(&["-/etc/llamaorch"]))),
         // What it reaches.
         property("DevicePolicy", text("closed")),
         property("RestrictAddressFamilies", Value::Set(true, template.address_families.clone())),
@@ -54,7 +54,8 @@ pub(super) fn common(name: &UnitName, spec: &PoolSpec) -> Vec<Property> {
 }
 
 /// A `/dev/shm` of the unit's own: the host's is shared by everyone. And the homes once more: what `ProtectHome=tmpfs`
-/// mounts is writable for everyone and without limit on systemd 252.
+/// mounts is writable for everyone and without limit on systemd 252. And the daemon's folder, empty but for the one that
+/// is bound into it.
 fn temporary() -> Vec<(String, String)> {
     const EMPTY: &str = "ro,nosuid,nodev,mode=0755,size=4m";
     [
@@ -62,6 +63,7 @@ fn temporary() -> Vec<(String, String)> {
         ("/home", EMPTY),
         ("/root", EMPTY),
         ("/run/user", EMPTY),
+        ("/run/pool-managerd", EMPTY),
     ]
     .map(|(path, options)| (path.to_owned(), options.to_owned()))
     .to_vec()

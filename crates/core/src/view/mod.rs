@@ -4,8 +4,9 @@
 use crate::host::State;
 use crate::job::{Details, Job, JobId, JobState};
 use crate::name::{PoolId, ReplicaId, Usec};
-use crate::pool::{Cause, Pool, Reason};
+use crate::pool::{Pool, Reason};
 use crate::replica::{Phase, Replica};
+use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -26,7 +27,7 @@ pub struct View {
 }
 
 /// The manager object.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct ManagerView {
     /// Pools.
     pub pool_count: u32,
@@ -45,7 +46,7 @@ pub struct ManagerView {
 }
 
 /// A pool object; names and units as in its D-Bus interface.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[allow(missing_docs)]
 pub struct PoolView {
     pub id: String,
@@ -88,7 +89,7 @@ pub struct PoolView {
 }
 
 /// One reason of a pool's `Explain`; names and units as there.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[allow(missing_docs)]
 pub struct ReasonView {
     pub code: &'static str,
@@ -101,7 +102,7 @@ pub struct ReasonView {
 }
 
 /// A replica object; names and units as in its D-Bus interface.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[allow(missing_docs)]
 pub struct ReplicaView {
     pub id: String,
@@ -123,7 +124,7 @@ pub struct ReplicaView {
 }
 
 /// A job object; names and units as in its D-Bus interface.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[allow(missing_docs)]
 pub struct JobView {
     pub id: u32,
@@ -240,12 +241,7 @@ fn pool_view(pool: &Pool) -> PoolView {
         live: pool.live(),
         ready: pool.ready(),
         engine: spec.engine.clone(),
-        engine_version: pool
-            .replicas
-            .iter()
-            .map(|replica| replica.engine_version.clone())
-            .max()
-            .unwrap_or_default(),
+        engine_version: pool.engine_version().to_owned(),
         model_id: spec.model_id().to_owned(),
         model_path: spec.model.clone(),
         model_digest: spec.digest.as_ref().map_or(String::new(), |hex| format!("sha256:{hex}")),
@@ -278,13 +274,9 @@ fn pool_view(pool: &Pool) -> PoolView {
 }
 
 fn reason_view(pool: &Pool, reason: Reason) -> ReasonView {
-    let class = match &reason.cause {
-        Cause::Failed(class, _) | Cause::Earlier(class, _) => class.to_string(),
-        _ => String::new(),
-    };
     ReasonView {
         code: reason.cause.code(),
-        class,
+        class: reason.cause.class().map_or(String::new(), ToString::to_string),
         replica: reason.replica.as_ref().map_or(String::new(), ToString::to_string),
         text: reason.cause.text(),
         remedy: reason.cause.remedy(pool.id()),

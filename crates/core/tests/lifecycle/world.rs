@@ -8,6 +8,7 @@ use pool_core::name::{InvocationId, PoolId, ReplicaId, UnitKind, UnitName, Usec}
 use pool_core::pool::{Pool, PoolPhase};
 use pool_core::refusal::Refusal;
 use pool_core::replica::{ActiveState, UnitObservation};
+use pool_core::unit::{ENDPOINT_VARIABLE, SPEC_VARIABLE, UnitSpec, VERSION_VARIABLE, Value};
 use pool_core::view::View;
 use pool_core::{Denied, Effect, Event, Input, Request, State, apply, decide};
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,6 +31,11 @@ pub struct World {
     /// Leases whose descriptors are there.
     pub held: BTreeSet<LeaseId>,
     pub revoked: Vec<LeaseId>,
+    /// What was saved last to survive a restart of the daemon, and a reboot.
+    pub saved: Saved,
+    pub wishes: BTreeSet<PoolId>,
+    /// What the daemon wrote into its units, and since when they are active.
+    marks: BTreeMap<UnitName, UnitFacts>,
     pub now: Usec,
     seed: u64,
     requests: u64,
@@ -47,6 +53,9 @@ pub fn spec(id: &str) -> PoolSpec {
             env: BTreeMap::new(),
             version_args: vec![],
             health: HealthRecipe { path: "/health".into() },
+            progress: None,
+            slots: None,
+            version: None,
             sandbox: Default::default(),
         },
         program: "server".into(),
@@ -57,7 +66,11 @@ pub fn spec(id: &str) -> PoolSpec {
         replicas: 1,
         activation: Activation::Resident,
         listen: Listen { host: "127.0.0.1".into(), port: Port::Auto },
-        health: Health { start_limit: Usec::from_secs(60), start_timeout: Usec::from_secs(10) },
+        health: Health {
+            start_limit: Usec::from_secs(60),
+            start_timeout: Usec::from_secs(10),
+            ..Health::default()
+        },
         restart: Default::default(),
         drain: Default::default(),
         leases: Default::default(),
@@ -65,14 +78,33 @@ pub fn spec(id: &str) -> PoolSpec {
     }
 }
 
+pub fn revision(spec: &PoolSpec) -> Revision {
+    Revision { digest: format!("{:?}", (&spec.args, &spec.model, spec.replicas)), spec: spec.clone() }
+}
+
 pub fn configuration(specs: &[PoolSpec]) -> Configuration {
-    let revision = |spec: &PoolSpec| Revision {
-        digest: format!("{:?}", (&spec.args, &spec.model, spec.replicas)),
-        spec: spec.clone(),
-    };
     Configuration {
         pools: specs.iter().map(|spec| (spec.id.clone(), revision(spec))).collect(),
         ..Configuration::default()
+    }
+}
+
+/// What an earlier run of the daemon can be told by a unit.
+fn marks(spec: &UnitSpec, seen: &UnitObservation) -> UnitFacts {
+    let environment = spec.properties.iter().find_map(|property| match &property.value {
+        Value::Texts(texts) if property.name == "Environment" => Some(texts),
+        _ => None,
+    });
+    let variable = |name: &str| {
+        let values = environment.into_iter().flatten();
+        values.filter_map(|text| text.strip_prefix(name)?.strip_prefix('=')).next().unwrap_or_default()
+    };
+    UnitFacts {
+        seen: seen.clone(),
+        endpoint: variable(ENDPOINT_VARIABLE).parse().ok(),
+        spec_digest: variable(SPEC_VARIABLE).to_owned(),
+        engine_version: variable(VERSION_VARIABLE).to_owned(),
+        became_active: Usec(0),
     }
 }
 
@@ -95,6 +127,9 @@ impl World {
             lines: Vec::new(),
             held: BTreeSet::new(),
             revoked: Vec::new(),
+            saved: Saved::default(),
+            wishes: BTreeSet::new(),
+            marks: BTreeMap::new(),
             now: Usec::from_secs(1_000),
             seed: 1,
             requests: 0,
@@ -125,13 +160,8 @@ impl World {
     }
 
     pub fn facts(&self) -> Vec<UnitFacts> {
-        let fact = |seen: &UnitObservation| UnitFacts {
-            seen: seen.clone(),
-            endpoint: "http://127.0.0.1:20000".parse().ok(),
-            spec_digest: String::new(),
-            engine_version: String::new(),
-            became_active: Usec(0),
-        };
+        let fact =
+            |seen: &UnitObservation| UnitFacts { seen: seen.clone(), ..self.marks[&seen.name].clone() };
         self.units.values().map(fact).collect()
     }
 
@@ -160,6 +190,7 @@ impl World {
                     main_pid: 100 + u32::from(self.invocations),
                     ..UnitObservation::new(spec.name.clone())
                 };
+                self.marks.insert(spec.name.clone(), marks(&spec, &seen));
                 self.started.push(spec.name.clone());
                 self.taken.push(spec.name.clone());
                 self.units.insert(spec.name, seen);
@@ -185,7 +216,8 @@ impl World {
             Effect::OpenLease(id) => assert!(self.held.insert(id), "a lease is opened once"),
             Effect::CloseLease(id) => drop(self.held.remove(&id)),
             Effect::LeaseRevoked { lease, .. } => self.revoked.push(lease),
-            Effect::SaveRuntime | Effect::SaveWishes => {}
+            Effect::SaveRuntime => self.saved = self.state.saved(),
+            Effect::SaveWishes => self.wishes.clone_from(&self.state.stopped),
         }
     }
 
@@ -217,8 +249,12 @@ impl World {
             .units
             .get_mut(name)
             .unwrap_or_else(|| panic!("{name} is not there; started so far: {:?}", self.started));
+        let before = (unit.active, unit.invocation);
         change(unit);
         let seen = unit.clone();
+        if seen.active == ActiveState::Active && before != (seen.active, seen.invocation) {
+            self.marks.get_mut(name).unwrap().became_active = self.now;
+        }
         self.event(Event::UnitSeen(seen));
     }
 

@@ -13,6 +13,19 @@ use crate::stand::{Health, Launched, Stand, eventually, probers};
 
 const SERVING: &str = "STATUS=serving\nREADY=1";
 const SOON: Duration = Duration::from_secs(2);
+/// How an engine that is ready is watched: by the defaults.
+const WATCH: [&str; 10] = [
+    "--interval",
+    "2000000",
+    "--timeout",
+    "1000000",
+    "--failures",
+    "3",
+    "--stall-timeout",
+    "120000000",
+    "--report",
+    "/nobody/listens",
+];
 
 /// The helper's command line for an engine; times in seconds.
 fn launch(stand: &Stand, url: &str, (timeout, limit): (u64, u64), engine: &[&str]) -> Command {
@@ -31,7 +44,7 @@ fn launch_with(
     let (timeout, limit) = ((timeout * 1_000_000).to_string(), (limit * 1_000_000).to_string());
     let mut command = stand.helper(&["launch", "--health", url, "--listen", listen]);
     command.arg("--model").arg(model);
-    command.args(["--start-timeout", &timeout, "--start-limit", &limit, "--"]).args(engine);
+    command.args(["--start-timeout", &timeout, "--start-limit", &limit]).args(WATCH).arg("--").args(engine);
     command
 }
 
@@ -49,8 +62,8 @@ fn ready_is_said_once_and_not_before_the_engine_says_200() {
     assert!(health.asked.load(Ordering::SeqCst) > 10, "the engine was asked all the time");
     health.recover();
     assert_eq!(stand.next(SOON).as_deref(), Some(SERVING));
-    assert_eq!(stand.next(Duration::from_millis(500)), None);
-    eventually("the prober ends", SOON, || probers(&health.url).is_empty());
+    let after = stand.all(Duration::from_millis(500));
+    assert!(after.iter().all(|(_, said)| said == "WATCHDOG=1"), "{after:?}");
 }
 
 #[test]
@@ -113,7 +126,8 @@ fn the_engine_gets_its_arguments_and_its_environment_without_the_notify_socket()
 fn the_prober_is_not_the_engines_child_and_has_nothing_of_its() {
     let stand = Stand::new();
     let health = Health::loading();
-    let engine = start(launch(&stand, &health.url, (60, 600), &["sleep", "60"]).env("SECRET", "x"));
+    let mut command = launch(&stand, &health.url, (60, 600), &["sleep", "60"]);
+    let engine = start(command.env("SECRET", "x").env("INVOCATION_ID", "00ff"));
     eventually("the prober runs", SOON, || health.asked.load(Ordering::SeqCst) > 0);
     let [(prober, parent)] = probers(&health.url)[..] else { panic!("not one prober") };
     assert_ne!(parent, engine.0.id());
@@ -124,6 +138,7 @@ fn the_prober_is_not_the_engines_child_and_has_nothing_of_its() {
     assert_eq!(fs::read_link(of("fd/0")).expect("stdin"), Path::new("/dev/null"));
     let environment = String::from_utf8(fs::read(of("environ")).expect("variables")).expect("text");
     assert!(environment.contains("NOTIFY_SOCKET=") && !environment.contains("SECRET"), "{environment}");
+    assert!(environment.contains("INVOCATION_ID=00ff"), "{environment}");
 }
 
 #[test]

@@ -2,14 +2,14 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -138,41 +138,113 @@ pub(crate) fn is_root() -> bool {
     fs::metadata("/proc/self").expect("this process").uid() == 0
 }
 
-/// A health endpoint that answers 503 until it is told otherwise.
+/// An engine's endpoints, in the test's hands: /health answers 503 until it is told otherwise.
 pub(crate) struct Health {
     pub(crate) url: String,
-    healthy: Arc<AtomicBool>,
+    shared: Arc<Shared>,
+    /// Questions so far, to all paths.
     pub(crate) asked: Arc<AtomicU64>,
+}
+
+#[derive(Default)]
+struct Shared {
+    status: AtomicU16,
+    silent: AtomicBool,
+    closed: AtomicBool,
+    in_flight: AtomicU64,
+    steps: AtomicU64,
+    /// What was asked and gets no answer.
+    unanswered: Mutex<Vec<TcpStream>>,
 }
 
 impl Health {
     pub(crate) fn loading() -> Health {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address: SocketAddr = listener.local_addr().expect("its address");
-        let healthy = Arc::new(AtomicBool::new(false));
+        let shared = Arc::new(Shared { status: AtomicU16::new(503), ..Shared::default() });
         let asked = Arc::new(AtomicU64::new(0));
-        let (flag, count) = (Arc::clone(&healthy), Arc::clone(&asked));
+        let (server, count) = (Arc::clone(&shared), Arc::clone(&asked));
         thread::spawn(move || {
             for stream in listener.incoming() {
+                if server.closed.load(Ordering::SeqCst) {
+                    return;
+                }
                 let mut stream = stream.expect("a connection");
                 let mut request = [0; 1024];
-                drop(stream.read(&mut request));
+                let length = stream.read(&mut request).unwrap_or(0);
                 count.fetch_add(1, Ordering::SeqCst);
-                let line = match flag.load(Ordering::SeqCst) {
-                    false => "503 Service Unavailable",
-                    true => "200 OK",
-                };
-                drop(write!(stream, "HTTP/1.1 {line}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"));
+                if server.silent.load(Ordering::SeqCst) {
+                    server.unanswered.lock().expect("the list").push(stream);
+                    continue;
+                }
+                let (status, body) = server.answer(request.get(..length).unwrap_or_default());
+                let length = body.len();
+                drop(write!(
+                    stream,
+                    "HTTP/1.1 {status} X\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+                ));
             }
         });
-        Health { url: format!("http://{address}/health"), healthy, asked }
+        Health { url: format!("http://{address}/health"), shared, asked }
+    }
+
+    /// The same engine's other path.
+    pub(crate) fn at(&self, path: &str) -> String {
+        self.url.replace("/health", path)
     }
 
     /// From now on it answers 200.
     pub(crate) fn recover(&self) -> Instant {
         let now = Instant::now();
-        self.healthy.store(true, Ordering::SeqCst);
+        self.set_status(200);
         now
+    }
+
+    pub(crate) fn set_status(&self, status: u16) {
+        self.shared.status.store(status, Ordering::SeqCst);
+    }
+
+    /// What its metrics say.
+    pub(crate) fn set_work(&self, in_flight: u64, steps: u64) {
+        self.shared.in_flight.store(in_flight, Ordering::SeqCst);
+        self.shared.steps.store(steps, Ordering::SeqCst);
+    }
+
+    /// From now on it accepts every question and answers none.
+    pub(crate) fn fall_silent(&self) {
+        self.shared.silent.store(true, Ordering::SeqCst);
+    }
+
+    /// Answers all that it owes with 200, and goes on answering.
+    pub(crate) fn speak(&self) {
+        self.shared.silent.store(false, Ordering::SeqCst);
+        for mut stream in self.shared.unanswered.lock().expect("the list").drain(..) {
+            drop(stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"));
+        }
+    }
+
+    /// From now on nobody listens.
+    pub(crate) fn close(&self) {
+        self.shared.closed.store(true, Ordering::SeqCst);
+        let address = self.url.trim_start_matches("http://").trim_end_matches("/health");
+        drop(TcpStream::connect(address));
+    }
+}
+
+impl Shared {
+    fn answer(&self, request: &[u8]) -> (u16, String) {
+        let path = str::from_utf8(request).ok().and_then(|text| text.split(' ').nth(1)).unwrap_or_default();
+        match path {
+            "/health" => (self.status.load(Ordering::SeqCst), String::new()),
+            "/metrics" => {
+                let (in_flight, steps) = (&self.in_flight, &self.steps);
+                let (in_flight, steps) = (in_flight.load(Ordering::SeqCst), steps.load(Ordering::SeqCst));
+                (200, format!("x:running{{engine=\"0\"}} {in_flight}.0\nx:steps_total {steps}\n"))
+            }
+            "/props" => (200, "{\"total_slots\": 4}".to_owned()),
+            "/version" => (200, "{\"version\": \"0.11.0\"}".to_owned()),
+            _ => (404, String::new()),
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Opening, trying and closing of a pool's breakers, and the lengths of readiness that matter.
 
+use super::failure::await_storm;
 use super::wishes::begin;
 use crate::host::{Effect, LogKind, Purpose, TimerId, Turn};
 use crate::name::Usec;
@@ -68,12 +69,14 @@ pub(super) fn go_on(pool: &mut Pool, turn: &mut Turn<'_>) {
     let numbers = pool.revision.spec.restart;
     for index in 0..pool.replicas.len() {
         let Some(replica) = pool.replicas.get(index) else { continue };
-        if replica.phase != Phase::Tripped
-            || pool.troubles.leave(replica.id.index, turn.mono, &numbers) == Leave::Refused
-        {
+        if replica.phase != Phase::Tripped {
             continue;
         }
-        restart(pool, index, turn);
+        match pool.troubles.leave(replica.id.index, turn.mono, &numbers) {
+            Leave::Given => restart(pool, index, turn),
+            Leave::Refused => {}
+            Leave::After(delay) => await_storm(pool, index, delay, turn),
+        }
     }
 }
 
@@ -123,9 +126,9 @@ pub(super) fn undecided(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
 fn marks(pool: &Pool) -> [(Usec, Mark); 3] {
     let numbers = &pool.revision.spec.restart;
     let mut marks = [
-        (numbers.breaker.close_after, Mark::RowEnds),
-        (numbers.reset_after, Mark::BackoffEnds),
-        (numbers.count_reset_after, Mark::CountEnds),
+        (numbers.breaker.close_after, Mark::Row),
+        (numbers.reset_after, Mark::Backoff),
+        (numbers.count_reset_after, Mark::Count),
     ];
     marks.sort_by_key(|(after, _)| *after);
     marks
@@ -133,9 +136,9 @@ fn marks(pool: &Pool) -> [(Usec, Mark); 3] {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mark {
-    RowEnds,
-    BackoffEnds,
-    CountEnds,
+    Row,
+    Backoff,
+    Count,
 }
 
 /// Keeps a timer for the next length of readiness that matters, for as long as an engine serves.
@@ -196,13 +199,13 @@ pub(super) fn reach(pool: &mut Pool, index: usize, served: Usec, turn: &mut Turn
             replica.steady_for = after;
         }
         match mark {
-            Mark::RowEnds => row_ends(pool, index, turn),
-            Mark::BackoffEnds => {
+            Mark::Row => row_ends(pool, index, turn),
+            Mark::Backoff => {
                 if let Some(replica) = pool.replicas.get_mut(index) {
                     replica.failures = 0;
                 }
             }
-            Mark::CountEnds => pool.restart_count = 0,
+            Mark::Count => pool.restart_count = 0,
         }
         turn.effects.push(Effect::SaveRuntime);
     }

@@ -1,6 +1,7 @@
 //! Emptying a pool: no new leases, not ready, its engines work on; and what comes after.
 
 use super::wishes::{stop, stop_replica};
+use crate::config::RestartPolicy;
 use crate::host::{Effect, LogKind, Purpose, TimerId, Turn};
 use crate::name::Usec;
 use crate::pool::{Drain, DrainFor, Pool, ReloadStage, Wish};
@@ -28,11 +29,6 @@ pub(super) fn begin(pool: &mut Pool, purpose: DrainFor, deadline: Usec, turn: &m
         stop(pool, turn);
         return;
     }
-    for index in 0..pool.replicas.len() {
-        if pool.replicas.get(index).is_some_and(|replica| !replica.ready()) {
-            stop_replica(pool, index, turn);
-        }
-    }
     let settle = pool.revision.spec.drain.settle.min(deadline);
     let settling = turn.timer(settle, Purpose::Drain(pool.id().clone()));
     let running = turn.timer(deadline, Purpose::Drain(pool.id().clone()));
@@ -43,6 +39,7 @@ pub(super) fn begin(pool: &mut Pool, purpose: DrainFor, deadline: Usec, turn: &m
         settling: Some(settling),
         running: Some(running),
     });
+    stop_the_rest(pool, turn);
     let text = format!(
         "draining, for {deadline} at most: {} leases held, {} requests in flight",
         pool.active_leases(),
@@ -50,6 +47,16 @@ pub(super) fn begin(pool: &mut Pool, purpose: DrainFor, deadline: Usec, turn: &m
     );
     turn.log(pool, None, LogKind::PoolDraining, text);
     turn.effects.push(Effect::SaveRuntime);
+}
+
+/// What does not serve ends at once; what failed for good stays as it is.
+pub(crate) fn stop_the_rest(pool: &mut Pool, turn: &mut Turn<'_>) {
+    for index in 0..pool.replicas.len() {
+        let rests = |replica: &Replica| replica.ready() || replica.phase == Phase::Failed;
+        if pool.drain.is_some() && pool.replicas.get(index).is_some_and(|replica| !rests(replica)) {
+            stop_replica(pool, index, turn);
+        }
+    }
 }
 
 /// Takes a drain up that an earlier run of the daemon began.
@@ -72,12 +79,12 @@ fn hasten(pool: &mut Pool, deadline: Usec, turn: &mut Turn<'_>) {
     let id = pool.id().clone();
     let Some(drain) = &mut pool.drain else { return };
     drain.purpose = DrainFor::Stop;
+    turn.effects.push(Effect::SaveRuntime);
     let Some(timer) = drain.running.filter(|_| turn.mono.plus(deadline) < drain.deadline) else { return };
     turn.cancel(timer);
     drain.deadline = turn.mono.plus(deadline);
     drain.deadline_real = turn.real.plus(deadline);
     drain.running = Some(turn.timer(deadline, Purpose::Drain(id)));
-    turn.effects.push(Effect::SaveRuntime);
 }
 
 /// Ends a drain without what was to come after it.
@@ -89,9 +96,17 @@ pub(super) fn forget(pool: &mut Pool, turn: &mut Turn<'_>) {
     }
 }
 
-/// A drain is called off: the pool serves as before, and what was stopped for it starts again.
+/// A drain is called off: the pool serves as before, and what was stopped for it or failed meanwhile starts again.
 pub(crate) fn call_off(pool: &mut Pool, turn: &mut Turn<'_>) {
     forget(pool, turn);
+    let restarts = pool.revision.spec.restart.policy != RestartPolicy::Never;
+    for replica in &mut pool.replicas {
+        let helps = replica.last_exit.as_ref().is_some_and(ExitClass::worth_a_restart);
+        if replica.phase == Phase::Failed && restarts && helps {
+            replica.phase = Phase::Stopped;
+            replica.last_exit = None;
+        }
+    }
     super::wishes::start_again(pool, turn);
     turn.effects.push(Effect::SaveRuntime);
 }
@@ -112,7 +127,9 @@ pub(super) fn step(pool: &mut Pool, turn: &mut Turn<'_>) {
     let Some(drain) = &pool.drain else { return };
     let serves = pool.replicas.iter().any(Replica::ready);
     let empty = pool.active_leases() == 0 && pool.in_flight() == 0;
-    if !serves || (empty && drain.settling.is_none()) {
+    // A deadline may be shorter than the time to settle.
+    let settled = drain.settling.is_none() || drain.running.is_none();
+    if !serves || (empty && settled) {
         finish(pool, turn);
     } else if drain.running.is_none() {
         over(pool, turn);
@@ -151,6 +168,8 @@ fn finish(pool: &mut Pool, turn: &mut Turn<'_>) {
         DrainFor::Restart => {
             stop(pool, turn);
             pool.wish = Wish::Run;
+            // Somebody asked for all of them.
+            pool.replicas.iter_mut().for_each(|replica| replica.last_exit = None);
             super::wishes::start_again(pool, turn);
         }
         DrainFor::Reload => {

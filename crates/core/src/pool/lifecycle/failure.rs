@@ -3,9 +3,10 @@
 
 use super::breaker::{self, open};
 use super::observed::let_go;
-use super::wishes::begin;
+use super::wishes::{begin, start};
 use crate::config::{Port, RestartPolicy};
 use crate::host::{Effect, LogKind, Purpose, Turn};
+use crate::name::Usec;
 use crate::pool::{Kind, Leave, Opening, Pool, ReloadStage, Verdict, Wish};
 use crate::refusal::Refusal;
 use crate::replica::{self, ActiveState, ExitClass, Phase, Replica, Seen, UnitObservation};
@@ -93,6 +94,9 @@ fn as_meant(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
     turn.effects.push(Effect::SaveRuntime);
     breaker::undecided(pool, index, turn);
     if anew && pool.wish == Wish::Run {
+        if let Some(replica) = pool.replicas.get_mut(index) {
+            replica.last_exit = None;
+        }
         let text = "it exited with status 0 after somebody had asked for its start: started again";
         turn.log(pool, Some(index), LogKind::EngineStopped, text.to_owned());
         begin(pool, index, turn);
@@ -125,7 +129,7 @@ pub(super) fn fail(pool: &mut Pool, index: usize, turn: &mut Turn<'_>, class: Ex
     let candidate = pool.candidate_runs();
     let Some(replica) = pool.replicas.get_mut(index) else { return };
     replica.last_exit = Some(class.clone());
-    replica.start_anew = false;
+    let anew = std::mem::take(&mut replica.start_anew);
     let number = replica.id.index;
     let wanted = pool.wish == Wish::Run && pool.drain.is_none() && !candidate;
     if !wanted || numbers.policy == RestartPolicy::Never || !class.worth_a_restart() {
@@ -158,6 +162,10 @@ pub(super) fn fail(pool: &mut Pool, index: usize, turn: &mut Turn<'_>, class: Ex
             turn.log(pool, Some(index), LogKind::EngineRestarting, text);
         }
     }
+    if anew {
+        // Somebody asked for its start while it was ending: that is the one attempt which a breaker permits.
+        start(pool, turn);
+    }
 }
 
 fn trip(pool: &mut Pool, index: usize) {
@@ -167,7 +175,7 @@ fn trip(pool: &mut Pool, index: usize) {
 }
 
 /// A replica waits for its restart.
-fn wait(pool: &mut Pool, index: usize, delay: crate::name::Usec, storm: bool, turn: &mut Turn<'_>) {
+fn wait(pool: &mut Pool, index: usize, delay: Usec, storm: bool, turn: &mut Turn<'_>) {
     let Some(replica) = pool.replicas.get_mut(index) else { return };
     let timer = turn.timer(delay, Purpose::Restart(replica.id.clone()));
     replica.phase = Phase::Backoff { timer, delay, until: turn.real.plus(delay), storm };
@@ -185,16 +193,21 @@ pub(crate) fn restart_due(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
             replica.ports_tried = 0;
             breaker::restart(pool, index, turn);
         }
-        Leave::Refused => replica.phase = Phase::Tripped,
-        Leave::After(delay) => {
-            wait(pool, index, delay, true, turn);
-            let text = format!(
-                "{} restarts within {}: the next one waits {delay}",
-                numbers.storm.wait_after, numbers.storm.window
-            );
-            turn.log(pool, Some(index), LogKind::RestartStorm, text);
+        Leave::Refused => {
+            replica.phase = Phase::Tripped;
+            turn.effects.push(Effect::SaveRuntime);
         }
+        Leave::After(delay) => await_storm(pool, index, delay, turn),
     }
+}
+
+/// There were so many restarts that the next one waits.
+pub(super) fn await_storm(pool: &mut Pool, index: usize, delay: Usec, turn: &mut Turn<'_>) {
+    let storm = pool.revision.spec.restart.storm;
+    wait(pool, index, delay, true, turn);
+    let text = format!("{} restarts within {}: the next one waits {delay}", storm.wait_after, storm.window);
+    turn.log(pool, Some(index), LogKind::RestartStorm, text);
+    turn.effects.push(Effect::SaveRuntime);
 }
 
 /// The daemon itself ends an engine that must not go on.

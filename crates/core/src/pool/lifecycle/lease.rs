@@ -29,6 +29,7 @@ pub(crate) fn give(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) -> Option
         }
     };
     replica.leases = replica.leases.saturating_add(1);
+    count(pool, turn, true);
     turn.effects.push(Effect::OpenLease(id.clone()));
     Some((id, endpoint))
 }
@@ -38,6 +39,7 @@ pub(crate) fn adopt(pool: &mut Pool, index: usize, id: &LeaseId, turn: &mut Turn
     let Some(replica) = pool.replicas.get_mut(index).filter(|replica| replica.ready()) else { return false };
     if turn.leases.insert(id.clone()) {
         replica.leases = replica.leases.saturating_add(1);
+        count(pool, turn, true);
     }
     true
 }
@@ -48,6 +50,16 @@ pub(crate) fn ended(pool: &mut Pool, index: usize, id: &LeaseId, turn: &mut Turn
         && let Some(replica) = pool.replicas.get_mut(index)
     {
         replica.leases = replica.leases.saturating_sub(1);
+        count(pool, turn, false);
+    }
+}
+
+/// Tells the registry.
+fn count(pool: &Pool, turn: &mut Turn<'_>, more: bool) {
+    let id = pool.id();
+    let told = if more { turn.registry.allocate_lease(id) } else { turn.registry.release_lease(id) };
+    if let Err(refused) = told {
+        turn.log(pool, None, LogKind::Anomaly, format!("the registry did not count a lease: {refused}"));
     }
 }
 
@@ -64,6 +76,7 @@ pub(super) fn revoke_what_ended(pool: &mut Pool, turn: &mut Turn<'_>) {
         let text = format!("{} leases revoked: {reason}", gone.len());
         for id in gone {
             turn.leases.remove(&id);
+            count(pool, turn, false);
             turn.effects.push(Effect::CloseLease(id.clone()));
             turn.effects.push(Effect::LeaseRevoked { lease: id, reason: reason.clone() });
         }

@@ -18,6 +18,7 @@ pub(crate) fn start(pool: &mut Pool, turn: &mut Turn<'_>) {
         // What is being emptied ends first.
         if drain.purpose == DrainFor::Stop {
             drain.purpose = DrainFor::Restart;
+            turn.effects.push(Effect::SaveRuntime);
         }
         return;
     }
@@ -99,6 +100,7 @@ pub(crate) fn stop(pool: &mut Pool, turn: &mut Turn<'_>) {
     for index in 0..pool.replicas.len() {
         stop_replica(pool, index, turn);
     }
+    turn.effects.push(Effect::SaveRuntime);
 }
 
 /// Has one engine end, whatever it is at.
@@ -139,12 +141,13 @@ fn ask_to_end(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
     turn.log(pool, Some(index), LogKind::EngineStopping, "stopping".to_owned());
 }
 
-/// The last replica has stopped, and by now the pool should run: as many start as its file says.
+/// The last replica has stopped, and by now the pool should run: as many start as its file says, but for those that had
+/// ended in a way after which nothing starts them by itself.
 pub(super) fn start_again(pool: &mut Pool, turn: &mut Turn<'_>) {
     let stopping = pool.replicas.iter().any(|replica| replica.phase == Phase::Stopping);
     let on_its_way = pool.drain.is_some() || pool.reload.is_some();
     if pool.wish == Wish::Run && !stopping && !on_its_way {
-        run(pool, turn, |replica| replica.phase == Phase::Stopped);
+        run(pool, turn, |replica| replica.phase == Phase::Stopped && !replica.rests());
     }
 }
 
