@@ -14,8 +14,14 @@ use zbus::{Connection, MessageStream, connection};
 pub const NAME: &str = "org.llamaorch.PoolManager";
 pub const MANAGER: &str = "/org/llamaorch/PoolManager";
 
-/// Of a pool file: a drain that does not wait for clients without leases.
-pub const SETTLE: &str = "[drain]\nsettle = \"100ms\"\n";
+/// Of a pool file: a drain that hardly waits for clients without leases.
+pub const SETTLE: &str = "\
+[drain]
+settle = \"200ms\"
+[health]
+interval = \"100ms\"
+timeout = \"100ms\"
+";
 
 pub struct Bench {
     pub folder: PathBuf,

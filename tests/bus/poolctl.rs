@@ -88,7 +88,7 @@ async fn a_drain_is_waited_for_or_called_off() {
     assert_eq!(bench.poolctl(&["cancel", "4711"]).await.status.code(), Some(4));
     assert_eq!(bench.poolctl(&["cancel", "that one"]).await.status.code(), Some(2));
 
-    let forced = bench.poolctl(&["drain", "--deadline", "200ms", "a"]).await;
+    let forced = bench.poolctl(&["drain", "--deadline", "300ms", "a"]).await;
     assert!(text(&forced).contains("by force at the deadline: 1 leases"), "{}", text(&forced));
     drop(lease);
     bench.api().start("a").await.unwrap().wait().await.unwrap();
