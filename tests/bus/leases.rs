@@ -37,7 +37,7 @@ async fn a_lease_names_an_engine_and_ends_with_its_descriptor() {
     let (bench, _daemon) = serving("").await;
     let pool = bench.api().pool("a").await.unwrap();
     let lease = bench.api().allocate_lease("a").await.unwrap();
-    assert_eq!([lease.endpoint.clone()], pool.endpoints.as_slice());
+    assert_eq!(pool.endpoints, [lease.endpoint.as_str()]);
     assert!(lease.id.starts_with("a-r0."), "{}", lease.id);
     assert_eq!(held(&bench).await, [1; 4]);
     let copy = lease.descriptor.try_clone().unwrap();
@@ -102,24 +102,25 @@ async fn an_engine_that_dies_revokes_its_leases_after_its_own_news() {
     let mut signals = bench.signals().await;
     crate::systemd::say(&bench.systemd_bus, None, ENGINE, "failed", "failed", 0).await.unwrap();
     let mut not_ready = false;
-    loop {
-        let signal = signals.next().await.unwrap().unwrap();
-        let body = signal.body();
-        match signal.header().member().unwrap().as_str() {
-            "PropertiesChanged" => {
-                let (_, changed, _): (String, HashMap<String, Variant<'_>>, Vec<String>) =
-                    body.deserialize().unwrap();
-                not_ready |= changed.get("Ready") == Some(&Variant::from(false));
+    let revoked = async {
+        loop {
+            let signal = signals.next().await.unwrap().unwrap();
+            let body = signal.body();
+            match signal.header().member().unwrap().as_str() {
+                "PropertiesChanged" => {
+                    let (_, changed, _): (String, HashMap<String, Variant<'_>>, Vec<String>) =
+                        body.deserialize().unwrap();
+                    not_ready |= changed.get("Ready") == Some(&Variant::from(false));
+                }
+                "LeaseRevoked" => return body.deserialize::<(String, String, String)>().unwrap(),
+                _ => {}
             }
-            "LeaseRevoked" => {
-                let (revoked, pool, reason): (String, String, String) = body.deserialize().unwrap();
-                assert_eq!((revoked, pool.as_str()), (lease.id, "a"));
-                assert!(reason.contains("a-r0"), "{reason}");
-                break;
-            }
-            _ => {}
         }
-    }
+    };
+    let within = std::time::Duration::from_secs(10);
+    let (revoked, pool, reason) = tokio::time::timeout(within, revoked).await.expect("a signal comes");
+    assert_eq!((revoked, pool.as_str()), (lease.id, "a"));
+    assert!(reason.contains("a-r0"), "{reason}");
     assert!(not_ready, "the engine's change comes first");
     assert_eq!(held(&bench).await, [0; 4]);
 }
