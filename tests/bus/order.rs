@@ -186,7 +186,8 @@ async fn a_client_that_folds_signals_knows_what_a_fresh_look_shows() {
     let engine = "llamaorch-engine-a-r0.g1.service";
     crate::systemd::say(&bench.systemd_bus, None, engine, "failed", "failed", 0).await.unwrap();
     bench.wait_phase("a", "backoff").await;
-    bench.api().drain("b", None).await.unwrap().wait().await.unwrap();
+    let _lease = bench.api().allocate_lease("b").await.unwrap();
+    bench.api().drain("b", None).await.unwrap();
 
     // What is signalled before the answer to this call is all that the answer shows.
     let fresh = managed(&bench).await;

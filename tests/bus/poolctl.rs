@@ -80,6 +80,8 @@ async fn a_drain_is_waited_for_or_called_off() {
     let job = bench.poolctl(&["drain", "--no-wait", "a"]).await;
     assert_eq!(text(&bench.poolctl(&["explain", "a", "--json"]).await).matches("\"draining\"").count(), 2);
     let path = text(&job).trim().strip_prefix("a: ").unwrap().to_owned();
+    let status = text(&bench.poolctl(&["status", "a"]).await);
+    assert!(status.contains(&format!(" {} (drain)\n", path.rsplit('/').next().unwrap())), "{status}");
     let cancelled = bench.poolctl(&["cancel", &path]).await;
     assert!(cancelled.status.success(), "{}", text(&cancelled));
     assert_eq!(bench.phase("a").await, "ready");
