@@ -179,7 +179,7 @@ async fn a_client_that_folds_signals_knows_what_a_fresh_look_shows() {
     bench.client.call_method(Some(NAME), MANAGER, Some(NAME), "StartPool", &("a", options)).await.unwrap();
     bench.wait_phase("a", "ready").await;
     bench.pool_file("a", "args = [\"--new\"]\nactivation = \"manual\"\n");
-    bench.pool_file("b", &format!("replicas = 2\n{SETTLE}"));
+    bench.pool_file("b", &format!("replicas = 2\n[leases]\ncapacity = 3\n{SETTLE}"));
     bench.pool_file("broken", "typo = 1\n");
     bench.client.call_method(Some(NAME), MANAGER, Some(NAME), "ReloadConfiguration", &()).await.unwrap();
     bench.wait_phase("b", "ready").await;
