@@ -69,6 +69,10 @@ pub struct PoolStatus {
     pub pending: Vec<String>,
     /// Why the pool is in its phase, in words.
     pub detail: String,
+    /// The number of the job that works on it; 0: none does.
+    pub job: u32,
+    /// What that job does: "start", "stop", "drain" or "reload".
+    pub job_operation: String,
     /// The pool's file.
     pub config_path: String,
     /// "resident" or "manual".
@@ -117,19 +121,28 @@ pub struct ReplicaStatus {
 /// The pools among the objects of the daemon, sorted by id.
 pub(super) fn pools(objects: ManagedObjects) -> Vec<PoolStatus> {
     let mut pools = Vec::new();
-    let mut replicas = HashMap::new();
+    let (mut replicas, mut jobs) = (HashMap::new(), HashMap::new());
     for (path, interfaces) in objects {
         for (interface, properties) in interfaces {
+            let mut properties = Properties(properties);
             match interface.as_str() {
-                POOL => pools.push(Properties(properties)),
+                POOL => pools.push((path.clone(), properties)),
                 REPLICA => {
-                    replicas.insert(path.clone(), Properties(properties).replica());
+                    replicas.insert(path.clone(), properties.replica());
+                }
+                JOB if properties.take::<String>("State") == "running" => {
+                    let pool: OwnedObjectPath = properties.take("Pool");
+                    jobs.insert(pool, (properties.take("Id"), properties.take("Operation")));
                 }
                 _ => {}
             }
         }
     }
-    let mut pools: Vec<PoolStatus> = pools.into_iter().map(|pool| pool.pool(&mut replicas)).collect();
+    let with_its_job = |(path, properties): (OwnedObjectPath, Properties)| {
+        let (job, job_operation) = jobs.remove(&path).unwrap_or_default();
+        PoolStatus { job, job_operation, ..properties.pool(&mut replicas) }
+    };
+    let mut pools: Vec<PoolStatus> = pools.into_iter().map(with_its_job).collect();
     pools.sort_by(|a, b| a.id.cmp(&b.id));
     pools
 }
@@ -186,6 +199,8 @@ impl Properties {
             activation: self.take("Activation"),
             device_mask: self.take("DeviceMask"),
             spec_digest: self.take("SpecDigest"),
+            job: 0,
+            job_operation: String::new(),
             replicas: paths.iter().filter_map(|path| replicas.remove(path)).collect(),
         }
     }
@@ -266,7 +281,19 @@ mod tests {
                 ),
             ),
             (path("/r/1"), object(REPLICA, [("Id", "chat-r1".into())])),
-            (path("/j/1"), object("org.llamaorch.PoolManager.Job", [("Id", 1_u32.into())])),
+            (path("/j/1"), object(JOB, [("Id", 1_u32.into()), ("Pool", path("/p/zoo").into())])),
+            (
+                path("/j/2"),
+                object(
+                    JOB,
+                    [
+                        ("Id", 2_u32.into()),
+                        ("Pool", path("/p/chat").into()),
+                        ("State", "running".into()),
+                        ("Operation", "drain".into()),
+                    ],
+                ),
+            ),
         ])
     }
 
@@ -280,6 +307,7 @@ mod tests {
         assert_eq!(chat.phase, "ready");
         assert_eq!(chat.endpoints, ["http://127.0.0.1:20000"]);
         assert_eq!(chat.backoff_usec, 5);
+        assert_eq!((chat.job, chat.job_operation.as_str()), (2, "drain"));
         let replicas: Vec<_> = chat.replicas.iter().map(|replica| replica.id.as_str()).collect();
         assert_eq!(replicas, ["chat-r1", "chat-r0"]);
         assert_eq!(chat.replicas[1].main_pid, 42);
@@ -289,7 +317,7 @@ mod tests {
     #[test]
     fn a_job_is_found_by_its_number() {
         assert_eq!(job(two_pools(), 1), Some(path("/j/1")));
-        assert_eq!(job(two_pools(), 2), None);
+        assert_eq!(job(two_pools(), 3), None);
     }
 
     #[test]
@@ -323,6 +351,8 @@ mod tests {
                 "engine_version",
                 "id",
                 "in_flight",
+                "job",
+                "job_operation",
                 "last_error",
                 "last_error_class",
                 "last_error_timestamp",

@@ -1,16 +1,27 @@
 //! The bench that a test works at: a private bus, the fake systemd on it, folders, and the daemon.
 
 use crate::systemd::{FakeSystemd, ROOT};
+use futures_util::StreamExt;
+use pool_managerd::client::Client;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
-use zbus::{Connection, connection};
+use zbus::{Connection, MessageStream, connection};
 
 pub const NAME: &str = "org.llamaorch.PoolManager";
 pub const MANAGER: &str = "/org/llamaorch/PoolManager";
+
+/// Of a pool file: a drain that hardly waits for clients without leases.
+pub const SETTLE: &str = "\
+[drain]
+settle = \"200ms\"
+[health]
+interval = \"100ms\"
+timeout = \"100ms\"
+";
 
 pub struct Bench {
     pub folder: PathBuf,
@@ -131,6 +142,30 @@ impl Bench {
         daemon
     }
 
+    /// The public client, as a Rust program uses it.
+    pub fn api(&self) -> Client {
+        Client::over(self.client.clone())
+    }
+
+    /// Runs `poolctl` beside this thread, which the systemd of this bench runs on.
+    pub async fn poolctl(&self, arguments: &[&str]) -> Output {
+        let mut command = self.poolctl_command(arguments);
+        tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap()
+    }
+
+    pub fn poolctl_command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_poolctl"));
+        command.args(arguments).env("DBUS_SYSTEM_BUS_ADDRESS", &self.bus.address);
+        command
+    }
+
+    /// Everything that the daemon signals from now on.
+    pub async fn signals(&self) -> MessageStream {
+        let rule =
+            zbus::MatchRule::builder().msg_type(zbus::message::Type::Signal).sender(NAME).build().unwrap();
+        MessageStream::for_match_rule(rule, &self.client, Some(4096.try_into().unwrap())).await.unwrap()
+    }
+
     pub async fn property(&self, path: &str, interface: &str, name: &str) -> zbus::OwnedVariant {
         let reply = self
             .client
@@ -182,6 +217,20 @@ impl Drop for Daemon {
             self.0.wait().unwrap();
         }
     }
+}
+
+/// The next signal of that name, within a time in which it should come.
+pub async fn signal(signals: &mut MessageStream, member: &str) -> zbus::message::Message {
+    let next = async {
+        loop {
+            let signal = signals.next().await.unwrap().unwrap();
+            if signal.header().member().is_some_and(|name| name.as_str() == member) {
+                return signal;
+            }
+        }
+    };
+    let within = Duration::from_secs(10);
+    tokio::time::timeout(within, next).await.unwrap_or_else(|_| panic!("no signal {member} comes"))
 }
 
 pub async fn wait_until(what: &str, mut holds: impl AsyncFnMut() -> bool) {

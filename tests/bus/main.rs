@@ -4,6 +4,9 @@
 
 mod bench;
 mod contract;
+mod leases;
+mod operations;
 mod order;
+mod poolctl;
 mod systemd;
 mod trust;

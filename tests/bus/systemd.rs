@@ -19,6 +19,8 @@ pub struct Book {
     pub units: BTreeMap<String, u32>,
     /// What a start is refused with.
     pub refuse: Option<String>,
+    /// How the checks before a start end, if not well: their exit status and last words.
+    pub checks_fail: Option<(i32, String)>,
 }
 
 #[derive(Clone, Default)]
@@ -39,13 +41,24 @@ pub async fn say(
     sub: &str,
     pid: u32,
 ) -> zbus::Result<()> {
-    let result = if active == "failed" { "signal" } else { "success" };
+    let ended = if active == "failed" { ("signal", 2, 9) } else { ("success", 0, 0) };
+    tell(connection, to, unit, (active, sub, pid), ended, "staged, engine version 1.0").await
+}
+
+async fn tell(
+    connection: &Connection,
+    to: Option<&str>,
+    unit: &str,
+    (active, sub, pid): (&str, &str, u32),
+    (result, code, status): (&str, i32, i32),
+    text: &str,
+) -> zbus::Result<()> {
     let service: HashMap<&str, Variant<'_>> = HashMap::from([
         ("MainPID", Variant::new(pid)),
         ("Result", Variant::new(result)),
-        ("ExecMainCode", Variant::new(if active == "failed" { 2_i32 } else { 0 })),
-        ("ExecMainStatus", Variant::new(if active == "failed" { 9_i32 } else { 0 })),
-        ("StatusText", Variant::new("staged, engine version 1.0")),
+        ("ExecMainCode", Variant::new(code)),
+        ("ExecMainStatus", Variant::new(status)),
+        ("StatusText", Variant::new(text)),
     ]);
     let unit_properties: HashMap<&str, Variant<'_>> = HashMap::from([
         ("ActiveState", Variant::new(active)),
@@ -77,7 +90,8 @@ impl FakeSystemd {
         _auxiliary: Auxiliary,
         #[zbus(connection)] connection: &Connection,
     ) -> zbus::fdo::Result<OwnedObjectPath> {
-        let pid = {
+        let stage = name.starts_with("llamaorch-stage-");
+        let (pid, checks_fail) = {
             let mut book = self.book.lock().unwrap();
             book.calls.push(format!("start {name}"));
             if let Some(refusal) = &book.refuse {
@@ -85,9 +99,12 @@ impl FakeSystemd {
             }
             let pid = 1_000 + u32::try_from(book.calls.len()).unwrap();
             book.units.insert(name.clone(), pid);
-            pid
+            (pid, book.checks_fail.clone().filter(|_| stage))
         };
-        let stage = name.starts_with("llamaorch-stage-");
+        if let Some((status, words)) = checks_fail {
+            tell(connection, None, &name, ("failed", "failed", 0), ("exit-code", 1, status), &words).await?;
+            return Ok(format!("{ROOT}/job/1").try_into().unwrap());
+        }
         let (sub, pid) = if stage { ("exited", 0) } else { ("running", pid) };
         say(connection, None, &name, "active", sub, pid).await?;
         Ok(format!("{ROOT}/job/1").try_into().unwrap())

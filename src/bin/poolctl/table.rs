@@ -46,6 +46,9 @@ pub(crate) fn status(pool: &PoolStatus, now: u64) -> String {
     lines.add("Pool", &pool.id);
     lines.add("Phase", &since(&pool.phase, pool.state_change_timestamp, now));
     lines.add("Detail", &detail(pool));
+    if pool.job > 0 {
+        lines.add("Job", &format!("{} ({})", pool.job, pool.job_operation));
+    }
     lines.add("Ready", &format!("{} ({} of {} replicas)", yes(pool.ready), ready(pool), pool.replicas.len()));
     lines.add("Live", yes(pool.live));
     if pool.draining {
@@ -216,6 +219,8 @@ mod tests {
             model_path: "/srv/models/qwen3-8b-q4_k_m.gguf".into(),
             endpoints: vec!["http://127.0.0.1:20000".into()],
             restart_count: 1,
+            job: 12,
+            job_operation: "reload".into(),
             config_path: "/etc/llamaorch/pools.d/chat.toml".into(),
             activation: "resident".into(),
             device_mask: "none".into(),
@@ -280,6 +285,7 @@ chat  ready    1/2    llama-cpp  qwen3-8b-q4_k_m.gguf  http://127.0.0.1:20000  1
             "\
 Pool:         chat
 Phase:        ready since 2025-11-25 10:00:03 UTC (12 s ago)
+Job:          12 (reload)
 Ready:        yes (1 of 2 replicas)
 Live:         yes
 Breaker:      half-open

@@ -182,6 +182,8 @@ fn one_step(pool: &mut Pool, turn: &mut Turn<'_>) {
                 for index in idle(pool) {
                     launch_checked(pool, index, &version, turn);
                 }
+                // Where the engines run it already, nothing happens that would have this looked at.
+                replaced(pool, turn);
             }
         }
         ReloadStage::Replacing { started: true } => replaced(pool, turn),
@@ -189,10 +191,14 @@ fn one_step(pool: &mut Pool, turn: &mut Turn<'_>) {
             let from = reload.from.clone();
             if emptied(pool, &from, turn) {
                 put_in_place(pool, &from, turn);
-                set_stage(pool, ReloadStage::RollingBack { started: true, canceled, class, text }, turn);
+                let (class_too, text_too) = (class.clone(), text.clone());
+                let stage =
+                    ReloadStage::RollingBack { started: true, canceled, class: class_too, text: text_too };
+                set_stage(pool, stage, turn);
                 for index in idle(pool) {
                     begin(pool, index, turn);
                 }
+                rolled_back(pool, canceled, class, text, turn);
             }
         }
         ReloadStage::RollingBack { started: true, canceled, class, text } => {

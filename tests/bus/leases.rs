@@ -1,0 +1,137 @@
+//! Leases: who gets one, how it ends, and how everybody hears of that.
+
+use crate::bench::{Bench, MANAGER, NAME, SETTLE, signal, wait_until};
+use futures_util::StreamExt;
+use pool_managerd::client::Error;
+use std::collections::HashMap;
+use zbus::Variant;
+
+const ENGINE: &str = "llamaorch-engine-a-r0.g1.service";
+
+/// How many are held, as the manager, the pool, its engine and the list of pools have it.
+async fn held(bench: &Bench) -> [u32; 4] {
+    let objects = [
+        (MANAGER.to_owned(), NAME.to_owned()),
+        (format!("{MANAGER}/pool/a"), format!("{NAME}.Pool")),
+        (format!("{MANAGER}/replica/a_2dr0"), format!("{NAME}.Replica")),
+    ];
+    let mut counts = Vec::new();
+    for (path, interface) in objects {
+        counts.push(bench.property(&path, &interface, "ActiveLeases").await.try_into().unwrap());
+    }
+    let listed = bench.api().manager().await.unwrap().list_pools().await.unwrap();
+    counts.push(listed[0].5);
+    counts.try_into().unwrap()
+}
+
+async fn serving(more: &str) -> (Bench, crate::bench::Daemon) {
+    let bench = Bench::new().await;
+    bench.pool_file("a", &format!("{more}{SETTLE}"));
+    let daemon = bench.daemon().await;
+    bench.wait_phase("a", "ready").await;
+    (bench, daemon)
+}
+
+#[tokio::test]
+async fn a_lease_names_an_engine_and_ends_with_its_descriptor() {
+    let (bench, _daemon) = serving("").await;
+    let pool = bench.api().pool("a").await.unwrap();
+    let lease = bench.api().allocate_lease("a").await.unwrap();
+    assert_eq!(pool.endpoints, [lease.endpoint.as_str()]);
+    assert!(lease.id.starts_with("a-r0."), "{}", lease.id);
+    assert_eq!(held(&bench).await, [1; 4]);
+    let copy = lease.descriptor.try_clone().unwrap();
+    drop(lease);
+    let second = bench.api().allocate_lease("a").await.unwrap();
+    assert_eq!(held(&bench).await, [2; 4], "the copy keeps the first one");
+    drop((copy, second));
+    wait_until("no lease is held", async || held(&bench).await == [0; 4]).await;
+}
+
+#[tokio::test]
+async fn a_lease_is_released_once() {
+    let (bench, _daemon) = serving("").await;
+    let lease = bench.api().allocate_lease("a").await.unwrap();
+    bench.api().release_lease(&lease.id).await.unwrap();
+    assert_eq!(held(&bench).await, [0; 4], "before the reply");
+    let other = bench.api().allocate_lease("a").await.unwrap();
+    for unknown in [lease.id.as_str(), "a-r0.0000000000000001", "nonsense", ""] {
+        let error = bench.api().release_lease(unknown).await.unwrap_err();
+        assert!(matches!(error, Error::NoSuchLease(_)), "{unknown}: {error:?}");
+    }
+    // That of a lease which is over does not end another one.
+    drop(lease);
+    bench.api().allocate_lease("a").await.unwrap();
+    assert!(held(&bench).await[0] >= 1, "{}", other.id);
+}
+
+#[tokio::test]
+async fn a_pool_gives_no_more_than_its_capacity() {
+    let (bench, _daemon) = serving("[leases]\ncapacity = 1\n").await;
+    assert_eq!(bench.api().pool("a").await.unwrap().lease_capacity, 1);
+    let lease = bench.api().allocate_lease("a").await.unwrap();
+    let error = bench.api().allocate_lease("a").await.unwrap_err();
+    assert!(matches!(&error, Error::AtCapacity(text) if text.contains("1 of 1")), "{error:?}");
+    assert_eq!(held(&bench).await, [1; 4]);
+    drop(lease);
+    wait_until("there is room again", async || bench.api().allocate_lease("a").await.is_ok()).await;
+}
+
+#[tokio::test]
+async fn who_cannot_get_a_lease_is_told_why() {
+    let bench = Bench::new().await;
+    bench.pool_file("a", "activation = \"manual\"\n");
+    let _daemon = bench.daemon().await;
+    let error = bench.api().allocate_lease("a").await.unwrap_err();
+    assert!(matches!(error, Error::NotReady(_)), "{error:?}");
+    let error = bench.api().allocate_lease("b").await.unwrap_err();
+    assert!(matches!(error, Error::NoSuchPool(_)), "{error:?}");
+    for (key, says) in [("holder", "not supported"), ("ttl_usec", "not supported"), ("tll", "unknown option")]
+    {
+        let options = HashMap::from([(key, Variant::from(1_u64))]);
+        let error = bench.api().manager().await.unwrap().allocate_lease("a", options).await.unwrap_err();
+        let error = Error::from(error);
+        assert!(matches!(&error, Error::InvalidArgs(text) if text.contains(says)), "{key}: {error:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_engine_that_dies_revokes_its_leases_after_its_own_news() {
+    let (bench, _daemon) = serving("").await;
+    let lease = bench.api().allocate_lease("a").await.unwrap();
+    let mut signals = bench.signals().await;
+    crate::systemd::say(&bench.systemd_bus, None, ENGINE, "failed", "failed", 0).await.unwrap();
+    let mut not_ready = false;
+    let revoked = async {
+        loop {
+            let signal = signals.next().await.unwrap().unwrap();
+            let body = signal.body();
+            match signal.header().member().unwrap().as_str() {
+                "PropertiesChanged" => {
+                    let (_, changed, _): (String, HashMap<String, Variant<'_>>, Vec<String>) =
+                        body.deserialize().unwrap();
+                    not_ready |= changed.get("Ready") == Some(&Variant::from(false));
+                }
+                "LeaseRevoked" => return body.deserialize::<(String, String, String)>().unwrap(),
+                _ => {}
+            }
+        }
+    };
+    let within = std::time::Duration::from_secs(10);
+    let (revoked, pool, reason) = tokio::time::timeout(within, revoked).await.expect("a signal comes");
+    assert_eq!((revoked, pool.as_str()), (lease.id, "a"));
+    assert!(reason.contains("a-r0"), "{reason}");
+    assert!(not_ready, "the engine's change comes first");
+    assert_eq!(held(&bench).await, [0; 4]);
+}
+
+#[tokio::test]
+async fn a_stop_revokes_before_its_job_ends() {
+    let (bench, _daemon) = serving("").await;
+    let _lease = bench.api().allocate_lease("a").await.unwrap();
+    let mut signals = bench.signals().await;
+    bench.api().stop("a").await.unwrap().wait().await.unwrap();
+    let revoked = signal(&mut signals, "LeaseRevoked").await;
+    let removed = signal(&mut signals, "JobRemoved").await;
+    assert!(revoked.recv_position() < removed.recv_position());
+}
