@@ -197,7 +197,7 @@ fn reload_of_a_stopped_pool_replaces_the_spec_and_starts_nothing() {
             world.stop("a");
             world.settle();
         },
-        |world| drop(world.stop("a")),
+        |world| _ = world.stop("a"),
         |world| world.exits_0("a", 0),
     ];
     for (way, stop) in ways.into_iter().enumerate() {

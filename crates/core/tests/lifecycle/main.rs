@@ -507,7 +507,7 @@ fn what_was_lost_with_the_signals_is_asked_for_again() {
     let engine = unit(UnitKind::Engine, "a", 0);
     world.units.get_mut(&engine).unwrap().active = ActiveState::Active;
     let (asked, units) = (world.state.units(), world.facts());
-    world.event(Event::UnitsRead { asked, units });
+    world.read(asked, units);
     assert_eq!(world.units[&engine].active, ActiveState::Deactivating);
 }
 
@@ -564,7 +564,7 @@ fn units_that_were_lost_sight_of_are_found_out_by_reading_all() {
     let asked = world.state.units();
     world.units.remove(&unit(UnitKind::Engine, "a", 0));
     let units = world.facts();
-    world.event(Event::UnitsRead { asked, units });
+    world.read(asked, units);
     assert_eq!((world.phase("a"), world.phase("b")), (PoolPhase::Stopped, PoolPhase::Ready));
 }
 
@@ -703,7 +703,7 @@ fn a_changed_file_is_tried_where_the_old_one_had_failed() {
 }
 
 #[test]
-fn a_reload_to_what_runs_already_ends_with_its_drain() {
+fn a_reload_to_what_runs_already_starts_it_anew() {
     let mut world = World::with(&[spec("a")]);
     world.serve("a", 0);
     world.settle();
@@ -717,7 +717,9 @@ fn a_reload_to_what_runs_already_ends_with_its_drain() {
     assert_eq!(world.phase("a"), PoolPhase::Draining);
     // Its least time is over.
     world.ring();
-    assert_eq!(world.phase("a"), PoolPhase::Ready);
+    assert_eq!(world.phase("a"), PoolPhase::Stopping);
+    world.settle();
+    world.becomes_ready("a", 0);
     assert!(world.pool("a").reload.is_none());
     let [Answer::Job(job)] = world.answers_to(reload)[..] else { panic!() };
     let state = &world.state.jobs.all[job].state;

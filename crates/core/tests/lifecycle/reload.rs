@@ -350,7 +350,7 @@ fn replicas_grow_and_shrink_by_the_new_spec_and_back_by_the_old() {
                 (0..after).for_each(|index| world.becomes_ready("a", index));
                 assert_eq!(world.phases("a"), vec!["ready"; usize::from(after)]);
             }
-            assert_eq!(world.result(job).is_some(), true);
+            assert!(world.result(job).is_some());
             assert_eq!(world.view.replicas.len(), world.pool("a").replicas.len());
         }
     }
