@@ -59,7 +59,10 @@ pub fn at_rest(
             replicas.find(|replica| replica.id == name.replica && replica.ready() && replica.in_use(name))
         });
         match replica {
-            None => return Err(format!("{name} is {:?}, and nobody's", seen.active)),
+            None => {
+                let pool = state.pools.get(&name.replica.pool).map(in_words);
+                return Err(format!("{name} is {:?}, and nobody's: {pool:?}", seen.active));
+            }
             Some(replica) if seen.active != ActiveState::Active || seen.exited => {
                 return Err(format!("{name} is {:?}, but {} is known as ready", seen.active, replica.id));
             }
@@ -175,9 +178,12 @@ fn in_words(pool: &Pool) -> String {
     let replicas: Vec<_> = pool
         .replicas
         .iter()
-        .map(|replica| format!("{} {:?} {:?}", replica.id, replica.phase, replica.taken))
+        .map(|replica| {
+            let names: Vec<_> = replica.taken.iter().map(|(name, hold)| format!("{name} {hold:?}")).collect();
+            format!("{} {:?} {names:?}", replica.id, replica.phase)
+        })
         .collect();
-    format!("{} {:?} leaving: {} {replicas:?}", pool.id(), pool.wish, pool.leaving)
+    format!("{} {:?} leaving: {} {replicas:?} {:?}", pool.id(), pool.wish, pool.leaving, pool.reload)
 }
 
 /// Whether an engine runs on that was started from another file than the pool has now.

@@ -5,10 +5,10 @@ use crate::acts::{of, seconds};
 use crate::world::{World, spec, unit};
 use pool_core::config::{OnChange, PoolSpec, Restart};
 use pool_core::job::{JobId, JobResult};
-use pool_core::name::{UnitKind, Usec};
+use pool_core::name::{UnitKind, UnitName, Usec};
 use pool_core::pool::{PoolPhase, ReloadStage};
 use pool_core::refusal::Refusal;
-use pool_core::replica::ActiveState;
+use pool_core::replica::{ActiveState, Hold, StartId, UnitObservation};
 use pool_core::{Denied, Event, Request};
 
 fn new(replicas: u16) -> PoolSpec {
@@ -579,4 +579,47 @@ fn a_pool_that_failed_and_is_given_another_model_starts_it() {
             "{way}"
         );
     }
+}
+
+#[test]
+fn a_new_spec_is_not_checked_under_a_name_that_was_given_up() {
+    let (mut world, job) = reloading(1);
+    let name = unit(UnitKind::Stage, "a", 0);
+    // The checks end and their unit stays loaded; their name is given up, and forgotten later on.
+    world.seen(&name, |unit| unit.active = ActiveState::Deactivating);
+    world.seen(&name, |unit| unit.active = ActiveState::Inactive);
+    world.ring();
+    assert!(world.result(job).is_some(), "somebody stopped them");
+    let again = world.reload(&newer(), false).unwrap();
+    let other = UnitName { generation: 2, ..name.clone() };
+    assert_eq!(world.started.last(), Some(&other));
+    world.forgotten(&name);
+    assert!(world.result(again).is_none());
+    world.seen(&other, |unit| (unit.active, unit.exited) = (ActiveState::Active, true));
+    assert!(world.let_go.contains(&other));
+    assert_eq!(stage(&world), Some(ReloadStage::Draining));
+}
+
+#[test]
+fn checks_of_a_new_spec_go_on_when_units_are_read() {
+    let (mut world, job) = reloading(1);
+    let (asked, units) = (world.state.units(), world.facts());
+    world.let_go.clear();
+    world.read(asked, units);
+    assert!(world.let_go.is_empty() && world.result(job).is_none());
+}
+
+#[test]
+fn what_is_said_of_other_checks_is_no_answer_to_those_of_a_new_spec() {
+    let (mut world, job) = reloading(2);
+    let other = unit(UnitKind::Stage, "a", 1);
+    let hold =
+        Hold { start: StartId(99), confirmed: true, let_go: None, ran: true, kill: None, give_up: None };
+    let pool = world.state.pools.get_mut(&"a".parse().unwrap()).unwrap();
+    pool.replicas[1].taken.insert(other.clone(), hold);
+    world.event(Event::UnitSeen(UnitObservation {
+        active: ActiveState::Failed,
+        ..UnitObservation::new(other)
+    }));
+    assert!(world.result(job).is_none());
 }
