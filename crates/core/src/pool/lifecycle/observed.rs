@@ -4,7 +4,7 @@ use super::failure::{ended, fail, next_port, stopped_from_outside};
 use super::wishes::{KILL_AFTER, begin, launch, start_again, stop_replica};
 use super::{breaker, lease, reload};
 use crate::host::{Effect, LogKind, Purpose, Turn, UnitFacts};
-use crate::name::{UnitKind, UnitName, Usec};
+use crate::name::{InvocationId, UnitKind, UnitName, Usec};
 use crate::pool::{Pool, Wish};
 use crate::refusal::Refusal;
 use crate::replica::{ActiveState, ExitClass, Hold, Phase, Replica, Report, Seen, StartId, UnitObservation};
@@ -33,8 +33,19 @@ pub(crate) fn unit_seen(pool: &mut Pool, index: usize, seen: UnitObservation, tu
     }
     match seen.name.kind {
         UnitKind::Stage => stage_seen(pool, index, &seen, turn),
-        UnitKind::Engine => engine_seen(pool, index, seen, turn),
+        UnitKind::Engine => {
+            let before = serving(pool, index);
+            engine_seen(pool, index, seen, turn);
+            if before != serving(pool, index) {
+                turn.effects.push(Effect::SaveRuntime);
+            }
+        }
     }
+}
+
+/// The run of an engine that serves.
+fn serving(pool: &Pool, index: usize) -> Option<InvocationId> {
+    pool.replicas.get(index).filter(|replica| replica.ready()).map(|replica| replica.unit.invocation)
 }
 
 /// A unit that ran and is inactive has ended, and systemd is about to forget it. Where somebody else's dependency keeps
