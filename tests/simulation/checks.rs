@@ -169,7 +169,9 @@ fn replica_at_rest(pool: &Pool, replica: &Replica, world: &World) -> Result<(), 
         | Phase::Ending { .. }
         | Phase::Stopping
         | Phase::Tripped
-        | Phase::Backoff { .. } => Err(format!("{id} hangs in {:?}, {:?}", replica.phase, replica.taken)),
+        | Phase::Backoff { .. } => {
+            Err(format!("{id} hangs in {:?}, {:?}, {:?}", replica.phase, replica.taken, pool.troubles))
+        }
     }
 }
 
