@@ -6,7 +6,7 @@ use crate::systemd::World;
 use pool_core::State;
 use pool_core::job::JobState;
 use pool_core::name::{InvocationId, UnitKind, UnitName};
-use pool_core::pool::{Pool, Wish};
+use pool_core::pool::{Pool, ReloadStage, Wish};
 use pool_core::replica::{ActiveState, Phase, Replica};
 use pool_core::view::View;
 use std::collections::BTreeMap;
@@ -92,7 +92,7 @@ pub fn at_rest(
 fn on_its_way(pool: &Pool, callers: &Callers) -> Result<(), String> {
     let id = pool.id();
     if pool.drain.is_some() || pool.reload.is_some() {
-        return Err(format!("pool {id} hangs: {:?}, {:?}", pool.drain, pool.reload));
+        return Err(format!("pool {id} hangs: {:?}, {:?}", pool.drain, stage(pool)));
     }
     let serving = pool.replicas.iter().filter(|replica| replica.ready());
     let specs = serving.filter_map(|replica| replica.revision.as_ref()).chain([&pool.revision]);
@@ -185,7 +185,11 @@ fn in_words(pool: &Pool) -> String {
             format!("{} {:?} {names:?}", replica.id, replica.phase)
         })
         .collect();
-    format!("{} {:?} leaving: {} {replicas:?} {:?}", pool.id(), pool.wish, pool.leaving, pool.reload)
+    format!("{} {:?} leaving: {} {replicas:?} {:?}", pool.id(), pool.wish, pool.leaving, stage(pool))
+}
+
+fn stage(pool: &Pool) -> Option<&ReloadStage> {
+    pool.reload.as_ref().map(|reload| &reload.stage)
 }
 
 /// Whether an engine runs on that was started from another file than the pool has now.
