@@ -129,7 +129,7 @@ pub(crate) enum Verb {
     },
     /// Make the daemon read its configuration again, or reload a pool
     ///
-    /// Without a pool: new resident pools are started, pools without a file stopped.
+    /// Without a pool: new resident pools are started, those without a file drained.
     /// Engines that run keep their settings, see "poolctl diff" and "poolctl apply".
     /// Fails where a file is not valid: its pool stays as it is.
     ///
