@@ -269,10 +269,12 @@ impl Pool {
     /// The breaker that keeps it from being started, else the ordinary one.
     #[must_use]
     pub fn breaker(&self) -> &BreakerState {
-        match &self.troubles.ordinary.state {
-            BreakerState::Closed => &self.troubles.gpu.state,
-            open => open,
-        }
+        let Troubles { ordinary, gpu, .. } = &self.troubles;
+        let open = |breaker: &&&Breaker| matches!(breaker.state, BreakerState::Open { .. });
+        let half = |breaker: &&&Breaker| breaker.state != BreakerState::Closed;
+        let both = [ordinary, gpu];
+        let worst = both.iter().find(open).or_else(|| both.iter().find(half));
+        &worst.unwrap_or(&ordinary).state
     }
 
     /// One sentence on how it stands and why.

@@ -116,6 +116,12 @@ impl Cause {
         }
     }
 
+    /// How an engine ended, where it is that.
+    #[must_use]
+    pub const fn class(&self) -> Option<&ExitClass> {
+        if let Cause::Failed(class, _) | Cause::Earlier(class, _) = self { Some(class) } else { None }
+    }
+
     /// What is the matter.
     #[must_use]
     pub fn text(&self) -> String {

@@ -284,10 +284,7 @@ fn pool_view(pool: &Pool, unsaved: Option<&str>) -> PoolView {
 }
 
 fn reason_view(pool: &Pool, reason: Reason) -> ReasonView {
-    let class = match &reason.cause {
-        Cause::Failed(class, _) | Cause::Earlier(class, _) => class.to_string(),
-        _ => String::new(),
-    };
+    let class = reason.cause.class().map_or(String::new(), ToString::to_string);
     ReasonView {
         code: reason.cause.code(),
         class,

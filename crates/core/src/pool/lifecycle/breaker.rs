@@ -122,13 +122,13 @@ pub(super) fn undecided(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
     go_on(pool, turn);
 }
 
-/// The lengths of readiness that matter, each with what it is for, shortest first.
+/// The lengths of readiness that matter, each with what it ends, shortest first.
 fn marks(pool: &Pool) -> [(Usec, Mark); 3] {
     let numbers = &pool.revision.spec.restart;
     let mut marks = [
-        (numbers.breaker.close_after, Mark::RowEnds),
-        (numbers.reset_after, Mark::BackoffEnds),
-        (numbers.count_reset_after, Mark::CountEnds),
+        (numbers.breaker.close_after, Mark::Row),
+        (numbers.reset_after, Mark::Backoff),
+        (numbers.count_reset_after, Mark::Count),
     ];
     marks.sort_by_key(|(after, _)| *after);
     marks
@@ -136,9 +136,9 @@ fn marks(pool: &Pool) -> [(Usec, Mark); 3] {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mark {
-    RowEnds,
-    BackoffEnds,
-    CountEnds,
+    Row,
+    Backoff,
+    Count,
 }
 
 /// Keeps a timer for the next length of readiness that matters, for as long as an engine serves.
@@ -201,13 +201,13 @@ pub(super) fn reach(pool: &mut Pool, index: usize, served: Usec, turn: &mut Turn
             replica.steady_for = after;
         }
         match mark {
-            Mark::RowEnds => row_ends(pool, index, turn),
-            Mark::BackoffEnds => {
+            Mark::Row => row_ends(pool, index, turn),
+            Mark::Backoff => {
                 if let Some(replica) = pool.replicas.get_mut(index) {
                     replica.failures = 0;
                 }
             }
-            Mark::CountEnds => pool.restart_count = 0,
+            Mark::Count => pool.restart_count = 0,
         }
         turn.effects.push(Effect::SaveRuntime);
     }

@@ -275,7 +275,8 @@ fn emptied(pool: &mut Pool, keep: &Revision, turn: &mut Turn<'_>) -> bool {
     let left = |replica: &Replica| {
         let kept = replica.revision.as_ref().is_some_and(|revision| revision.digest == keep.digest)
             && matches!(replica.phase, Phase::Staging | Phase::Starting | Phase::Ready { .. });
-        !kept && !(may_rest(&replica.phase) && replica.taken.is_empty())
+        let gone = may_rest(&replica.phase) && replica.taken.is_empty();
+        !kept && !gone
     };
     !pool.replicas.iter().any(left)
 }
