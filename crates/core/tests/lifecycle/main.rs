@@ -10,6 +10,9 @@ mod explain;
 mod lease;
 mod random;
 mod reload;
+mod removal;
+mod stages;
+mod storm;
 mod survival;
 mod world;
 
