@@ -351,5 +351,6 @@ fn rolled_back(pool: &mut Pool, canceled: bool, class: ExitClass, text: String, 
         pool.reload = None;
         let again = pool.last_error.as_ref().map_or(String::new(), |error| error.text.clone());
         end(pool, result, format!("{text}; and the old one failed too: {again}"), turn);
+        breaker::go_on(pool, turn);
     }
 }
