@@ -146,6 +146,37 @@ fn what_is_on_its_way_up_when_the_breaker_opens_goes_on_and_waits_once_it_fails(
 }
 
 #[test]
+fn a_file_with_another_number_of_engines_holds_also_where_all_of_them_wait() {
+    for (before, after) in [(1, 3), (3, 1)] {
+        for crashes in [1, 5] {
+            let mut world = World::with(&[of(before)]);
+            (0..before).for_each(|index| world.crash_loop("a", index, if index == 0 { crashes } else { 1 }));
+            let waits = if crashes == 5 { "tripped" } else { "backoff" };
+            if world.phases("a").iter().any(|phase| *phase != waits) {
+                continue;
+            }
+            world.configure(&[of(after)]);
+            world.reset("a");
+            assert_eq!(world.phases("a"), vec!["staging"; usize::from(after)]);
+            assert!(world.timers.is_empty(), "no restart of one that is gone");
+        }
+    }
+}
+
+#[test]
+fn an_engine_that_the_daemon_ends_and_that_puts_off_its_end_is_killed() {
+    let mut world = World::with(&[spec("a")]);
+    world.serve("a", 0);
+    world.condemn("a", 0, ExitClass::GpuLost);
+    world.pass(seconds(30));
+    assert!(world.killed.is_empty());
+    world.pass(seconds(6));
+    assert_eq!(world.killed, [unit(UnitKind::Engine, "a", 0)]);
+    world.crash("a", 0);
+    assert_eq!((world.last_class("a"), world.timers.len()), ("gpu-lost".into(), 1), "its restart");
+}
+
+#[test]
 fn a_row_ends_after_60_seconds_ready() {
     for (served, row) in [(59, 5), (61, 1)] {
         let mut world = World::with(&[spec("a")]);

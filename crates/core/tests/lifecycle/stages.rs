@@ -283,6 +283,30 @@ fn a_reset_while_the_new_model_is_checked_is_not_lost_on_what_waits_for_the_brea
 }
 
 #[test]
+fn a_reset_while_the_old_model_is_started_again_is_not_lost_either() {
+    let mut world = World::with(&[of(2)]);
+    world.all_serve("a");
+    world.crash("a", 1);
+    for _ in 0..3 {
+        world.restart_rings("a", 1);
+        world.serve("a", 1);
+        world.crash("a", 1);
+    }
+    world.reload(&new(2), false).unwrap();
+    world.checks_pass("a", 0);
+    world.pass(seconds(10));
+    world.settle();
+    world.crash("a", 0);
+    world.settle();
+    world.serve("a", 1);
+    world.crash("a", 1);
+    assert_eq!(world.phases("a"), ["staging", "tripped"]);
+    world.reset("a");
+    world.serve("a", 0);
+    assert_eq!((world.phases("a"), stage(&world)), (vec!["ready", "staging"], None));
+}
+
+#[test]
 fn a_pool_that_failed_and_is_given_another_model_starts_it() {
     type Fails = fn(&mut World);
     let ways: [Fails; 4] = [
