@@ -11,6 +11,9 @@ mod lease;
 mod outside;
 mod random;
 mod reload;
+mod removal;
+mod stages;
+mod storm;
 mod survival;
 mod world;
 
