@@ -194,6 +194,16 @@ pub(crate) enum Verb {
         #[command(flatten)]
         format: Format,
     },
+    /// Write what a report of a bug needs into one file
+    ///
+    /// Versions, how pools stand and why, the configuration, and the last inputs of the
+    /// daemon, which a developer steps through with "cargo xtask replay". What looks
+    /// like a secret is left out. Only root can read the daemon's record.
+    #[command(verbatim_doc_comment)]
+    Bugreport {
+        /// The file to write; default: pool-bugreport-N.json in the working directory
+        file: Option<PathBuf>,
+    },
     /// Call off a drain or a reload
     ///
     /// The pool serves as before, with its old engines.
