@@ -17,6 +17,7 @@ mod clock;
 mod effects;
 mod files;
 mod handle;
+mod reading;
 
 pub use clock::HostClock;
 pub use handle::{Call, Handle, Refused, ReloadPool, Told, answer, calls};
@@ -34,9 +35,10 @@ use pool_core::config::Configuration;
 use pool_core::host::{Answer, RequestId, UnitFacts};
 use pool_core::lease::{LeaseEnd, LeaseId};
 use pool_core::name::{PoolId, UnitName};
-use pool_core::replica::{Hold, Report};
+use pool_core::replica::{Report, UnitObservation};
 use pool_core::view::View;
 use pool_core::{Denied, Effect, Effects, Event, Input, Request, State, apply, decide};
+use reading::UnitsReading;
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -75,7 +77,7 @@ pub enum Ended {
 enum Returned {
     Event(Event),
     Configuration(Box<Configuration>, Vec<RequestId>),
-    UnitsRead(BTreeMap<UnitName, Hold>, Vec<UnitFacts>),
+    UnitsRead(Vec<UnitFacts>),
 }
 
 /// What the loop works with outside itself.
@@ -119,6 +121,8 @@ pub struct Supervisor<S, C, F> {
     said: String,
     /// Callers of a reading of the files that runs, and those who came too late for it.
     reading: Option<Vec<RequestId>>,
+    /// The reading of the units that runs.
+    units_reading: Option<UnitsReading>,
 }
 
 /// At most so many events in a turn, so that a flood still lets the view out.
@@ -151,6 +155,7 @@ impl<S: Systemd, C: Clock, F: Files> Supervisor<S, C, F> {
             last_request: 0,
             said: String::new(),
             reading: None,
+            units_reading: None,
         }
     }
 
@@ -261,6 +266,13 @@ impl<S: Systemd, C: Clock, F: Files> Supervisor<S, C, F> {
     }
 
     fn observed(&mut self, seen: Observation, events: &mut Vec<Event>) -> Result<(), Ended> {
+        if let (
+            Some(reading),
+            Observation::Seen(UnitObservation { name, .. }) | Observation::Forgotten(name),
+        ) = (&mut self.units_reading, &seen)
+        {
+            reading.heard.insert(name.clone());
+        }
         match seen {
             Observation::Seen(seen) => events.push(Event::UnitSeen(seen)),
             Observation::Forgotten(name) => events.push(Event::UnitForgotten(name)),
@@ -274,7 +286,14 @@ impl<S: Systemd, C: Clock, F: Files> Supervisor<S, C, F> {
     fn came_back(&mut self, returned: Returned, events: &mut Vec<Event>) {
         match returned {
             Returned::Event(event) => events.push(event),
-            Returned::UnitsRead(asked, units) => events.push(Event::UnitsRead { asked, units }),
+            Returned::UnitsRead(units) => {
+                if let Some(UnitsReading { asked, heard, again }) = self.units_reading.take() {
+                    events.push(Event::UnitsRead { asked, heard, units });
+                    if again {
+                        self.read_units();
+                    }
+                }
+            }
             Returned::Configuration(configuration, requests) => {
                 events.push(Event::ConfigurationRead { configuration: *configuration, requests });
                 // Who asked while the files were read may mean a newer state of them.
@@ -328,37 +347,6 @@ impl<S: Systemd, C: Clock, F: Files> Supervisor<S, C, F> {
         let request = RequestId(self.last_request);
         self.callers.insert(request, reply);
         request
-    }
-
-    /// Reads the files beside the loop: a slow file system must not stop it.
-    fn read_configuration(&mut self, request: Option<RequestId>) {
-        if let Some(late) = &mut self.reading {
-            late.extend(request);
-            return;
-        }
-        self.reading = Some(Vec::new());
-        let folders = self.outside.folders.clone();
-        let returned = self.returned.0.clone();
-        tokio::spawn(async move {
-            let configuration = Box::new(folders.read().await);
-            effects::send(&returned, Returned::Configuration(configuration, request.into_iter().collect()))
-                .await;
-        });
-    }
-
-    fn read_units(&mut self) {
-        let systemd = self.outside.systemd.clone();
-        let returned = self.returned.0.clone();
-        let asked = self.state.units();
-        tokio::spawn(async move {
-            loop {
-                match systemd.units().await {
-                    Ok(units) => return effects::send(&returned, Returned::UnitsRead(asked, units)).await,
-                    Err(error) => tracing::error!("cannot read the units anew: {}", telemetry::chain(&error)),
-                }
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-        });
     }
 
     /// Carries effects out and hands back the replies, which leave with the next view.

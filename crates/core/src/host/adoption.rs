@@ -231,6 +231,7 @@ pub(super) fn units_read(
     clock: Clock,
     effects: &mut Effects,
     asked: &BTreeMap<UnitName, Hold>,
+    heard: &BTreeSet<UnitName>,
     units: Vec<UnitFacts>,
 ) {
     let present: BTreeSet<&UnitName> = units.iter().map(|facts| &facts.seen.name).collect();
@@ -241,22 +242,31 @@ pub(super) fn units_read(
         let start = |units: &BTreeMap<UnitName, Hold>| units.get(name).map(|hold| hold.start);
         start(asked).is_some() && start(asked) == start(&now)
     };
-    let missing = |(name, hold): &(&UnitName, &Hold)| hold.confirmed && !present.contains(name) && same(name);
+    // What was said since overtook what was read: taken for newer, an engine that somebody restarted would pass for the
+    // one before it.
+    let missing = |(name, hold): &(&UnitName, &Hold)| {
+        hold.confirmed && !present.contains(name) && same(name) && !heard.contains(name)
+    };
     for (name, _) in asked.iter().filter(missing) {
         super::forgotten(state, clock, effects, name);
     }
-    let lost: Vec<UnitName> = state.ending.iter().filter(|name| !present.contains(name)).cloned().collect();
+    let gone = |name: &&UnitName| !present.contains(name) && !heard.contains(name);
+    let lost: Vec<UnitName> = state.ending.iter().filter(gone).cloned().collect();
     for name in lost {
         super::forgotten(state, clock, effects, &name);
     }
     for facts in units {
         let name = facts.seen.name.clone();
         if same(&name) {
-            super::unit_seen(state, clock, effects, facts.seen);
+            if !heard.contains(&name) {
+                super::unit_seen(state, clock, effects, facts.seen);
+            }
             // A request of ours may have been lost with the signals.
             state.with_replica(clock, effects, &name.replica, lifecycle::release_again);
         } else if state.ending.contains(&name) {
             discard(effects, &name);
+        } else if heard.contains(&name) {
+            continue;
         } else if let Some(known) = state.unclaimed.get_mut(&name) {
             *known = facts;
         } else if facts.seen.active != ActiveState::Inactive && state.kept.contains(&name) {

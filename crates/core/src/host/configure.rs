@@ -65,6 +65,8 @@ pub(super) fn read_again(
                     start_resident(state, clock, effects, &id, lifecycle::start);
                 } else if apply {
                     reload(state, clock, effects, &id);
+                } else if differs {
+                    state.with_pool(clock, effects, &id, lifecycle::start_more);
                 }
                 if back {
                     added.push(id);

@@ -72,6 +72,9 @@ pub enum Event {
     UnitsRead {
         /// Those that were there or asked for when the reading began; one that was started since is not missing.
         asked: BTreeMap<UnitName, Hold>,
+        /// Those of which something was said since: that is newer, or what is newer still will be said too.
+        #[serde(default)]
+        heard: BTreeSet<UnitName>,
         /// Those that are there.
         units: Vec<UnitFacts>,
     },

@@ -232,7 +232,9 @@ pub fn apply(state: &mut State, input: Input) -> Effects {
                 lifecycle::stop_refused(pool, index, &name, &error, turn);
             });
         }
-        Event::UnitsRead { asked, units } => adoption::units_read(state, clock, &mut effects, &asked, units),
+        Event::UnitsRead { asked, heard, units } => {
+            adoption::units_read(state, clock, &mut effects, &asked, &heard, units);
+        }
         Event::Reported { unit, report } => {
             state.with_replica(clock, &mut effects, &unit.replica, |pool, index, _| {
                 lifecycle::reported(pool, index, &unit, report);

@@ -510,7 +510,7 @@ fn what_was_lost_with_the_signals_is_asked_for_again() {
     let engine = unit(UnitKind::Engine, "a", 0);
     world.units.get_mut(&engine).unwrap().active = ActiveState::Active;
     let (asked, units) = (world.state.units(), world.facts());
-    world.event(Event::UnitsRead { asked, units });
+    world.read(asked, units);
     assert_eq!(world.units[&engine].active, ActiveState::Deactivating);
 }
 
@@ -567,7 +567,7 @@ fn units_that_were_lost_sight_of_are_found_out_by_reading_all() {
     let asked = world.state.units();
     world.units.remove(&unit(UnitKind::Engine, "a", 0));
     let units = world.facts();
-    world.event(Event::UnitsRead { asked, units });
+    world.read(asked, units);
     assert_eq!((world.phase("a"), world.phase("b")), (PoolPhase::Stopped, PoolPhase::Ready));
 }
 

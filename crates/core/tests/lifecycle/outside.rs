@@ -6,6 +6,7 @@ use pool_core::config::{Activation, Configuration, FileError, PoolSpec};
 use pool_core::name::{InvocationId, UnitKind, UnitName};
 use pool_core::pool::PoolPhase;
 use pool_core::replica::{ActiveState, UnitObservation};
+use std::collections::BTreeSet;
 
 fn engine(generation: u32) -> UnitName {
     UnitName { generation, ..unit(UnitKind::Engine, "a", 0) }
@@ -97,7 +98,7 @@ fn a_unit_that_was_over_and_runs_ends_when_units_are_read() {
     world.state.kept.insert(engine(5));
     let (asked, units) = (world.state.units(), world.facts());
     world.let_go.clear();
-    world.event(Event::UnitsRead { asked, units });
+    world.read(asked, units);
     assert!(world.let_go.contains(&engine(5)) && !world.let_go.contains(&engine(1)));
     assert_eq!(world.phase("a"), PoolPhase::Ready);
 }
@@ -170,12 +171,12 @@ fn what_became_of_a_start_that_is_not_answered_yet_is_read_too() {
     let mut asked = world.state.units();
     asked.get_mut(&stage).unwrap().confirmed = false;
     // It may not be there yet.
-    world.event(Event::UnitsRead { asked: asked.clone(), units: vec![] });
+    world.read(asked.clone(), vec![]);
     assert_eq!(world.phase("a"), PoolPhase::Staging);
     let unit = world.units.get_mut(&stage).unwrap();
     (unit.active, unit.exited) = (ActiveState::Active, true);
     let units = world.facts();
-    world.event(Event::UnitsRead { asked, units });
+    world.read(asked, units);
     assert_eq!(world.phase("a"), PoolPhase::Starting);
 }
 
@@ -192,4 +193,37 @@ fn a_taken_name_is_not_given_up_while_its_unit_runs() {
     assert_eq!(world.started.len(), started, "two checks of one replica");
     world.forgotten(&stage);
     assert_eq!(world.started.len(), started + 1);
+}
+
+#[test]
+fn what_was_said_of_a_unit_since_its_reading_was_asked_for_is_newer_than_what_was_read() {
+    let mut world = World::with(&[spec("a")]);
+    world.serve("a", 0);
+    let asked = world.state.units();
+    // Read while somebody restarts it, by when it is on its way up and has its old invocation.
+    world.seen(&engine(1), |unit| unit.active = ActiveState::Deactivating);
+    let mut units = world.facts();
+    units[0].seen.active = ActiveState::Activating;
+    world.seen(&engine(1), |unit| *unit = running(&unit.name));
+    assert_eq!(world.phase("a"), PoolPhase::Ready);
+    let heard: BTreeSet<_> = [engine(1)].into();
+    world.event(Event::UnitsRead { asked: asked.clone(), heard: heard.clone(), units });
+    assert_eq!(world.phase("a"), PoolPhase::Ready, "it serves");
+    world.event(Event::UnitsRead { asked, heard, units: vec![] });
+    assert_eq!(world.phase("a"), PoolPhase::Ready, "that it is gone would have been said");
+}
+
+#[test]
+fn a_pool_that_only_waits_for_a_name_starts_as_many_as_its_newest_file_says() {
+    // Engines of an earlier file end, by when the file is back, twice.
+    let mut world = World::empty();
+    world.units.insert(engine(1), running(&engine(1)));
+    world.restart_daemon(&[]);
+    world.configure(&[spec("a")]);
+    assert!(world.started.is_empty(), "the name is not free");
+    world.configure(&[PoolSpec { replicas: 3, ..spec("a") }]);
+    assert_eq!(world.started, [1, 2].map(|index| unit(UnitKind::Stage, "a", index)));
+    world.forgotten(&engine(1));
+    (0..3).for_each(|index| world.serve("a", index));
+    assert!(world.pool("a").pending().is_empty() && world.pool("a").replicas.len() == 3);
 }

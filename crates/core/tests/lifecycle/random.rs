@@ -79,7 +79,7 @@ fn step(world: &mut World, dice: &mut Dice, files: &mut BTreeMap<&'static str, P
         6 => {
             let asked = world.state.units();
             let units = world.facts();
-            world.event(pool_core::Event::UnitsRead { asked, units });
+            world.read(asked, units);
         }
         _ => systemd(world, dice),
     }

@@ -7,7 +7,7 @@ use pool_core::lease::LeaseId;
 use pool_core::name::{InvocationId, PoolId, ReplicaId, UnitKind, UnitName, Usec};
 use pool_core::pool::{Pool, PoolPhase};
 use pool_core::refusal::Refusal;
-use pool_core::replica::{ActiveState, UnitObservation};
+use pool_core::replica::{ActiveState, Hold, UnitObservation};
 use pool_core::unit::{ENDPOINT_VARIABLE, SPEC_VARIABLE, UnitSpec, VERSION_VARIABLE, Value};
 use pool_core::view::View;
 use pool_core::{Denied, Effect, Event, Input, Request, State, apply, decide};
@@ -256,6 +256,11 @@ impl World {
 
     pub fn configure(&mut self, specs: &[PoolSpec]) {
         self.event(Event::ConfigurationRead { configuration: configuration(specs), requests: vec![] });
+    }
+
+    /// All units were read, and nothing was said of any meanwhile.
+    pub fn read(&mut self, asked: BTreeMap<UnitName, Hold>, units: Vec<UnitFacts>) {
+        self.event(Event::UnitsRead { asked, heard: BTreeSet::new(), units });
     }
 
     /// systemd says something new of a unit.

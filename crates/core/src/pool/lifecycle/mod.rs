@@ -25,4 +25,4 @@ pub(crate) use observed::{
     StartProblem, adopt, give_up_name, job_failed, kill, release_again, reported, still_stuck, stop_refused,
     unit_forgotten, unit_refused, unit_seen, unit_taken,
 };
-pub(crate) use wishes::{reset, resume, settle, start, stop};
+pub(crate) use wishes::{reset, resume, settle, start, start_more, stop};

@@ -40,6 +40,18 @@ pub(crate) fn resume(pool: &mut Pool, turn: &mut Turn<'_>) {
     }
 }
 
+/// Its file has changed. What waits for a unit's name will be started by the new one, and where nothing runs by an older
+/// one, so are those that only the new one has.
+pub(crate) fn start_more(pool: &mut Pool, turn: &mut Turn<'_>) {
+    let waits = |replica: &Replica| replica.phase == Phase::WaitingForName && replica.revision.is_none();
+    if pool.wish == Wish::Run && pool.replicas.iter().any(waits) && pool.pending().is_empty() {
+        for gone in pool.resize(pool.revision.spec.replicas) {
+            turn.ports.release(&gone);
+        }
+        resume(pool, turn);
+    }
+}
+
 /// Forgets the pool's failures, and starts what should run.
 pub(crate) fn reset(pool: &mut Pool, turn: &mut Turn<'_>) {
     for timer in pool.troubles.reset() {
