@@ -1,4 +1,4 @@
-//! Owns what the loop needs of the world around it, as traits: systemd, files, the clocks. `main` wires the real ones; the
+//! Owns what the loop needs of the world around it, as traits: systemd, files, probers, the clocks. `main` wires the real ones; the
 //! simulation in `tests/simulation` wires scripted ones and runs the same loop on paused time.
 //!
 //! These are ports in the sense of plugs; those that engines listen on are the core's. Timers are tokio's, whose paused
@@ -7,10 +7,11 @@
 use pool_core::config::Configuration;
 use pool_core::host::UnitFacts;
 use pool_core::name::{UnitName, Usec};
-use pool_core::replica::UnitObservation;
+use pool_core::replica::{Report, UnitObservation};
 use pool_core::unit::UnitSpec;
 use std::error::Error;
 use std::future::Future;
+use std::io;
 
 /// What systemd can be asked for. Cheap to clone; calls of several clones may run at once.
 pub trait Systemd: Clone + Send + Sync + 'static {
@@ -72,6 +73,12 @@ pub enum Observation {
 pub trait Files: Clone + Send + Sync + 'static {
     /// Reads everything, however long a file system takes; never beside another reading.
     fn read(&self) -> impl Future<Output = Configuration> + Send;
+}
+
+/// Numbers that probers send of their engines, whoever they say that they are.
+pub trait Probers: Send {
+    /// The next report, and the unit that it is from.
+    fn next(&mut self) -> impl Future<Output = io::Result<(UnitName, Report)>> + Send;
 }
 
 /// What an input of the core carries besides its event.

@@ -44,7 +44,7 @@ const ROOMS: [Room; 14] = [
     },
     Room {
         name: "report",
-        rooms: &[],
+        rooms: &["ports"],
         crates: &["tokio", "nix"],
         why: "it reads a socket and knows no loop",
     },

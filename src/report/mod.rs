@@ -4,6 +4,7 @@
 //! The socket lies in a folder of its own, which is all that a unit sees of the daemon's; a new daemon makes the socket
 //! anew, and the folder stays.
 
+use crate::ports::Probers;
 use nix::cmsg_space;
 use nix::sys::socket::{
     ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, setsockopt, sockopt::PassCred,
@@ -58,12 +59,11 @@ impl Reports {
         setsockopt(&socket, PassCred, &true).map_err(|errno| failed(errno.into()))?;
         Ok(Reports { socket, proc: PathBuf::from("/proc") })
     }
+}
 
+impl Probers for Reports {
     /// The next report of a unit of ours. What comes from elsewhere, or is no report, is dropped.
-    ///
-    /// # Errors
-    /// The socket is broken.
-    pub async fn next(&mut self) -> io::Result<(UnitName, Report)> {
+    async fn next(&mut self) -> io::Result<(UnitName, Report)> {
         loop {
             let received = self.socket.async_io(Interest::READABLE, || receive(&self.socket)).await;
             let (sender, text) = match received {

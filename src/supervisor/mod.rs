@@ -24,9 +24,8 @@ pub use handle::{Call, Handle, Refused, ReloadPool, Told, answer, calls};
 
 use crate::config;
 use crate::leases::Fifos;
-use crate::ports::{Clock, Files, Observation, Systemd, SystemdError};
+use crate::ports::{Clock, Files, Observation, Probers, Systemd, SystemdError};
 use crate::recording::Recorder;
-use crate::report::Reports;
 use crate::store::Store;
 use crate::{notify, telemetry};
 use effects::{Lanes, TimerTasks};
@@ -82,7 +81,7 @@ enum Returned {
 
 /// What the loop works with outside itself.
 #[derive(Debug)]
-pub struct Outside<S, C, F> {
+pub struct Outside<S, C, F, P> {
     /// Where configuration is read.
     pub folders: F,
     /// Where things are saved.
@@ -94,17 +93,17 @@ pub struct Outside<S, C, F> {
     /// The descriptors of leases.
     pub leases: Fifos,
     /// Numbers from probers; `None`: the socket could not be made.
-    pub reports: Option<Reports>,
+    pub reports: Option<P>,
     /// The record of what came in.
     pub recorder: Recorder,
 }
 
 /// The loop's task.
-pub struct Supervisor<S, C, F> {
+pub struct Supervisor<S, C, F, P> {
     state: State,
     /// What was published last, kept up to date by what events touched.
     view: View,
-    outside: Outside<S, C, F>,
+    outside: Outside<S, C, F, P>,
     observations: mpsc::Receiver<Observation>,
     calls: mpsc::Receiver<Call>,
     publications: mpsc::Sender<Publication>,
@@ -128,11 +127,11 @@ pub struct Supervisor<S, C, F> {
 /// At most so many events in a turn, so that a flood still lets the view out.
 const EVENTS_A_TURN: usize = 256;
 
-impl<S: Systemd, C: Clock, F: Files> Supervisor<S, C, F> {
+impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
     /// A loop that has not seen anything.
     #[must_use]
     pub fn new(
-        outside: Outside<S, C, F>,
+        outside: Outside<S, C, F, P>,
         observations: mpsc::Receiver<Observation>,
         calls: mpsc::Receiver<Call>,
         publications: mpsc::Sender<Publication>,
@@ -436,7 +435,7 @@ impl<S: Systemd, C: Clock, F: Files> Supervisor<S, C, F> {
 }
 
 /// The next report; never, where there is no socket. One that broke is not asked again.
-async fn next_report(reports: &mut Option<Reports>) -> (UnitName, Report) {
+async fn next_report(reports: &mut Option<impl Probers>) -> (UnitName, Report) {
     if let Some(socket) = reports {
         match socket.next().await {
             Ok(report) => return report,

@@ -4,7 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "the loop spawns what it must not wait for")]
 
 use super::{Returned, Supervisor, effects};
-use crate::ports::{Clock, Files, Systemd};
+use crate::ports::{Clock, Files, Probers, Systemd};
 use crate::telemetry;
 use pool_core::host::RequestId;
 use pool_core::name::UnitName;
@@ -22,7 +22,7 @@ pub(super) struct UnitsReading {
     pub(super) again: bool,
 }
 
-impl<S: Systemd, C: Clock, F: Files> Supervisor<S, C, F> {
+impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
     /// Reads the files beside the loop: a slow file system must not stop it.
     pub(super) fn read_configuration(&mut self, request: Option<RequestId>) {
         if let Some(late) = &mut self.reading {

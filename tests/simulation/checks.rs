@@ -1,7 +1,6 @@
 //! What holds once nothing happens any more: what the daemon knows, what it has published and what systemd has agree.
 
 use crate::callers::Callers;
-use crate::daemon::Published;
 use crate::files::Files;
 use crate::systemd::World;
 use pool_core::State;
@@ -18,13 +17,13 @@ pub type Serving = BTreeMap<UnitName, InvocationId>;
 /// Everything that must hold at rest. Hands back the engines that serve.
 pub fn at_rest(
     state: &State,
-    published: &Published,
+    view: &View,
     world: &World,
     files: &Files,
     callers: &Callers,
 ) -> Result<Serving, String> {
-    if *published.view != View::of(state) {
-        return Err(format!("published is {:?}, known is {:?}", published.view, View::of(state)));
+    if *view != View::of(state) {
+        return Err(format!("published is {:?}, known is {:?}", view, View::of(state)));
     }
     if state.pools.keys().ne(files.there().iter()) {
         return Err(format!(
@@ -44,6 +43,7 @@ pub fn at_rest(
     }
     for pool in state.pools.values() {
         wished(pool, state, files, callers)?;
+        on_its_way(pool, callers)?;
         for replica in &pool.replicas {
             replica_at_rest(pool, replica, world)?;
         }
@@ -68,10 +68,59 @@ pub fn at_rest(
             {
                 return Err(format!("{name} was restarted, and the daemon does not know"));
             }
+            Some(replica)
+                if replica.report.as_ref().is_some_and(|report| report.invocation != seen.invocation) =>
+            {
+                return Err(format!("what is known of {name} is of an earlier run of it"));
+            }
+            Some(replica)
+                if replica.revision.as_ref().is_some_and(|known| known.digest != unit.facts.spec_digest) =>
+            {
+                return Err(format!("{name} was started from another spec than the daemon knows"));
+            }
             Some(_) => drop(serving.insert(name.clone(), seen.invocation)),
         }
     }
+    leased(state, &serving, callers)?;
     Ok(serving)
+}
+
+/// Nothing is under way any more, and what was given up is not there.
+fn on_its_way(pool: &Pool, callers: &Callers) -> Result<(), String> {
+    let id = pool.id();
+    if pool.drain.is_some() || pool.reload.is_some() {
+        return Err(format!("pool {id} hangs: {:?}, {:?}", pool.drain, pool.reload));
+    }
+    let serving = pool.replicas.iter().filter(|replica| replica.ready());
+    let specs = serving.filter_map(|replica| replica.revision.as_ref()).chain([&pool.revision]);
+    let discarded = callers.discarded();
+    match specs.map(|revision| &revision.spec.model).find(|model| discarded.contains(*model)) {
+        Some(model) => {
+            Err(format!("pool {id} has {model}, of which the reload was called off or had failed"))
+        }
+        None => Ok(()),
+    }
+}
+
+/// The daemon knows exactly those leases whose holders still have them, and whose engines have served ever since.
+fn leased(state: &State, serving: &Serving, callers: &Callers) -> Result<(), String> {
+    let held = callers.leases();
+    let replicas = state.pools.values().flat_map(|pool| &pool.replicas);
+    for lease in replicas.flat_map(|replica| state.leases.of(&replica.id)) {
+        if !held.contains_key(lease) {
+            return Err(format!("lease {lease} is known, and nobody holds it"));
+        }
+    }
+    for (lease, invocation) in held {
+        let mut engines = serving.iter().filter(|(name, _)| name.replica == lease.replica);
+        let served = engines.any(|(_, run)| Some(run.0.as_slice()) == invocation.as_deref());
+        if served != state.leases.contains(&lease) {
+            let known =
+                if served { "not known although its engine serves" } else { "known of an ended engine" };
+            return Err(format!("lease {lease} is held, and {known}"));
+        }
+    }
+    Ok(())
 }
 
 /// Whether what somebody was promised is so.
@@ -106,17 +155,17 @@ fn replica_at_rest(pool: &Pool, replica: &Replica, world: &World) -> Result<(), 
         Phase::Stopped if pool.wish == Wish::Run && replica.last_exit.is_none() => {
             Err(format!("{id} is lost: it should run, and there is no reason why it does not"))
         }
-        Phase::Tripped if pool.troubles.all_closed() => {
-            Err(format!("{id} waits for a breaker, and none is open"))
+        // A reset forgets the reason of the pool.
+        Phase::Failed if pool.last_error.is_none() && replica.last_exit.is_none() => {
+            Err(format!("{id} failed for no reason"))
         }
-        Phase::Tripped => Ok(()),
-        Phase::Failed if pool.last_error.is_none() => Err(format!("{id} failed for no reason")),
         Phase::Stopped | Phase::Failed => Ok(()),
         Phase::WaitingForName
         | Phase::Staging
         | Phase::Starting
         | Phase::Ending { .. }
         | Phase::Stopping
+        | Phase::Tripped
         | Phase::Backoff { .. } => Err(format!("{id} hangs in {:?}, {:?}", replica.phase, replica.taken)),
     }
 }
@@ -142,6 +191,9 @@ fn of_another_file(pool: &Pool) -> bool {
 pub fn all_stopped(state: &State, world: &World) -> Result<(), String> {
     if let Some(pool) = state.pools.values().find(|pool| !pool.at_rest() || pool.wish == Wish::Run) {
         return Err(format!("pool {} was stopped and is not", pool.id()));
+    }
+    if !state.leases.is_empty() {
+        return Err(format!("everything was stopped, and {} leases are held", state.leases.len()));
     }
     let left = world.units.iter().find(|(_, unit)| !unit.held);
     left.map_or(Ok(()), |(name, _)| Err(format!("everything was stopped, and {name} is there")))

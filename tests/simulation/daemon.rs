@@ -2,23 +2,27 @@
 //! it is given.
 
 use crate::bus::{Answer, UnitsAnswer};
+use crate::callers::Callers;
 use crate::dice::Dice;
 use crate::grave::{Doom, Grave};
 use crate::systemd::{Call, Shared};
 use pool_core::State;
 use pool_core::config::Configuration;
-use pool_core::host::UnitFacts;
+use pool_core::host::{Answer as Told, UnitFacts};
+use pool_core::lease::LeaseId;
 use pool_core::name::{UnitName, Usec};
+use pool_core::replica::Report;
 use pool_core::unit::UnitSpec;
-use pool_core::view::View;
+use pool_core::view::{JobView, View};
 use pool_managerd::config::{self, Folders};
 use pool_managerd::leases::Fifos;
-use pool_managerd::ports::{Clock, Files, Systemd, SystemdError};
+use pool_managerd::ports::{Clock, Files, Probers, Systemd, SystemdError};
 use pool_managerd::recording::Recorder;
 use pool_managerd::store::Store;
 use pool_managerd::supervisor::{Handle, Outside, Publication, Signal, Supervisor, answer, calls};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::{Future, pending, poll_fn};
+use std::io;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
@@ -43,6 +47,10 @@ pub struct Published {
     pub view: Arc<View>,
     /// Result of each job; "" while it runs.
     pub jobs: BTreeMap<u32, &'static str>,
+    /// Reloads of which what they were to put in place is given up.
+    pub discarded: BTreeSet<u32>,
+    /// Leases, each with the run of the engine that it was given of.
+    pub given: BTreeMap<LeaseId, Option<Vec<u8>>>,
 }
 
 /// A run of the daemon.
@@ -54,12 +62,20 @@ pub struct Daemon {
     /// Nothing went wrong since its start.
     pub in_calm: bool,
     signals: mpsc::Sender<Signal>,
+    reports: mpsc::UnboundedSender<(UnitName, Report)>,
     task: JoinHandle<Ending>,
 }
 
 impl Daemon {
     /// Starts it on folders below `root`.
-    pub fn start(shared: &Shared, root: &Path, run: u64, doom: Doom, dice: &mut Dice) -> Daemon {
+    pub fn start(
+        shared: &Shared,
+        root: &Path,
+        run: u64,
+        doom: Doom,
+        callers: &Callers,
+        dice: &mut Dice,
+    ) -> Daemon {
         let saved = root.join("saved");
         let grave = Grave::new(doom, &saved, Dice::new(dice.next(), "grave"));
         let (observed, observations) = mpsc::channel(1024);
@@ -76,9 +92,11 @@ impl Daemon {
         let publisher = Publisher {
             shared: shared.clone(),
             grave: grave.clone(),
+            callers: callers.clone(),
             dice: Dice::new(dice.next(), "publisher"),
         };
         tokio::spawn(publisher.run(published, books.clone()));
+        let (reports, reported) = mpsc::unbounded_channel();
         let outside = Outside {
             folders: SlowFolders {
                 folders: Folders::below(root),
@@ -87,19 +105,25 @@ impl Daemon {
             },
             store: Store::new(&saved, &saved),
             leases: Fifos::below(&saved),
-            reports: None,
+            reports: Some(Engines(reported)),
             recorder: Recorder::below(&saved),
             systemd: Client { shared: shared.clone(), grave: grave.clone(), run },
             clock: PausedClock { shared: shared.clone(), dice: Dice::new(dice.next(), "clock") },
         };
         let supervisor = Supervisor::new(outside, observations, asked, publications);
         let task = tokio::spawn(live(supervisor, signalled, grave.clone(), shared.clone(), run));
-        Daemon { handle, grave, published: books, in_calm, signals, task }
+        Daemon { handle, grave, published: books, in_calm, signals, reports, task }
     }
 
     /// Sends it a signal, as `kill` does.
     pub fn signal(&self, signal: Signal) {
         assert_ne!(self.signals.try_send(signal), Err(mpsc::error::TrySendError::Full(signal)));
+    }
+
+    /// An engine's prober says how that stands.
+    pub fn report(&self, unit: &UnitName, report: Report) {
+        // Who is dead hears nothing.
+        drop(self.reports.send((unit.clone(), report)));
     }
 
     /// Waits for its end.
@@ -109,7 +133,7 @@ impl Daemon {
 }
 
 async fn live(
-    mut supervisor: Supervisor<Client, PausedClock, SlowFolders>,
+    mut supervisor: Supervisor<Client, PausedClock, SlowFolders, Engines>,
     signals: mpsc::Receiver<Signal>,
     grave: Grave,
     shared: Shared,
@@ -217,6 +241,19 @@ impl Files for SlowFolders {
     }
 }
 
+/// The probers of all engines.
+#[derive(Debug)]
+struct Engines(mpsc::UnboundedReceiver<(UnitName, Report)>);
+
+impl Probers for Engines {
+    async fn next(&mut self) -> io::Result<(UnitName, Report)> {
+        match self.0.recv().await {
+            Some(report) => Ok(report),
+            None => pending().await,
+        }
+    }
+}
+
 /// Paused time, and rolled randomness.
 #[derive(Debug)]
 struct PausedClock {
@@ -242,6 +279,7 @@ impl Clock for PausedClock {
 struct Publisher {
     shared: Shared,
     grave: Grave,
+    callers: Callers,
     dice: Dice,
 }
 
@@ -254,9 +292,21 @@ impl Publisher {
             if self.grave.is_dead() {
                 return;
             }
-            let broken = books.lock().unwrap().take_in(publication.view);
+            let broken = {
+                let mut books = books.lock().unwrap();
+                for (_, told) in &publication.replies {
+                    if let Told::Lease { lease, .. } = &told.answer {
+                        let engine = publication.view.replicas.get(&lease.replica).filter(|view| view.ready);
+                        books.given.insert(lease.clone(), engine.map(|view| view.invocation_id.clone()));
+                    }
+                }
+                books.take_in(publication.view)
+            };
             if let Err(problem) = broken {
                 self.shared.lock().fail(problem);
+            }
+            for (lease, _) in &publication.revoked {
+                self.callers.revoked(lease);
             }
             for (caller, reply) in publication.replies {
                 answer(caller, reply);
@@ -266,6 +316,14 @@ impl Publisher {
 }
 
 impl Published {
+    /// Whether nothing is under way, as far as is published.
+    pub fn at_rest(&self) -> bool {
+        let rests = |phase: &str| matches!(phase, "stopped" | "ready" | "failed");
+        self.view.replicas.values().all(|replica| rests(replica.phase))
+            && self.view.pools.values().all(|pool| !pool.draining)
+            && self.view.jobs.values().all(|job| job.state == "done")
+    }
+
     fn take_in(&mut self, view: Arc<View>) -> Result<(), String> {
         for (id, job) in &view.jobs {
             let known = self.jobs.insert(*id, job.result);
@@ -283,6 +341,14 @@ impl Published {
             }
             if (job.state == "done") == job.result.is_empty() {
                 return Err(format!("job {id} is {} with the result \"{}\"", job.state, job.result));
+            }
+        }
+        for (id, job) in view.jobs.iter().filter(|(_, job)| job.operation == "reload") {
+            let failed = matches!(job.result, "failed" | "canceled" | "timeout");
+            let turned_back =
+                matches!(job.detail.as_str(), "ending the new engine" | "starting the old engine again");
+            if (failed || turned_back) && self.discarded.insert(*id) && failed {
+                kept_or_told(*id, job, &view)?;
             }
         }
         for id in self.view.jobs.keys().filter(|id| !view.jobs.contains_key(id)) {
@@ -303,4 +369,13 @@ impl Published {
         self.view = view;
         Ok(())
     }
+}
+
+/// A reload that was given up says why, and its pool serves or says why it does not.
+fn kept_or_told(id: u32, job: &JobView, view: &View) -> Result<(), String> {
+    let pool = view.pools.get(&job.pool);
+    if job.error.is_empty() || pool.is_some_and(|pool| !pool.ready && pool.reasons.is_empty()) {
+        return Err(format!("reload {id} ended as {} with \"{}\", and left {pool:?}", job.result, job.error));
+    }
+    Ok(())
 }

@@ -18,6 +18,8 @@ pub struct Files {
     root: PathBuf,
     /// Pools whose file was removed at any time.
     pub ever_removed: BTreeSet<PoolId>,
+    /// Pools whose file was at any time one that is put into force at once.
+    pub ever_applied: BTreeSet<PoolId>,
 }
 
 impl Files {
@@ -32,7 +34,7 @@ impl Files {
         fs::create_dir_all(root.join("etc/llamaorch/engines.d")).unwrap();
         fs::create_dir_all(root.join("saved")).unwrap();
         fs::write(root.join("etc/llamaorch/engines.d/test.toml"), TEMPLATE).unwrap();
-        let files = Files { root, ever_removed: BTreeSet::new() };
+        let mut files = Files { root, ever_removed: BTreeSet::new(), ever_applied: BTreeSet::new() };
         for id in POOLS.iter().take(1 + dice.roll(POOLS.len())) {
             files.write(id, dice);
         }
@@ -41,6 +43,12 @@ impl Files {
 
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// The leases whose descriptors lie in the daemon's folder.
+    pub fn leases(&self) -> BTreeSet<String> {
+        let entries = fs::read_dir(self.root.join("saved/leases")).into_iter().flatten();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
 
     fn folder(&self) -> PathBuf {
@@ -57,16 +65,22 @@ impl Files {
         there.map(|id| id.parse().unwrap()).collect()
     }
 
-    fn write(&self, id: &str, dice: &mut Dice) {
+    fn write(&mut self, id: &str, dice: &mut Dice) {
         let replicas = 1 + dice.roll(3);
         let model = dice.roll(3);
         let activation = if dice.chance(75) { "resident" } else { "manual" };
         let policy = dice.weighed(&[(6, "on-failure"), (1, "always"), (1, "never")]);
         let place = POOLS.iter().position(|known| *known == id).unwrap();
         let port = if dice.chance(80) { "auto".to_owned() } else { (30_000 + 10 * place).to_string() };
+        let on_change = if dice.chance(75) { "hold" } else { "drain-first" };
+        if on_change == "drain-first" {
+            self.ever_applied.insert(id.parse().unwrap());
+        }
+        let numbers = numbers(dice);
         let text = format!(
             "engine = \"test\"\nmodel = \"file:/srv/{model}\"\ndevices = [\"none\"]\nreplicas = {replicas}\n\
-             activation = \"{activation}\"\n[network]\nlisten = \"127.0.0.1:{port}\"\n[restart]\npolicy = \"{policy}\"\n"
+             activation = \"{activation}\"\non_change = \"{on_change}\"\n[network]\n\
+             listen = \"127.0.0.1:{port}\"\n[restart]\npolicy = \"{policy}\"\n{numbers}"
         );
         fs::write(self.file(id), text).unwrap();
     }
@@ -114,14 +128,46 @@ impl Files {
     }
 
     /// Every file that is there can be read again.
-    pub fn mend(&self, dice: &mut Dice) {
+    pub fn mend(&mut self, dice: &mut Dice) {
         self.restore();
-        for id in POOLS.iter().filter(|id| self.file(id).exists()) {
-            if fs::read_to_string(self.file(id)).unwrap().contains("modell") {
+        for id in POOLS {
+            if fs::read_to_string(self.file(id)).is_ok_and(|text| text.contains("modell")) {
                 self.write(id, dice);
             }
         }
     }
+}
+
+/// Numbers so small that all they are for happens within a script; or none, for what holds without.
+fn numbers(dice: &mut Dice) -> String {
+    let mut text = String::new();
+    if dice.chance(50) {
+        text +=
+            "initial_delay = \"1s\"\nmax_delay = \"4s\"\nreset_after = \"5s\"\ncount_reset_after = \"9s\"\n";
+    }
+    if dice.chance(65) {
+        let (failures, open_for) = (1 + dice.roll(3), 2 + dice.roll(40));
+        let (most, close_after) = (open_for * (1 + dice.roll(3)), 1 + dice.roll(20));
+        text += &format!(
+            "[restart.breaker]\nfailures = {failures}\nopen_for = \"{open_for}s\"\n\
+             max_open_for = \"{most}s\"\nclose_after = \"{close_after}s\"\n"
+        );
+    }
+    if dice.chance(20) {
+        let wait_after = 1 + dice.roll(3);
+        text += &format!(
+            "[restart.storm]\nwarn_after = 1\nwait_after = {wait_after}\ntrip_after = {}\noom_after = 2\n",
+            wait_after + dice.roll(3)
+        );
+    }
+    if dice.chance(80) {
+        let settle = 3 + dice.roll(8);
+        text += &format!("[drain]\nsettle = \"{settle}s\"\ndeadline = \"{}s\"\n", settle + dice.roll(60));
+    }
+    if dice.chance(30) {
+        text += &format!("[leases]\ncapacity = {}\n", 1 + dice.roll(3));
+    }
+    text
 }
 
 impl Drop for Files {

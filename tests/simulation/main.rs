@@ -6,14 +6,16 @@
 //! | `script` | what happens in which order, and what must hold at the end |
 //! | `systemd`, `unit`, `bus` | the true set of units, what each does by itself, what lies between |
 //! | `daemon`, `grave` | a run of the real supervisor, and its death |
-//! | `callers`, `files` | who asks for what, and what the configuration says |
-//! | `checks` | what holds once nothing happens any more |
+//! | `callers`, `kinds` | who asks for what and holds what, and what may be answered |
+//! | `files` | what the configuration says |
+//! | `checks`, `always` | what holds once nothing happens any more, and what of it at any time |
 //!
 //! `SEED=n` plays one script and tells it; `SCRIPTS=n` says how many are played, `FIRST=n` from which seed on.
 
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(clippy::disallowed_methods, reason = "the world beside the daemon has tasks of its own")]
 
+mod always;
 mod bus;
 mod callers;
 mod checks;
@@ -21,6 +23,7 @@ mod daemon;
 mod dice;
 mod files;
 mod grave;
+mod kinds;
 mod script;
 mod systemd;
 mod unit;
@@ -67,7 +70,8 @@ fn whatever_goes_wrong_daemon_and_systemd_agree_once_it_is_over() {
     report(failed.into_inner().unwrap());
     let sum = sum.into_inner().unwrap();
     println!("{sum:?}");
-    assert!(sum.runs > 2 * scripts && sum.served > 0 && sum.jobs > 0, "scripts do not do what they are for");
+    let done = sum.served > 0 && sum.jobs > 0 && sum.leases > 0 && sum.held > 0;
+    assert!(sum.runs > 2 * scripts && done, "scripts do not do what they are for");
 }
 
 fn report(mut failed: Vec<(u64, Failure)>) {

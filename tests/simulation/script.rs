@@ -1,6 +1,7 @@
 //! Owns one script: a while in which everything goes wrong that can, then a while in which nothing does, and what must
 //! hold after that.
 
+use crate::always;
 use crate::callers::Callers;
 use crate::checks::{self, Serving};
 use crate::daemon::{Daemon, Ending};
@@ -8,7 +9,8 @@ use crate::dice::Dice;
 use crate::files::Files;
 use crate::grave::Doom;
 use crate::systemd::{Shared, World, drive};
-use pool_core::name::UnitName;
+use pool_core::name::{InvocationId, UnitName};
+use pool_core::replica::Report;
 use pool_managerd::supervisor::Signal;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -28,12 +30,15 @@ pub struct Tally {
     pub lines: usize,
     pub jobs: usize,
     pub served: usize,
+    /// Leases that were given, and those that were still held at the end.
+    pub leases: usize,
+    pub held: usize,
 }
 
 /// Plays the script of a seed, on paused time.
 pub fn play(seed: u64) -> (Result<Tally, Failure>, Vec<String>) {
     let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     runtime.block_on(async {
         let shared = Shared::new(seed);
         tokio::spawn(drive(shared.clone()));
@@ -60,9 +65,10 @@ struct Script {
 type Act = fn(&mut Script);
 
 /// How often what happens.
-const ACTS: [(usize, Act); 13] = [
+const ACTS: [(usize, Act); 14] = [
     (10, Script::somebody_asks),
     (4, Script::files_change),
+    (4, Script::engines_report),
     (2, Script::reload_by_signal),
     (2, |script| script.outside(World::stop)),
     (2, |script| script.outside(World::restart)),
@@ -95,8 +101,9 @@ impl Script {
         }
         self.calm_down().await?;
         let first = self.compare().await?;
-        self.let_pass(Duration::from_secs(150)).await?;
+        self.come_to_rest(Duration::from_secs(150)).await?;
         let second = self.compare().await?;
+        let held = self.callers.leases().len();
         if let Some(name) =
             first.iter().find(|(name, run)| second.get(*name) != Some(run)).map(|(name, _)| name)
         {
@@ -104,7 +111,8 @@ impl Script {
         }
         self.stop_all().await?;
         let lines = self.shared.lock().trace.len();
-        Ok(Tally { runs: self.runs, lines, jobs: self.callers.jobs(), served: second.len() })
+        let (jobs, leases) = (self.callers.jobs(), self.callers.given());
+        Ok(Tally { runs: self.runs, lines, jobs, served: second.len(), leases, held })
     }
 
     /// Time passes; a daemon that died is there again after a moment.
@@ -134,7 +142,8 @@ impl Script {
         self.runs += 1;
         let calm = self.shared.lock().calm;
         let doom = if calm { Doom::Never } else { Doom::by(&mut self.dice) };
-        self.daemon = Some(Daemon::start(&self.shared, self.files.root(), self.runs, doom, &mut self.dice));
+        let (root, callers) = (self.files.root(), &self.callers);
+        self.daemon = Some(Daemon::start(&self.shared, root, self.runs, doom, callers, &mut self.dice));
     }
 
     /// A run has ended.
@@ -142,7 +151,8 @@ impl Script {
         let in_calm = self.daemon.take().is_some_and(|daemon| daemon.in_calm);
         match ending {
             Ending::GaveUp(why) if in_calm => Err(format!("it gave up: {why}")),
-            Ending::Died | Ending::GaveUp(_) | Ending::Ended(_) => Ok(()),
+            Ending::Died | Ending::GaveUp(_) => Ok(()),
+            Ending::Ended(state) => always::holds(state, &self.files),
         }
     }
 
@@ -159,11 +169,41 @@ impl Script {
             let what = self.files.change(&mut self.dice);
             self.shared.lock().note(what);
         }
-        for id in &self.files.ever_removed {
+        for id in self.files.ever_removed.iter().chain(&self.files.ever_applied) {
             self.shared.lock().may_stop.insert(id.clone());
         }
         if self.dice.chance(70) {
             self.reload_by_signal();
+        }
+    }
+
+    /// Probers of engines say how those stand.
+    fn engines_report(&mut self) {
+        let Some(daemon) = &self.daemon else { return };
+        for _ in 0..1 + self.dice.roll(4) {
+            let mut world = self.shared.lock();
+            let engines: Vec<_> = world.units.values().map(|unit| unit.facts.seen.clone()).collect();
+            if engines.is_empty() {
+                return;
+            }
+            let engine = self.dice.pick(&engines);
+            // Also of a run that is over.
+            let invocation = if self.dice.chance(90) { engine.invocation } else { InvocationId([7; 16]) };
+            let mut number =
+                |sides| u32::try_from(self.dice.roll(sides)).ok().filter(|_| self.dice.chance(80));
+            let report = Report {
+                invocation,
+                in_flight: number(3),
+                slots: number(5),
+                version: None,
+                progress: None,
+                processes: None,
+            };
+            world.note(format!(
+                "{} reports {:?} in flight of {:?}",
+                engine.name, report.in_flight, report.slots
+            ));
+            daemon.report(&engine.name, report);
         }
     }
 
@@ -206,6 +246,7 @@ impl Script {
             self.daemon_is_killed();
         }
         self.files.mend(&mut self.dice);
+        self.shared.lock().may_stop.extend(self.files.ever_applied.iter().cloned());
         // A run that is doomed may still die of it; the next one is not.
         for _ in 0..3 {
             self.let_pass(Duration::from_secs(5)).await?;
@@ -213,10 +254,23 @@ impl Script {
                 && self.callers.reload(daemon).await
             {
                 daemon.grave.spare();
-                return self.let_pass(Duration::from_secs(400)).await;
+                return self.come_to_rest(Duration::from_secs(400)).await;
             }
         }
         Err("the files were not read again".to_owned())
+    }
+
+    /// Time passes, and more of it while breakers are open and what follows from them goes on: those have their end too.
+    async fn come_to_rest(&mut self, least: Duration) -> Result<(), String> {
+        self.let_pass(least).await?;
+        for _ in 0..40 {
+            let busy = self.daemon.as_ref().is_some_and(|daemon| !daemon.published.lock().unwrap().at_rest());
+            if !busy {
+                break;
+            }
+            self.let_pass(Duration::from_secs(200)).await?;
+        }
+        Ok(())
     }
 
     /// Asks the daemon to end, and holds what it knew against systemd. The next one is started.
@@ -225,14 +279,8 @@ impl Script {
         if !open.is_empty() {
             return Err(format!("nobody answered {open:?}"));
         }
-        let (state, published) = self.finish().await?;
-        let serving = checks::at_rest(
-            &state,
-            &published.lock().unwrap(),
-            &self.shared.lock(),
-            &self.files,
-            &self.callers,
-        )?;
+        let (state, view) = self.finish().await?;
+        let serving = checks::at_rest(&state, &view, &self.shared.lock(), &self.files, &self.callers)?;
         self.start();
         Ok(serving)
     }
@@ -241,7 +289,11 @@ impl Script {
         self.daemon_is_asked_to_end();
         let Some(mut daemon) = self.daemon.take() else { return Err("there is no daemon".to_owned()) };
         match daemon.end().await {
-            Ending::Ended(state) => Ok((state, daemon.published)),
+            Ending::Ended(state) => {
+                always::holds(&state, &self.files)?;
+                let view = daemon.published.lock().unwrap().view.clone();
+                Ok((state, view))
+            }
             other => Err(format!("asked to end, it {other:?}")),
         }
     }
@@ -249,7 +301,7 @@ impl Script {
     async fn stop_all(&mut self) -> Result<(), String> {
         if let Some(daemon) = &self.daemon {
             for id in self.files.there() {
-                self.callers.stop(daemon, &self.shared, &id);
+                self.callers.stop(daemon, &self.shared, &id, &mut self.dice);
             }
         }
         self.let_pass(Duration::from_secs(150)).await?;
@@ -257,14 +309,14 @@ impl Script {
         if !open.is_empty() {
             return Err(format!("nobody answered {open:?}"));
         }
-        let (state, published) = self.finish().await?;
+        let (state, view) = self.finish().await?;
         checks::all_stopped(&state, &self.shared.lock())?;
-        checks::at_rest(&state, &published.lock().unwrap(), &self.shared.lock(), &self.files, &self.callers)?;
+        checks::at_rest(&state, &view, &self.shared.lock(), &self.files, &self.callers)?;
         Ok(())
     }
 }
 
-type Finished = (Box<pool_core::State>, std::sync::Arc<std::sync::Mutex<crate::daemon::Published>>);
+type Finished = (Box<pool_core::State>, std::sync::Arc<pool_core::view::View>);
 
 impl Tally {
     pub fn add(&mut self, other: Tally) {
@@ -272,5 +324,7 @@ impl Tally {
         self.lines += other.lines;
         self.jobs += other.jobs;
         self.served += other.served;
+        self.leases += other.leases;
+        self.held += other.held;
     }
 }

@@ -4,7 +4,7 @@ use super::{Happening, World};
 use crate::unit::{Step, Unit};
 use pool_core::name::{UnitKind, UnitName};
 use pool_core::replica::ActiveState;
-use pool_core::unit::UnitSpec;
+use pool_core::unit::{UnitSpec, Value};
 use pool_managerd::ports::SystemdError;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -21,8 +21,12 @@ impl World {
         let others = self.units.values().filter(|unit| {
             unit.facts.seen.name.replica == name.replica && unit.lives() && unit.was_known(asked)
         });
-        let in_the_way =
-            |unit: &&Unit| name.kind == UnitKind::Stage || unit.facts.seen.name.kind == UnitKind::Engine;
+        // Another model is checked beside the engine that serves, whose address the checks leave alone.
+        let beside = name.kind == UnitKind::Stage && !asks_for_its_address(spec);
+        let in_the_way = |unit: &&Unit| {
+            let engine = unit.facts.seen.name.kind == UnitKind::Engine;
+            if name.kind == UnitKind::Stage { !(beside && engine) } else { engine }
+        };
         if let Some(double) = others.into_iter().find(in_the_way).map(|unit| unit.facts.seen.name.clone()) {
             self.fail(format!("{name} was started while {double} lived"));
         }
@@ -130,4 +134,11 @@ impl World {
             self.unload(name);
         }
     }
+}
+
+fn asks_for_its_address(spec: &UnitSpec) -> bool {
+    spec.properties.iter().any(|property| match &property.value {
+        Value::Command(command) => command.iter().any(|word| word == "--listen"),
+        _ => false,
+    })
 }
