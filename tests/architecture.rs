@@ -93,7 +93,7 @@ const ROOMS: [Room; 14] = [
     Room {
         name: "bin",
         rooms: &["client", "config"],
-        crates: &["clap", "tokio", "serde_json", "futures_util", "nix"],
+        crates: &["clap", "toml", "tokio", "serde_json", "futures_util", "nix"],
         why: "poolctl proves that the public API is enough; only `check` reads files itself, and `lease` hands a descriptor on",
     },
     Room {

@@ -12,7 +12,7 @@ _poolctl() {
     local pools=
     case $verb in
         '')
-            mapfile -t COMPREPLY < <(compgen -W 'list status start stop drain wait explain reset cancel lease check reload diff apply --help --version' -- "$word")
+            mapfile -t COMPREPLY < <(compgen -W 'list status start stop drain wait explain bugreport reset cancel lease check reload diff apply --help --version' -- "$word")
             return
             ;;
         list)

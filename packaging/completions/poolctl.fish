@@ -1,6 +1,6 @@
 # fish completion for poolctl(1)
 
-set -l verbs list status start stop drain wait explain reset cancel lease check reload diff apply
+set -l verbs list status start stop drain wait explain bugreport reset cancel lease check reload diff apply
 
 function __poolctl_pools
     poolctl list 2>/dev/null | awk 'NR > 1 { print $1 }'
@@ -16,6 +16,7 @@ complete -c poolctl -n "not __fish_seen_subcommand_from $verbs" -a stop -d 'Stop
 complete -c poolctl -n "not __fish_seen_subcommand_from $verbs" -a drain -d 'Let pools run empty, then stop them'
 complete -c poolctl -n "not __fish_seen_subcommand_from $verbs" -a wait -d 'Wait until a pool is ready'
 complete -c poolctl -n "not __fish_seen_subcommand_from $verbs" -a explain -d 'Explain why a pool is as it is'
+complete -c poolctl -n "not __fish_seen_subcommand_from $verbs" -a bugreport -d 'Write what a report of a bug needs into one file'
 complete -c poolctl -n "not __fish_seen_subcommand_from $verbs" -a reset -d 'Forget failures of pools'
 complete -c poolctl -n "not __fish_seen_subcommand_from $verbs" -a cancel -d 'Call off a drain or a reload'
 complete -c poolctl -n "not __fish_seen_subcommand_from $verbs" -a lease -d 'Run a command with a lease of a pool'

@@ -27,6 +27,7 @@ pub use lease::Lease;
 pub use status::{PoolStatus, ReplicaStatus};
 
 use proxy::{ManagerProxy, PoolProxy, ReplicaProxy};
+use serde::Serialize;
 use std::collections::HashMap;
 use std::time::Duration;
 use zbus::fdo::ObjectManagerProxy;
@@ -65,7 +66,7 @@ pub struct Reloading {
 }
 
 /// What is wrong with a configuration file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ConfigurationError {
     /// Its path.
     pub file: String,

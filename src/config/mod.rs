@@ -85,6 +85,18 @@ pub fn read(folders: &Folders) -> Configuration {
     Configuration { settings, pools, broken, errors, incomplete }
 }
 
+/// Every configuration file that counts.
+#[must_use]
+pub fn files(folders: &Folders) -> Vec<PathBuf> {
+    let Folders(roots) = folders;
+    let settings = roots.iter().map(|root| root.join("pool-managerd.toml")).find(|file| file.exists());
+    let mut found: Vec<PathBuf> = settings.into_iter().collect();
+    for folder in ["engines.d", "pools.d"] {
+        found.extend(entries(folders, folder, &mut false, &mut Vec::new()).into_values());
+    }
+    found
+}
+
 /// Checks single pool files, against the engine templates of the folders.
 #[must_use]
 pub fn check_files(folders: &Folders, files: &[PathBuf]) -> Vec<FileError> {

@@ -98,14 +98,14 @@ fn receive(socket: &UnixDatagram) -> io::Result<(Option<i32>, String)> {
 /// The unit of ours whose cgroup a process is in.
 fn unit_of(proc: &Path, pid: i32) -> Option<UnitName> {
     let text = fs::read_to_string(proc.join(pid.to_string()).join("cgroup")).ok()?;
-    // The line of the one hierarchy of version 2, or of systemd's own beside others of version 1.
-    let unified = |line: &str| {
-        line.strip_prefix("0::")
-            .or_else(|| line.split_once(":name=systemd:").map(|(_, path)| path))
-            .map(str::to_owned)
+    // The line of the one hierarchy of version 2, or of systemd's own beside others of version 1; on a host with both,
+    // one of them names no unit.
+    let path = |line: &str| {
+        let systemd = || line.split_once(":name=systemd:").map(|(_, path)| path.to_owned());
+        line.strip_prefix("0::").map(str::to_owned).or_else(systemd)
     };
-    let path = text.lines().find_map(unified)?;
-    path.split('/').rev().find_map(|part| part.parse().ok())
+    let unit = |path: String| path.split('/').rev().find_map(|part| part.parse().ok());
+    text.lines().filter_map(path).find_map(unit)
 }
 
 #[cfg(test)]
@@ -187,5 +187,7 @@ mod tests {
         let proc = folder.proc(&format!("3:cpu:/x\n1:name=systemd:/a/{UNIT}/worker\n"));
         assert_eq!(unit_of(&proc, pid).unwrap().to_string(), UNIT);
         assert_eq!(unit_of(&proc, 0), None);
+        let proc = folder.proc(&format!("9:name=systemd:/\n1:cpu:/\n0::/llamaorch.slice/{UNIT}\n"));
+        assert_eq!(unit_of(&proc, pid).unwrap().to_string(), UNIT, "beside version 1");
     }
 }

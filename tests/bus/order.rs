@@ -86,7 +86,7 @@ async fn one_start_signals_each_phase_once_and_health_by_its_own_signal() {
 #[tokio::test]
 async fn objects_come_and_go_with_their_pools() {
     let bench = Bench::new().await;
-    bench.pool_file("a", "replicas = 2\n");
+    bench.pool_file("a", &format!("replicas = 2\n{SETTLE}"));
     let _daemon = bench.daemon().await;
     bench.wait_phase("a", "ready").await;
     let objects = async || {

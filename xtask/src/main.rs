@@ -92,11 +92,14 @@ enum Task {
     },
     /// Step through a record of what the daemon's loop took in, and show what changed at each input. Needs nothing.
     ///
-    /// The daemon keeps its last inputs in /run/pool-managerd/record.jsonl and record.previous.jsonl; a bug report holds
-    /// both.
+    /// The daemon keeps its last inputs in /run/pool-managerd/record.jsonl and record.previous.jsonl; what `poolctl
+    /// bugreport` writes holds both.
     Replay {
-        /// The record.
+        /// The record, or a bug report.
         file: PathBuf,
+        /// Of a bug report, take the record before the last one.
+        #[arg(long)]
+        previous: bool,
         /// Print what is published at its end, as JSON, instead.
         #[arg(long)]
         json: bool,
@@ -151,7 +154,7 @@ fn run(task: Task) -> Result<ExitCode, Failure> {
             println!("{}", package.display());
         }
         Task::Gguf { file } => gguf::write(&file)?,
-        Task::Replay { file, json } => replay::run(&file, json)?,
+        Task::Replay { file, previous, json } => replay::run(&file, previous, json)?,
         Task::Ci => return Ok(ExitCode::from(ci::run())),
     }
     Ok(ExitCode::SUCCESS)

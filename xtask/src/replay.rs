@@ -1,5 +1,5 @@
 //! `cargo xtask replay`: steps through a record of what the daemon's loop took in, with the same core, and shows what
-//! changed at each input. A record is the daemon's (`/run/pool-managerd/record.jsonl`) or one of a bug report.
+//! changed at each input. A record is the daemon's (`/run/pool-managerd/record.jsonl`), or that of a bug report.
 
 use crate::Failure;
 use pool_core::host::{RECORD_VERSION, RecordHead};
@@ -7,14 +7,14 @@ use pool_core::name::{PoolId, Usec};
 use pool_core::view::View;
 use pool_core::{Effect, Event, Input, State, apply};
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{BufRead, BufReader, Lines};
+use std::fs;
 use std::path::{Path, PathBuf};
+use std::vec;
 
 /// A record that is being stepped through.
 pub struct Replay {
     path: PathBuf,
-    lines: Lines<BufReader<File>>,
+    lines: vec::IntoIter<String>,
     line: usize,
     /// The version of the daemon that wrote it.
     pub daemon: String,
@@ -36,15 +36,14 @@ pub struct Step {
 }
 
 impl Replay {
-    /// Opens a record.
+    /// Opens a record; of a bug report, the last one or the one before it.
     ///
     /// # Errors
     /// It cannot be read, or is none that this version understands.
-    pub fn open(path: &Path) -> Result<Self, Failure> {
-        let file = File::open(path).map_err(|error| failed(path, 0, &error.to_string()))?;
-        let mut lines = BufReader::new(file).lines();
+    pub fn open(path: &Path, previous: bool) -> Result<Self, Failure> {
+        let text = fs::read_to_string(path).map_err(|error| failed(path, 0, &error.to_string()))?;
+        let mut lines = lines(path, &text, previous)?.into_iter();
         let first = lines.next().ok_or_else(|| failed(path, 1, "it is empty"))?;
-        let first = first.map_err(|error| failed(path, 1, &error.to_string()))?;
         let version: Version = parse(path, 1, &first)?;
         if version.version != RECORD_VERSION {
             let text = format!("its version is {}, this one reads {RECORD_VERSION}", version.version);
@@ -62,7 +61,6 @@ impl Replay {
     pub fn step(&mut self) -> Result<Option<Step>, Failure> {
         let Some(text) = self.lines.next() else { return Ok(None) };
         self.line += 1;
-        let text = text.map_err(|error| failed(&self.path, self.line, &error.to_string()))?;
         let input: Input = match parse(&self.path, self.line, &text) {
             // A daemon that was killed may have left half a line.
             Err(_) if self.lines.next().is_none() => return Ok(None),
@@ -100,6 +98,23 @@ impl Replay {
     }
 }
 
+/// The lines of a record, which may be one of the two of a bug report.
+fn lines(path: &Path, text: &str, previous: bool) -> Result<Vec<String>, Failure> {
+    let name = if previous { "record_previous" } else { "record" };
+    match serde_json::from_str::<serde_json::Value>(text) {
+        Ok(report) if report.get("poolctl").is_some() => match report
+            .get(name)
+            .and_then(|lines| lines.as_array())
+        {
+            Some(lines) => Ok(lines.iter().map(ToString::to_string).collect()),
+            None => {
+                Err(failed(path, 1, &format!("the bug report has no \"{name}\": it was not made by root")))
+            }
+        },
+        Ok(_) | Err(_) => Ok(text.lines().map(str::to_owned).collect()),
+    }
+}
+
 #[derive(serde::Deserialize)]
 struct Version {
     version: u32,
@@ -109,8 +124,8 @@ struct Version {
 ///
 /// # Errors
 /// As [`Replay`].
-pub fn run(path: &Path, json: bool) -> Result<(), Failure> {
-    let mut replay = Replay::open(path)?;
+pub fn run(path: &Path, previous: bool, json: bool) -> Result<(), Failure> {
+    let mut replay = Replay::open(path, previous)?;
     if json {
         while replay.step()?.is_some() {}
         println!("{:#}", replay.json());

@@ -129,7 +129,7 @@ pub(crate) enum Verb {
     },
     /// Make the daemon read its configuration again, or reload a pool
     ///
-    /// Without a pool: new resident pools are started, pools without a file stopped.
+    /// Without a pool: new resident pools are started, those without a file drained.
     /// Engines that run keep their settings, see "poolctl diff" and "poolctl apply".
     /// Fails where a file is not valid: its pool stays as it is.
     ///
@@ -193,6 +193,16 @@ pub(crate) enum Verb {
         pool: String,
         #[command(flatten)]
         format: Format,
+    },
+    /// Write what a report of a bug needs into one file
+    ///
+    /// Versions, how pools stand and why, the configuration, and the last inputs of the
+    /// daemon, which a developer steps through with "cargo xtask replay". What looks
+    /// like a secret is left out. Only root can read the daemon's record.
+    #[command(verbatim_doc_comment)]
+    Bugreport {
+        /// The file to write; default: pool-bugreport-N.json in the working directory
+        file: Option<PathBuf>,
     },
     /// Call off a drain or a reload
     ///

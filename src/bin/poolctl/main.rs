@@ -1,6 +1,7 @@
 //! `poolctl`: look at and control pools of LLM engines, over the public client alone.
 
 mod arguments;
+mod bugreport;
 mod explain;
 mod lease;
 mod moment;

@@ -21,6 +21,8 @@ pub(crate) enum Failure {
     Json(#[source] serde_json::Error),
     #[error("cannot hand the lease's descriptor on")]
     Descriptor(#[source] io::Error),
+    #[error("cannot write {0}")]
+    File(String, #[source] io::Error),
     #[error("cannot run {0}")]
     Command(String, #[source] io::Error),
 }
@@ -33,7 +35,9 @@ impl Failure {
     fn exit(&self) -> ExitCode {
         match self {
             Failure::Client(error) => error.exit().into(),
-            Failure::Output(_) | Failure::Runtime(_) | Failure::Descriptor(_) => Exit::System.into(),
+            Failure::Output(_) | Failure::Runtime(_) | Failure::Descriptor(_) | Failure::File(..) => {
+                Exit::System.into()
+            }
             Failure::Json(_) => Exit::Bug.into(),
             Failure::Command(_, error) if error.kind() == ErrorKind::NotFound => NOT_FOUND.into(),
             Failure::Command(..) => NOT_EXECUTED.into(),

@@ -3,7 +3,7 @@
 use super::arguments::{Format, Verb};
 use super::operations::{self, Operation};
 use super::output::{Failure, complain_of_file, print};
-use super::{explain, lease, moment, table};
+use super::{bugreport, explain, lease, moment, table};
 use pool_managerd::client::{Client, Exit, Reloaded, Reloading};
 use pool_managerd::config::{self, Folders};
 use serde::Serialize;
@@ -30,6 +30,10 @@ pub(crate) fn run(verb: Verb) -> Result<Exit, Failure> {
         Verb::Diff { pool } => on_the_bus(diff(pool)),
         Verb::Reset { pools } => operate(Operation::Reset, pools, false),
         Verb::Explain { pool, format } => on_the_bus(explain(pool, format)),
+        Verb::Bugreport { file } => on_the_bus(async {
+            print(&bugreport::write(file).await?)?;
+            Ok(Exit::Success)
+        }),
         Verb::Cancel { job } => on_the_bus(cancel(job)),
         Verb::Lease { pool, command } => lease::run(pool, command),
     }

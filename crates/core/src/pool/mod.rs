@@ -276,7 +276,11 @@ impl Pool {
     #[must_use]
     pub fn breaker(&self) -> &BreakerState {
         let Troubles { ordinary, gpu, .. } = &self.troubles;
-        if ordinary.state == BreakerState::Closed { &gpu.state } else { &ordinary.state }
+        let open = |breaker: &&&Breaker| matches!(breaker.state, BreakerState::Open { .. });
+        let half = |breaker: &&&Breaker| breaker.state != BreakerState::Closed;
+        let both = [ordinary, gpu];
+        let worst = both.iter().find(open).or_else(|| both.iter().find(half));
+        &worst.unwrap_or(&ordinary).state
     }
 
     /// One sentence on how it stands and why.

@@ -1,7 +1,7 @@
 //! The rules for the cases in between, one story for each row of the table.
 
 use crate::acts::{of, open, seconds};
-use crate::reload::stages;
+use crate::stages::stages;
 use crate::world::{World, spec, unit};
 use pool_core::config::{Listen, PoolSpec, Port};
 use pool_core::job::JobResult;
@@ -197,7 +197,9 @@ fn reload_of_a_stopped_pool_replaces_the_spec_and_starts_nothing() {
             world.stop("a");
             world.settle();
         },
-        |world| _ = world.stop("a"),
+        |world| {
+            world.stop("a");
+        },
         |world| world.exits_0("a", 0),
     ];
     for (way, stop) in ways.into_iter().enumerate() {

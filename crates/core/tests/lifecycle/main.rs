@@ -11,6 +11,9 @@ mod lease;
 mod outside;
 mod random;
 mod reload;
+mod removal;
+mod stages;
+mod storm;
 mod survival;
 mod world;
 
@@ -700,28 +703,4 @@ fn a_changed_file_is_tried_where_the_old_one_had_failed() {
     world.settle();
     world.configure(&[pool_core::config::PoolSpec { model: "/srv/n".into(), ..spec("a") }]);
     assert_eq!(world.phase("a"), PoolPhase::Staging);
-}
-
-#[test]
-fn a_reload_to_what_runs_already_starts_it_anew() {
-    let mut world = World::with(&[spec("a")]);
-    world.serve("a", 0);
-    world.settle();
-    let (pool, deadline) = ("a".to_owned(), Usec(0));
-    let reload = world.ask(Request::Reload { pool, revision: None, deadline, force: false }).unwrap();
-    let stage = unit(UnitKind::Stage, "a", 0);
-    world.seen(&stage, |unit| {
-        unit.active = ActiveState::Active;
-        unit.exited = true;
-    });
-    assert_eq!(world.phase("a"), PoolPhase::Draining);
-    // Its least time is over.
-    world.ring();
-    assert_eq!(world.phase("a"), PoolPhase::Stopping);
-    world.settle();
-    world.becomes_ready("a", 0);
-    assert!(world.pool("a").reload.is_none());
-    let [Answer::Job(job)] = world.answers_to(reload)[..] else { panic!() };
-    let state = &world.state.jobs.all[job].state;
-    assert!(matches!(state, JobState::Ended { result: JobResult::Done, .. }), "{state:?}");
 }

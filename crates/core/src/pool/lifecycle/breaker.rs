@@ -122,7 +122,7 @@ pub(super) fn undecided(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
     go_on(pool, turn);
 }
 
-/// The lengths of readiness that matter, each with what it is for, shortest first.
+/// The lengths of readiness that matter, each with what it ends, shortest first.
 fn marks(pool: &Pool) -> [(Usec, Mark); 3] {
     let numbers = &pool.revision.spec.restart;
     let mut marks = [

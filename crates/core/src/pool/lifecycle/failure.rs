@@ -3,7 +3,7 @@
 
 use super::breaker::{self, open};
 use super::observed::let_go;
-use super::wishes::{begin, start};
+use super::wishes::{KILL_AFTER, begin, start};
 use crate::config::{Port, RestartPolicy};
 use crate::host::{Effect, LogKind, Purpose, Turn};
 use crate::name::Usec;
@@ -249,6 +249,9 @@ pub(crate) fn condemn(pool: &mut Pool, index: usize, class: ExitClass, text: Str
     replica.condemned = Some((class, text.clone()));
     replica.phase = Phase::Ending { served_since };
     turn.effects.push(Effect::SaveRuntime);
+    if let Some(hold) = replica.taken.get_mut(&name) {
+        hold.kill = Some(turn.timer(KILL_AFTER, Purpose::Kill(name.clone(), hold.start)));
+    }
     turn.effects.push(Effect::StopUnit(name));
     turn.log(pool, Some(index), LogKind::EngineStopping, format!("it is ended: {text}"));
 }

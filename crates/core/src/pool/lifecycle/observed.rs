@@ -81,7 +81,8 @@ pub(crate) fn give_up_name(
 /// A unit should have ended by its stop time-out; its engine may have had systemd extend that.
 pub(crate) fn kill(pool: &mut Pool, index: usize, name: &UnitName, start: StartId, turn: &mut Turn<'_>) {
     let Some(replica) = pool.replicas.get_mut(index) else { return };
-    if replica.phase == Phase::Stopping && replica.taken.get(name).is_some_and(|hold| hold.start == start) {
+    let ends = replica.phase == Phase::Stopping || replica.condemned.is_some();
+    if ends && replica.taken.get(name).is_some_and(|hold| hold.start == start) {
         turn.effects.push(Effect::KillUnit(name.clone()));
         turn.log(pool, Some(index), LogKind::Anomaly, format!("{name} did not end in time and is killed"));
     }

@@ -274,7 +274,8 @@ fn emptied(pool: &mut Pool, keep: &Revision, turn: &mut Turn<'_>) -> bool {
     let left = |replica: &Replica| {
         let kept = replica.revision.as_ref().is_some_and(|revision| revision.digest == keep.digest)
             && matches!(replica.phase, Phase::Staging | Phase::Starting | Phase::Ready { .. });
-        !(kept || may_rest(&replica.phase) && replica.taken.is_empty())
+        let gone = may_rest(&replica.phase) && replica.taken.is_empty();
+        !kept && !gone
     };
     !pool.replicas.iter().any(left)
 }
@@ -349,6 +350,7 @@ fn rolled_back(pool: &mut Pool, canceled: bool, class: ExitClass, text: String, 
         pool.reload = None;
         let again = pool.last_error.as_ref().map_or(String::new(), |error| error.text.clone());
         end(pool, result, format!("{text}; and the old one failed too: {again}"), turn);
+        breaker::go_on(pool, turn);
     }
 }
 

@@ -75,7 +75,16 @@ pub(crate) fn reset(pool: &mut Pool, turn: &mut Turn<'_>) {
 fn run(pool: &mut Pool, turn: &mut Turn<'_>, due: fn(&Replica) -> bool) {
     pool.wish = Wish::Run;
     turn.effects.push(Effect::SaveRuntime);
-    if pool.replicas.iter().all(|replica| matches!(replica.phase, Phase::Stopped | Phase::Failed)) {
+    let idle = |replica: &Replica| {
+        matches!(replica.phase, Phase::Stopped | Phase::Failed | Phase::Tripped | Phase::Backoff { .. })
+    };
+    if pool.replicas.iter().all(idle) {
+        for replica in pool.replicas.iter_mut().skip(usize::from(pool.revision.spec.replicas)) {
+            if let Phase::Backoff { timer, .. } = replica.phase {
+                turn.cancel(timer);
+            }
+            replica.phase = Phase::Stopped;
+        }
         for gone in pool.resize(pool.revision.spec.replicas) {
             turn.ports.release(&gone);
         }
@@ -157,7 +166,7 @@ fn ask_to_end(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
     let name = replica.unit_name(kind);
     replica.phase = Phase::Stopping;
     replica.condemned = None;
-    if let Some(hold) = replica.taken.get_mut(&name) {
+    if let Some(hold) = replica.taken.get_mut(&name).filter(|hold| hold.kill.is_none()) {
         hold.kill = Some(turn.timer(KILL_AFTER, Purpose::Kill(name.clone(), hold.start)));
     }
     turn.effects.push(Effect::StopUnit(name));
