@@ -6,7 +6,7 @@ use crate::systemd::World;
 use pool_core::State;
 use pool_core::job::JobState;
 use pool_core::name::{InvocationId, UnitKind, UnitName};
-use pool_core::pool::{Pool, Wish};
+use pool_core::pool::{Pool, ReloadStage, Wish};
 use pool_core::replica::{ActiveState, Phase, Replica};
 use pool_core::view::View;
 use std::collections::BTreeMap;
@@ -59,7 +59,10 @@ pub fn at_rest(
             replicas.find(|replica| replica.id == name.replica && replica.ready() && replica.in_use(name))
         });
         match replica {
-            None => return Err(format!("{name} is {:?}, and nobody's", seen.active)),
+            None => {
+                let pool = state.pools.get(&name.replica.pool).map(in_words);
+                return Err(format!("{name} is {:?}, and nobody's: {pool:?}", seen.active));
+            }
             Some(replica) if seen.active != ActiveState::Active || seen.exited => {
                 return Err(format!("{name} is {:?}, but {} is known as ready", seen.active, replica.id));
             }
@@ -89,7 +92,7 @@ pub fn at_rest(
 fn on_its_way(pool: &Pool, callers: &Callers) -> Result<(), String> {
     let id = pool.id();
     if pool.drain.is_some() || pool.reload.is_some() {
-        return Err(format!("pool {id} hangs: {:?}, {:?}", pool.drain, pool.reload));
+        return Err(format!("pool {id} hangs: {:?}, {:?}", pool.drain, stage(pool)));
     }
     let serving = pool.replicas.iter().filter(|replica| replica.ready());
     let specs = serving.filter_map(|replica| replica.revision.as_ref()).chain([&pool.revision]);
@@ -166,7 +169,9 @@ fn replica_at_rest(pool: &Pool, replica: &Replica, world: &World) -> Result<(), 
         | Phase::Ending { .. }
         | Phase::Stopping
         | Phase::Tripped
-        | Phase::Backoff { .. } => Err(format!("{id} hangs in {:?}, {:?}", replica.phase, replica.taken)),
+        | Phase::Backoff { .. } => {
+            Err(format!("{id} hangs in {:?}, {:?}, {:?}", replica.phase, replica.taken, pool.troubles))
+        }
     }
 }
 
@@ -175,9 +180,16 @@ fn in_words(pool: &Pool) -> String {
     let replicas: Vec<_> = pool
         .replicas
         .iter()
-        .map(|replica| format!("{} {:?} {:?}", replica.id, replica.phase, replica.taken))
+        .map(|replica| {
+            let names: Vec<_> = replica.taken.iter().map(|(name, hold)| format!("{name} {hold:?}")).collect();
+            format!("{} {:?} {names:?}", replica.id, replica.phase)
+        })
         .collect();
-    format!("{} {:?} leaving: {} {replicas:?}", pool.id(), pool.wish, pool.leaving)
+    format!("{} {:?} leaving: {} {replicas:?} {:?}", pool.id(), pool.wish, pool.leaving, stage(pool))
+}
+
+fn stage(pool: &Pool) -> Option<&ReloadStage> {
+    pool.reload.as_ref().map(|reload| &reload.stage)
 }
 
 /// Whether an engine runs on that was started from another file than the pool has now.

@@ -47,6 +47,10 @@ pub struct Published {
     pub view: Arc<View>,
     /// Result of each job; "" while it runs.
     pub jobs: BTreeMap<u32, &'static str>,
+    /// Reloads in which something that ran was to be replaced.
+    pub replacing: BTreeSet<u32>,
+    /// Reloads that ended otherwise than they should.
+    given_up: BTreeSet<u32>,
     /// Reloads of which what they were to put in place is given up.
     pub discarded: BTreeSet<u32>,
     /// Leases, each with the run of the engine that it was given of.
@@ -344,10 +348,14 @@ impl Published {
             }
         }
         for (id, job) in view.jobs.iter().filter(|(_, job)| job.operation == "reload") {
+            if STAGES.contains(&job.detail.as_str()) {
+                self.replacing.insert(*id);
+            }
             let failed = matches!(job.result, "failed" | "canceled" | "timeout");
-            let turned_back =
-                matches!(job.detail.as_str(), "ending the new engine" | "starting the old engine again");
-            if (failed || turned_back) && self.discarded.insert(*id) && failed {
+            if STAGES[4..].contains(&job.detail.as_str()) || (failed && self.replacing.contains(id)) {
+                self.discarded.insert(*id);
+            }
+            if failed && self.given_up.insert(*id) {
                 kept_or_told(*id, job, &view)?;
             }
         }
@@ -370,6 +378,16 @@ impl Published {
         Ok(())
     }
 }
+
+/// What a job says of its reload, step by step; from the fifth on it is going back.
+const STAGES: [&str; 6] = [
+    "checking the new model beside the old engine",
+    "draining the old engine",
+    "ending the old engine",
+    "starting the new engine",
+    "ending the new engine",
+    "starting the old engine again",
+];
 
 /// A reload that was given up says why, and its pool serves or says why it does not.
 fn kept_or_told(id: u32, job: &JobView, view: &View) -> Result<(), String> {

@@ -126,7 +126,7 @@ pub static KINDS: [(usize, Kind); 11] = [
         },
     ),
     (
-        8,
+        14,
         Kind {
             make: |dice, _| Asked::Request(Request::AllocateLease { pool: pool(dice) }),
             may_be_told: |answer| {

@@ -90,6 +90,11 @@ pub(super) fn started(state: &mut State, clock: Clock, effects: &mut Effects, fo
             orphans += usize::from(orphaned(state, effects, &facts));
         }
     }
+    let mut served = BTreeMap::new();
+    for (id, saved) in &saved.pools {
+        let replica = |index: &u16| ReplicaId { pool: id.clone(), index: *index };
+        served.extend(saved.serving.iter().map(|(index, run)| (replica(index), *run)));
+    }
     let ids: Vec<PoolId> = state.pools.keys().cloned().collect();
     for id in ids {
         let saved = saved.pools.remove(&id);
@@ -109,7 +114,7 @@ pub(super) fn started(state: &mut State, clock: Clock, effects: &mut Effects, fo
     for lease in leases {
         let mut taken = false;
         state.with_replica(clock, effects, &lease.replica, |pool, index, turn| {
-            taken = lifecycle::lease::adopt(pool, index, &lease, turn);
+            taken = lifecycle::lease::adopt(pool, index, &lease, served.get(&lease.replica), turn);
         });
         if !taken {
             effects.push(Effect::CloseLease(lease));

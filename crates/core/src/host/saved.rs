@@ -3,7 +3,7 @@
 
 use super::{Purpose, State, Turn};
 use crate::config::Revision;
-use crate::name::{PoolId, Usec};
+use crate::name::{InvocationId, PoolId, Usec};
 use crate::pool::{
     BreakerState, Drain, Kind, LastError, Pool, Reload, ReloadStage, Troubles, Wish, lifecycle,
 };
@@ -59,6 +59,9 @@ pub struct SavedPool {
     /// The longest length of readiness that mattered and that its replicas have reached, by number.
     #[serde(default)]
     pub steady: BTreeMap<u16, Usec>,
+    /// The runs of the engines that serve, by number: leases are of a run.
+    #[serde(default)]
+    pub serving: BTreeMap<u16, InvocationId>,
     /// Replicas that wait for a restart.
     #[serde(default)]
     pub waiting: BTreeMap<u16, SavedWait>,
@@ -121,6 +124,10 @@ fn saved_pool(pool: &Pool) -> SavedPool {
         steady: replicas()
             .filter(|(_, replica)| replica.steady_for > Usec(0))
             .map(|(index, replica)| (index, replica.steady_for))
+            .collect(),
+        serving: replicas()
+            .filter(|(_, replica)| replica.ready())
+            .map(|(index, replica)| (index, replica.unit.invocation))
             .collect(),
         waiting: replicas().filter_map(|(index, replica)| Some((index, waiting(replica)?))).collect(),
         stopping: replicas()

@@ -1,11 +1,11 @@
 //! What somebody does to units behind the daemon's back, and units that nobody here knows.
 
 use crate::world::{World, configuration, spec, unit};
-use pool_core::Event;
-use pool_core::config::{Activation, Configuration, FileError, PoolSpec};
-use pool_core::name::{InvocationId, UnitKind, UnitName};
+use pool_core::config::{Activation, BreakerNumbers, Configuration, FileError, PoolSpec, Restart};
+use pool_core::name::{InvocationId, UnitKind, UnitName, Usec};
 use pool_core::pool::PoolPhase;
 use pool_core::replica::{ActiveState, UnitObservation};
+use pool_core::{Event, Request};
 use std::collections::BTreeSet;
 
 fn engine(generation: u32) -> UnitName {
@@ -226,4 +226,46 @@ fn a_pool_that_only_waits_for_a_name_starts_as_many_as_its_newest_file_says() {
     world.forgotten(&engine(1));
     (0..3).for_each(|index| world.serve("a", index));
     assert!(world.pool("a").pending().is_empty() && world.pool("a").replicas.len() == 3);
+}
+
+#[test]
+fn leases_of_an_engine_that_was_restarted_while_the_daemon_was_away_are_over() {
+    for restarted in [false, true] {
+        let mut world = World::with(&[spec("a")]);
+        world.serve("a", 0);
+        world.ask(Request::AllocateLease { pool: "a".into() }).unwrap();
+        if restarted {
+            let unit = world.units.get_mut(&engine(1)).unwrap();
+            unit.invocation = InvocationId([9; 16]);
+        }
+        world.restart_daemon(&[spec("a")]);
+        assert_eq!(world.pool("a").active_leases(), u32::from(!restarted));
+        assert_eq!(world.held.len(), usize::from(!restarted));
+    }
+}
+
+#[test]
+fn a_trial_that_had_served_long_enough_by_a_newer_file_closes_the_breaker() {
+    let numbers = |close_after| {
+        let breaker = BreakerNumbers { failures: 1, close_after, ..BreakerNumbers::default() };
+        let (reset_after, count_reset_after) = (Usec::from_secs(5), Usec::from_secs(6));
+        let restart = Restart { breaker, reset_after, count_reset_after, ..Restart::default() };
+        PoolSpec { restart, ..spec("a") }
+    };
+    let newer = |spec: &PoolSpec| PoolSpec { args: vec!["new".into()], ..spec.clone() };
+    let mut world = World::with(&[numbers(Usec::from_secs(60))]);
+    world.serve("a", 0);
+    world.dies("a", 0);
+    world.settle();
+    world.ring();
+    world.serve("a", 0);
+    world.settle();
+    world.ring();
+    world.ring();
+    assert_eq!(world.pool("a").replicas[0].steady_for, Usec::from_secs(6));
+    world.configure(&[newer(&numbers(Usec::from_secs(3)))]);
+    while !world.timers.is_empty() {
+        world.ring();
+    }
+    assert!(world.pool("a").troubles.all_closed());
 }

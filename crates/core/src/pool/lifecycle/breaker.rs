@@ -141,6 +141,13 @@ enum Mark {
     Count,
 }
 
+/// The next of them that an engine reaches, which has reached `steady_for`. One that was passed before it became a mark,
+/// as a newer file can make it, counts where the engine is still being tried.
+fn next_mark(marks: &[(Usec, Mark)], steady_for: Usec, tried: bool) -> Option<(Usec, Mark)> {
+    let passed = marks.iter().find(|(after, mark)| tried && *mark == Mark::Row && *after <= steady_for);
+    passed.or_else(|| marks.iter().find(|(after, _)| *after > steady_for)).copied()
+}
+
 /// Keeps a timer for the next length of readiness that matters, for as long as an engine serves.
 pub(super) fn watch_readiness(pool: &mut Pool, turn: &mut Turn<'_>) {
     let marks = marks(pool);
@@ -171,9 +178,9 @@ pub(super) fn watch_readiness(pool: &mut Pool, turn: &mut Turn<'_>) {
                 continue;
             }
         };
-        let next = marks.iter().find(|(after, _)| *after > replica.steady_for);
-        if let (None, Some((after, _))) = (replica.steady, next) {
-            let left = since.plus(*after).since(turn.mono);
+        let tried = pool.troubles.tries(replica.id.index);
+        if let (None, Some((after, _))) = (replica.steady, next_mark(&marks, replica.steady_for, tried)) {
+            let left = since.plus(after).since(turn.mono);
             replica.steady = Some(turn.timer(left, Purpose::Steady(replica.id.clone())));
         }
     }
@@ -186,9 +193,14 @@ pub(crate) fn steady(pool: &mut Pool, index: usize, id: TimerId, turn: &mut Turn
         return;
     }
     replica.steady = None;
-    let from = replica.steady_for;
-    if let Some((reached, _)) = marks(pool).iter().find(|(after, _)| *after > from) {
-        reach(pool, index, *reached, turn);
+    let (from, number) = (replica.steady_for, replica.id.index);
+    match next_mark(&marks(pool), from, pool.troubles.tries(number)) {
+        Some((passed, _)) if passed <= from => {
+            row_ends(pool, index, turn);
+            turn.effects.push(Effect::SaveRuntime);
+        }
+        Some((reached, _)) => reach(pool, index, reached, turn),
+        None => {}
     }
 }
 

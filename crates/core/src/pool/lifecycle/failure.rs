@@ -251,6 +251,7 @@ pub(crate) fn condemn(pool: &mut Pool, index: usize, class: ExitClass, text: Str
     if let Some(hold) = replica.taken.get_mut(&name) {
         hold.kill = Some(turn.timer(KILL_AFTER, Purpose::Kill(name.clone(), hold.start)));
     }
+    turn.effects.push(Effect::SaveRuntime);
     turn.effects.push(Effect::StopUnit(name));
     turn.log(pool, Some(index), LogKind::EngineStopping, format!("it is ended: {text}"));
 }

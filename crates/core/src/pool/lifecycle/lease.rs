@@ -2,8 +2,9 @@
 
 use crate::host::{Effect, LogKind, Turn};
 use crate::lease::LeaseId;
-use crate::name::Endpoint;
+use crate::name::{Endpoint, InvocationId};
 use crate::pool::Pool;
+use crate::replica::Replica;
 
 /// Chooses the least loaded engine that has room; the lowest number among equals.
 pub(crate) fn choose(pool: &Pool) -> Option<usize> {
@@ -34,9 +35,18 @@ pub(crate) fn give(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) -> Option
     Some((id, endpoint))
 }
 
-/// Takes up a lease that is held since before the daemon started; false where its engine does not serve.
-pub(crate) fn adopt(pool: &mut Pool, index: usize, id: &LeaseId, turn: &mut Turn<'_>) -> bool {
-    let Some(replica) = pool.replicas.get_mut(index).filter(|replica| replica.ready()) else { return false };
+/// Takes up a lease that is held since before the daemon started; false where its engine does not serve, or is another one
+/// than that which was known to serve.
+pub(crate) fn adopt(
+    pool: &mut Pool,
+    index: usize,
+    id: &LeaseId,
+    run: Option<&InvocationId>,
+    turn: &mut Turn<'_>,
+) -> bool {
+    let same =
+        |replica: &&mut Replica| replica.ready() && run.is_none_or(|run| *run == replica.unit.invocation);
+    let Some(replica) = pool.replicas.get_mut(index).filter(same) else { return false };
     if turn.leases.insert(id.clone()) {
         replica.leases = replica.leases.saturating_add(1);
         count(pool, turn, true);

@@ -4,10 +4,10 @@ use super::failure::{ended, fail, next_port, stopped_from_outside};
 use super::wishes::{KILL_AFTER, begin, launch, start_again, stop_replica};
 use super::{breaker, lease, reload};
 use crate::host::{Effect, LogKind, Purpose, Turn, UnitFacts};
-use crate::name::{UnitKind, UnitName, Usec};
-use crate::pool::{Pool, ReloadStage, Wish};
+use crate::name::{InvocationId, UnitKind, UnitName, Usec};
+use crate::pool::{Pool, Wish};
 use crate::refusal::Refusal;
-use crate::replica::{ActiveState, ExitClass, Phase, Replica, Report, Seen, StartId, UnitObservation};
+use crate::replica::{ActiveState, ExitClass, Hold, Phase, Replica, Report, Seen, StartId, UnitObservation};
 
 /// Where systemd's answer to a start says so: the unit's name is still taken.
 pub(crate) enum StartProblem {
@@ -22,7 +22,9 @@ pub(crate) fn unit_seen(pool: &mut Pool, index: usize, seen: UnitObservation, tu
         return;
     }
     await_name(replica, &seen, turn);
-    if seen.name != replica.unit_name(seen.name.kind) {
+    let known = [Some(replica.unit_name(seen.name.kind)), pool.check_of_new_spec()];
+    let Some(replica) = pool.replicas.get_mut(index) else { return };
+    if !known.contains(&Some(seen.name.clone())) {
         // Of an earlier generation: all that matters is that it goes.
         if seen.active == ActiveState::Failed || seen.exited {
             let_go(replica, &seen, seen.exited, turn);
@@ -31,8 +33,19 @@ pub(crate) fn unit_seen(pool: &mut Pool, index: usize, seen: UnitObservation, tu
     }
     match seen.name.kind {
         UnitKind::Stage => stage_seen(pool, index, &seen, turn),
-        UnitKind::Engine => engine_seen(pool, index, seen, turn),
+        UnitKind::Engine => {
+            let before = serving(pool, index);
+            engine_seen(pool, index, seen, turn);
+            if before != serving(pool, index) {
+                turn.effects.push(Effect::SaveRuntime);
+            }
+        }
     }
+}
+
+/// The run of an engine that serves.
+fn serving(pool: &Pool, index: usize) -> Option<InvocationId> {
+    pool.replicas.get(index).filter(|replica| replica.ready()).map(|replica| replica.unit.invocation)
 }
 
 /// A unit that ran and is inactive has ended, and systemd is about to forget it. Where somebody else's dependency keeps
@@ -100,10 +113,13 @@ fn stage_seen(pool: &mut Pool, index: usize, seen: &UnitObservation, turn: &mut 
         | ActiveState::Other => return,
     };
     let_go(replica, seen, ended, turn);
-    if replica.phase != Phase::Staging {
+    if pool.checks_new_spec(&seen.name) {
         reload::checked(pool, seen, turn);
         return;
     }
+    let Some(replica) = pool.replicas.get_mut(index).filter(|replica| replica.phase == Phase::Staging) else {
+        return;
+    };
     if ended {
         let version = seen.status_text.strip_prefix("staged, engine version ").unwrap_or_default();
         replica.engine_version = version.to_owned();
@@ -222,14 +238,15 @@ pub(crate) fn reported(pool: &mut Pool, index: usize, name: &UnitName, report: R
 }
 
 impl Pool {
-    /// Whether a new spec is being checked beside the engines that serve.
-    fn checks_new_spec(&self) -> bool {
-        self.reload.as_ref().is_some_and(|reload| reload.stage == ReloadStage::Checking { asked: true })
+    /// Whether a new spec is being checked in that unit, beside the engines that serve.
+    fn checks_new_spec(&self, name: &UnitName) -> bool {
+        self.check_of_new_spec().as_ref() == Some(name)
     }
 }
 
 /// systemd has forgotten a unit: its name is free, and nothing of it is left.
 pub(crate) fn unit_forgotten(pool: &mut Pool, index: usize, name: &UnitName, turn: &mut Turn<'_>) {
+    let checks_new_spec = pool.checks_new_spec(name);
     let Some(replica) = pool.replicas.get_mut(index) else { return };
     let Some(hold) = replica.taken.remove(name) else { return };
     for timer in [hold.kill, hold.give_up].into_iter().flatten() {
@@ -263,7 +280,7 @@ pub(crate) fn unit_forgotten(pool: &mut Pool, index: usize, name: &UnitName, tur
             | Phase::Failed => {}
         }
     }
-    if name.kind == UnitKind::Stage && hold.let_go.is_none() && pool.checks_new_spec() {
+    if checks_new_spec && hold.let_go.is_none() {
         let text = format!("{name} was stopped from outside");
         reload::refused(pool, ExitClass::StageFailed, text, turn);
     } else if in_use && pool.replicas.get(index).is_some_and(|replica| replica.condemned.is_some()) {
@@ -324,8 +341,13 @@ pub(crate) fn still_stuck(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
 
 /// Asks systemd once more to let go of everything that is on its way out: a request may have been lost.
 pub(crate) fn release_again(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
-    let Some(replica) = pool.replicas.get_mut(index) else { return };
-    for name in replica.taken.keys().filter(|name| !replica.in_use(name)) {
+    let Some(replica) = pool.replicas.get(index) else { return };
+    // The checks of a new spec are on their way out only once they were read.
+    let checks = pool.check_of_new_spec();
+    let works = |(name, hold): &(&UnitName, &Hold)| {
+        replica.in_use(name) || (checks.as_ref() == Some(*name) && hold.let_go.is_none())
+    };
+    for (name, _) in replica.taken.iter().filter(|held| !works(held)) {
         turn.effects.push(Effect::StopUnit(name.clone()));
         turn.effects.push(Effect::ForgetUnit(name.clone()));
     }
@@ -339,6 +361,7 @@ pub(crate) fn unit_refused(
     problem: StartProblem,
     turn: &mut Turn<'_>,
 ) {
+    let checks_new_spec = pool.checks_new_spec(name);
     let Some(replica) = pool.replicas.get_mut(index) else { return };
     let text = match problem {
         // It stays in `taken`, and its end is told by its own signals; a name that is kept loaded is given up.
@@ -363,7 +386,7 @@ pub(crate) fn unit_refused(
             format!("systemd did not take {name}: {error}")
         }
     };
-    if name.kind == UnitKind::Stage && replica.phase != Phase::Staging && pool.checks_new_spec() {
+    if checks_new_spec {
         reload::refused(pool, ExitClass::Preflight, text, turn);
         return;
     }

@@ -7,7 +7,7 @@ use super::wishes::{address, begin, launch_checked, start, stop_replica};
 use crate::config::{OnChange, Revision};
 use crate::host::{Effect, LogKind, Turn};
 use crate::job::JobResult;
-use crate::name::{UnitKind, Usec};
+use crate::name::{UnitKind, UnitName, Usec};
 use crate::pool::{DrainFor, Pool, Reload, ReloadStage, Wish};
 use crate::refusal::Refusal;
 use crate::replica::{ActiveState, ExitClass, Phase, Replica, UnitObservation};
@@ -78,14 +78,8 @@ pub(super) fn forget(pool: &mut Pool, turn: &mut Turn<'_>) {
 }
 
 fn end_check(pool: &mut Pool, turn: &mut Turn<'_>) {
-    let Some(reload) = &pool.reload else { return };
-    if reload.stage == (ReloadStage::Checking { asked: true })
-        && let Some(replica) = pool.replicas.first_mut()
-    {
-        let name = replica.unit_name(UnitKind::Stage);
-        if replica.taken.contains_key(&name) {
-            turn.effects.push(Effect::StopUnit(name));
-        }
+    if let Some(name) = pool.check_of_new_spec() {
+        turn.effects.push(Effect::StopUnit(name));
     }
 }
 
@@ -219,8 +213,11 @@ fn check(pool: &mut Pool, turn: &mut Turn<'_>) {
     // Its address is not looked at, so any will do where the first engine has none.
     let known = pool.replicas.iter().find_map(|replica| replica.endpoint.clone());
     let (Some(reload), Some(replica)) = (&mut pool.reload, pool.replicas.first_mut()) else { return };
-    let name = replica.unit_name(UnitKind::Stage);
-    if replica.taken.contains_key(&name) || replica.phase == Phase::Staging {
+    // A name that was given up is somebody else's: nothing could be told of two units of one name.
+    let generation = replica.generation.max(replica.next_generation);
+    let name = UnitName { generation, ..replica.unit_name(UnitKind::Stage) };
+    let checks = |name: &UnitName| name.kind == UnitKind::Stage;
+    if replica.taken.keys().any(checks) || replica.phase == Phase::Staging {
         // The checks of the last start are not forgotten yet.
         return;
     }
@@ -242,12 +239,9 @@ fn check(pool: &mut Pool, turn: &mut Turn<'_>) {
     turn.effects.push(Effect::SaveRuntime);
 }
 
-/// What the checks of the new spec came to; false where there is no reload that waits for them.
-pub(super) fn checked(pool: &mut Pool, seen: &UnitObservation, turn: &mut Turn<'_>) -> bool {
-    let Some(reload) = &mut pool.reload else { return false };
-    if reload.stage != (ReloadStage::Checking { asked: true }) {
-        return false;
-    }
+/// What the checks of the new spec came to.
+pub(super) fn checked(pool: &mut Pool, seen: &UnitObservation, turn: &mut Turn<'_>) {
+    let Some(reload) = &mut pool.reload else { return };
     if seen.active == ActiveState::Active {
         let version = seen.status_text.strip_prefix("staged, engine version ").unwrap_or_default();
         reload.version = version.to_owned();
@@ -258,7 +252,6 @@ pub(super) fn checked(pool: &mut Pool, seen: &UnitObservation, turn: &mut Turn<'
         let (class, text) = ExitClass::of(seen);
         refused(pool, class, text, turn);
     }
-    true
 }
 
 /// The checks of the new spec failed, or could not be made.
@@ -358,5 +351,15 @@ fn rolled_back(pool: &mut Pool, canceled: bool, class: ExitClass, text: String, 
         let again = pool.last_error.as_ref().map_or(String::new(), |error| error.text.clone());
         end(pool, result, format!("{text}; and the old one failed too: {again}"), turn);
         breaker::go_on(pool, turn);
+    }
+}
+
+impl Pool {
+    /// The unit in which a new spec is checked beside the engines that serve.
+    pub(super) fn check_of_new_spec(&self) -> Option<UnitName> {
+        self.reload.as_ref().filter(|reload| reload.stage == ReloadStage::Checking { asked: true })?;
+        let replica = self.replicas.first()?;
+        // Nothing else is checked while it is.
+        replica.taken.keys().find(|name| name.kind == UnitKind::Stage).cloned()
     }
 }
