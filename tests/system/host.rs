@@ -391,6 +391,13 @@ impl Drop for Pool<'_> {
             println!("removed pool {}: {}", self.id, reloaded.is_ok());
             return;
         }
+        // Without the file it would be drained, which takes its time; stopped first, it has nothing to drain.
+        let options: HashMap<&str, Variant<'_>> = HashMap::new();
+        let stopped =
+            self.host.call::<_, zbus::OwnedObjectPath>(ROOT, NAME, "StopPool", &(self.id.as_str(), options));
+        if let Err(error) = stopped {
+            println!("{} was not there to be stopped: {error}", self.id);
+        }
         self.host.reload();
         let prefix = format!("llamaorch-engine-{}-r", self.id);
         self.host.wait_for("the pool's units are gone", Duration::from_secs(45), || {
