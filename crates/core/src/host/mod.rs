@@ -517,6 +517,9 @@ fn unit_seen(state: &mut State, clock: turn::Clock, effects: &mut Effects, seen:
         // It belongs to no pool. One that failed on its way out is kept by systemd until it is forgotten.
         if seen.active == ActiveState::Failed {
             effects.push(Effect::ForgetUnit(seen.name));
+        } else if matches!(seen.active, ActiveState::Activating | ActiveState::Active) {
+            // Somebody started it again.
+            effects.push(Effect::StopUnit(seen.name));
         } else if seen.active == ActiveState::Inactive {
             state.ending.remove(&seen.name);
             state.kept.insert(seen.name);

@@ -54,6 +54,9 @@ pub struct Pool {
     pub leaving: bool,
     /// Its replicas, by number.
     pub replicas: Vec<Replica>,
+    /// The least generation of one that comes anew: a name that another of its number had given up may still be loaded.
+    #[serde(default)]
+    pub next_generation: u32,
     /// The last thing that went wrong.
     pub last_error: Option<LastError>,
     /// What went wrong lately, oldest first, at most [`HISTORY`].
@@ -131,6 +134,7 @@ impl Pool {
             by_operator: false,
             leaving: false,
             replicas: Vec::new(),
+            next_generation: 1,
             last_error: None,
             history: Vec::new(),
             restart_count: 0,
@@ -155,10 +159,14 @@ impl Pool {
     pub(crate) fn resize(&mut self, count: u16) -> Vec<ReplicaId> {
         let mut gone = Vec::new();
         while self.replicas.len() > usize::from(count) && self.replicas.last().is_some_and(Replica::at_rest) {
-            gone.extend(self.replicas.pop().map(|replica| replica.id));
+            if let Some(replica) = self.replicas.pop() {
+                self.next_generation = self.next_generation.max(replica.next_generation);
+                gone.push(replica.id);
+            }
         }
         for index in u16::try_from(self.replicas.len()).unwrap_or(u16::MAX)..count {
-            self.replicas.push(Replica::new(ReplicaId { pool: self.id().clone(), index }));
+            let id = ReplicaId { pool: self.id().clone(), index };
+            self.replicas.push(Replica { next_generation: self.next_generation, ..Replica::new(id) });
         }
         gone
     }

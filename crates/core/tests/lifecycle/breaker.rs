@@ -2,6 +2,8 @@
 
 use crate::acts::{of, open, seconds};
 use crate::world::{World, spec, unit};
+use pool_core::Request;
+use pool_core::config::PoolSpec;
 use pool_core::job::JobResult;
 use pool_core::name::{UnitKind, Usec};
 use pool_core::pool::{BreakerState, PoolPhase};
@@ -407,4 +409,16 @@ fn of_two_breakers_the_one_that_is_open_is_the_one_that_is_told() {
     world.condemned("a", 1, ExitClass::GpuLost);
     assert_eq!((world.phases("a"), state(&world)), (vec!["staging", "tripped"], "open"));
     assert!(open(&world.pool("a").troubles.gpu).is_some());
+}
+
+#[test]
+fn a_reset_starts_as_many_as_a_newer_file_has_where_nothing_runs_by_the_older_one() {
+    let mut world = World::with(&[spec("a")]);
+    world.checks_pass("a", 0);
+    world.configure(&[PoolSpec { replicas: 2, ..spec("a") }]);
+    world.dies("a", 0);
+    world.settle();
+    let started = world.started.len();
+    world.ask(Request::Reset { pool: "a".into() }).unwrap();
+    assert_eq!(world.started.len(), started + 2);
 }

@@ -269,3 +269,37 @@ fn a_trial_that_had_served_long_enough_by_a_newer_file_closes_the_breaker() {
     }
     assert!(world.pool("a").troubles.all_closed());
 }
+
+#[test]
+fn a_unit_of_no_pool_that_somebody_starts_again_is_stopped_again() {
+    let mut world = World::empty();
+    world.units.insert(engine(1), UnitObservation { active: ActiveState::Failed, ..running(&engine(1)) });
+    world.restart_daemon(&[]);
+    assert!(world.state.ending.contains(&engine(1)));
+    world.let_go.clear();
+    world.event(Event::UnitSeen(running(&engine(1))));
+    assert!(world.let_go.contains(&engine(1)));
+}
+
+#[test]
+fn a_replica_that_went_and_comes_back_has_no_name_that_was_given_up() {
+    let more = PoolSpec { replicas: 2, ..spec("a") };
+    let second = unit(UnitKind::Engine, "a", 1);
+    let mut world = World::with(std::slice::from_ref(&more));
+    (0..2).for_each(|index| world.serve("a", index));
+    world.stop("a");
+    world.seen(&second, |unit| unit.active = ActiveState::Inactive);
+    let first = unit(UnitKind::Engine, "a", 0);
+    world.forgotten(&first);
+    while !world.state.kept.contains(&second) {
+        world.ring();
+    }
+    world.configure(&[spec("a")]);
+    world.start("a");
+    assert_eq!(world.pool("a").replicas.len(), 1);
+    world.stop("a");
+    world.settle();
+    world.configure(&[more]);
+    world.start("a");
+    assert_eq!(world.started.last(), Some(&UnitName { generation: 2, ..unit(UnitKind::Stage, "a", 1) }));
+}

@@ -248,10 +248,10 @@ pub(crate) fn condemn(pool: &mut Pool, index: usize, class: ExitClass, text: Str
     let name = replica.unit_name(crate::name::UnitKind::Engine);
     replica.condemned = Some((class, text.clone()));
     replica.phase = Phase::Ending { served_since };
+    turn.effects.push(Effect::SaveRuntime);
     if let Some(hold) = replica.taken.get_mut(&name) {
         hold.kill = Some(turn.timer(KILL_AFTER, Purpose::Kill(name.clone(), hold.start)));
     }
-    turn.effects.push(Effect::SaveRuntime);
     turn.effects.push(Effect::StopUnit(name));
     turn.log(pool, Some(index), LogKind::EngineStopping, format!("it is ended: {text}"));
 }

@@ -44,7 +44,14 @@ pub(crate) fn resume(pool: &mut Pool, turn: &mut Turn<'_>) {
 /// one, so are those that only the new one has.
 pub(crate) fn start_more(pool: &mut Pool, turn: &mut Turn<'_>) {
     let waits = |replica: &Replica| replica.phase == Phase::WaitingForName && replica.revision.is_none();
-    if pool.wish == Wish::Run && pool.replicas.iter().any(waits) && pool.pending().is_empty() {
+    if pool.wish == Wish::Run && pool.replicas.iter().any(waits) {
+        complete(pool, turn);
+    }
+}
+
+/// Where nothing runs by an older file, as many start as the file has.
+fn complete(pool: &mut Pool, turn: &mut Turn<'_>) {
+    if pool.pending().is_empty() {
         for gone in pool.resize(pool.revision.spec.replicas) {
             turn.ports.release(&gone);
         }
@@ -69,6 +76,7 @@ pub(crate) fn reset(pool: &mut Pool, turn: &mut Turn<'_>) {
         run(pool, turn, |replica| {
             matches!(replica.phase, Phase::Failed | Phase::Tripped | Phase::Backoff { .. })
         });
+        complete(pool, turn);
     }
 }
 
