@@ -43,7 +43,7 @@ pub(super) fn read_again(
         match state.pools.get_mut(&id) {
             None => {
                 state.insert_pool(id.clone(), Pool::new(revision, clock.real));
-                adoption::claim(state, clock, effects, &id);
+                adoption::claim(state, clock, effects, &id, None);
                 start_resident(state, clock, effects, &id, lifecycle::resume);
                 added.push(id);
             }

@@ -19,7 +19,7 @@ mod world;
 
 use pool_core::config::{Activation, Port, RestartPolicy};
 use pool_core::host::{Answer, Saved};
-use pool_core::job::{JobResult, JobState};
+use pool_core::job::JobResult;
 use pool_core::name::{UnitKind, Usec};
 use pool_core::pool::PoolPhase;
 use pool_core::refusal::Refusal;

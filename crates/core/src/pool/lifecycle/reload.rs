@@ -30,7 +30,7 @@ pub(crate) fn ask(pool: &mut Pool, wanted: Wanted, turn: &mut Turn<'_>) {
     forget(pool, turn);
     let Wanted { to, deadline, force } = wanted;
     let runs = |replica: &&Replica| {
-        matches!(replica.phase, Phase::Staging | Phase::Starting | Phase::Ready { .. } | Phase::Ending { .. })
+        matches!(replica.phase, Phase::Staging | Phase::Starting | Phase::Ready { .. } | Phase::Ending)
     };
     let what_runs = |replica: &Replica| replica.revision.clone().unwrap_or_else(|| pool.revision.clone());
     let from = proven.or_else(|| pool.replicas.iter().find(runs).map(what_runs));
