@@ -163,6 +163,7 @@ fn reload(state: &mut State, clock: Clock, effects: &mut Effects, id: &PoolId) {
 /// Whether a changed file may be what mends the pool.
 fn at_rest_by_failure(pool: &Pool) -> bool {
     pool.wish == Wish::Run
+        && !pool.candidate_runs()
         && pool
             .replicas
             .iter()

@@ -13,7 +13,7 @@ pub use exit::ExitClass;
 pub use observation::{ActiveState, UnitObservation};
 pub use report::{Report, ReportError};
 
-use crate::config::{LeaseNumbers, RestartPolicy, Revision};
+use crate::config::{LeaseNumbers, Revision};
 use crate::host::TimerId;
 use crate::name::{Endpoint, InvocationId, ReplicaId, UnitKind, UnitName, Usec};
 use serde::{Deserialize, Serialize};
@@ -247,9 +247,7 @@ impl Replica {
     /// Whether it ended in a way after which nothing but somebody's wish starts it.
     #[must_use]
     pub fn rests(&self) -> bool {
-        let revision = self.revision.as_ref();
-        let always = revision.is_some_and(|revision| revision.spec.restart.policy == RestartPolicy::Always);
-        self.last_exit == Some(ExitClass::Stopped) || (self.ended_as_meant() && !always)
+        self.last_exit == Some(ExitClass::Stopped) || self.ended_as_meant()
     }
 
     /// Whether it is done with everything: no process, no unit, no timer.

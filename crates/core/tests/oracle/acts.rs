@@ -10,16 +10,18 @@ use pool_core::refusal::Refusal;
 use pool_core::replica::{ActiveState, ExitClass, Phase, UnitObservation};
 use pool_core::{Event, pool};
 
-/// How a process ends: systemd's result, code and status, and the class of that before and after it was ready.
-const ENDS: [(&str, i32, i32, &str, &str); 8] = [
-    ("exit-code", 1, 3, "exit:3", "exit:3"),
-    ("signal", 2, 9, "signal:KILL", "signal:KILL"),
-    ("core-dump", 3, 11, "signal:SEGV", "signal:SEGV"),
-    ("oom-kill", 2, 9, "oom-host", "oom-host"),
-    ("oom-kill", 2, 9, "oom-host", "oom-host"),
-    ("watchdog", 2, 6, "watchdog", "watchdog"),
-    ("exit-code", 1, 226, "preflight", "exit:226"),
-    ("timeout", 2, 15, "start-timeout", "stopped"),
+/// How a process ends: systemd's result, code and status, the last status that its prober sent, and the class of that
+/// before and after it was ready.
+const ENDS: [(&str, i32, i32, &str, &str, &str); 9] = [
+    ("exit-code", 1, 3, "serving", "exit:3", "exit:3"),
+    ("signal", 2, 9, "serving", "signal:KILL", "signal:KILL"),
+    ("core-dump", 3, 11, "serving", "signal:SEGV", "signal:SEGV"),
+    ("oom-kill", 2, 9, "serving", "oom-host", "oom-host"),
+    ("oom-kill", 2, 9, "serving", "oom-host", "oom-host"),
+    ("watchdog", 2, 6, "hung: no progress for 2 min", "watchdog", "watchdog"),
+    ("watchdog", 2, 6, "serving", "prober-lost", "prober-lost"),
+    ("exit-code", 1, 226, "serving", "preflight", "exit:226"),
+    ("timeout", 2, 15, "serving", "start-timeout", "stopped"),
 ];
 
 fn fails(unit: &mut UnitObservation, (result, code, status): (&str, i32, i32), text: &str) {
@@ -189,14 +191,14 @@ impl Story {
     }
 
     fn fails(&mut self, unit: &Unit) -> Fine {
-        let (result, code, status, before, after) = self.dice.pick(&ENDS);
+        let (result, code, status, text, before, after) = self.dice.pick(&ENDS);
         let class = if self.world.units[&unit.name].entered_active { after } else { before };
         let what = match self.taken_condemned(unit) {
             Some(class) => Happening::Failed(unit.index, class),
             None if class == "stopped" => Happening::Ended(unit.index),
             None => Happening::Failed(unit.index, class.into()),
         };
-        self.says(unit, Some(what), |unit| fails(unit, (result, code, status), "serving"))
+        self.says(unit, Some(what), |unit| fails(unit, (result, code, status), text))
     }
 
     /// It exits with status 0.

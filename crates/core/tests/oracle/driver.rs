@@ -96,6 +96,7 @@ impl Story {
         self.world.started.clear();
         for twin in &mut self.twins {
             twin.forget_classes();
+            twin.replaced = 0;
         }
         if self.dice.once_in(20)
             && let Some((_, at)) = self.world.next_timer()
@@ -226,8 +227,6 @@ impl Story {
         };
         let mends = differs && own.oracle.runs() && !own.replacing && all().all(failed);
         let configuration = self.configuration();
-        let newest = |world: &World| world.state.jobs.all.keys().next_back().copied();
-        let before = newest(&self.world);
         self.world.event(Event::ConfigurationRead { configuration, requests: vec![] });
         let now = self.world.now.0;
         let own = &mut self.twins[twin];
@@ -235,9 +234,6 @@ impl Story {
         if !reloading && own.pool(&self.world).reload.is_some() {
             own.reload = (own.file.drain.deadline.0, false);
             (own.ended_for_good, own.asked, own.changed) = (false, false, false);
-        }
-        if !mends && newest(&self.world) != before {
-            return self.reload_without_engine(twin);
         }
         if mends {
             return self.told(twin, &[Happening::OperatorStarts]);

@@ -281,6 +281,11 @@ impl Oracle {
         self.replicas[replica].doing == Doing::Down { failed: true }
     }
 
+    /// Whether its start was asked for while it was ending by itself.
+    pub fn asked(&self, replica: usize) -> bool {
+        self.replicas[replica].doing == Doing::Leaves { asked: true }
+    }
+
     /// Whether a replica may start now, and whether that would be a restart and a trial.
     ///
     /// # Errors
@@ -505,6 +510,7 @@ impl Oracle {
         if self.passage != Passage::None {
             return self.not_again(index);
         }
+        let asked = self.replicas[index].doing == Doing::Leaves { asked: true };
         if !self.gone(index)? {
             return Ok(Told::default());
         }
@@ -533,8 +539,12 @@ impl Oracle {
             }
         }
         let (from, to) = self.backoff(self.replicas[index].failures, class);
+        let (from, to) = if asked { (self.now, self.now) } else { (self.now + from, self.now + to) };
         self.replicas[index].permitted = false;
-        self.replicas[index].doing = Doing::Waits { from: self.now + from, to: self.now + to, asked: false };
+        self.replicas[index].doing = Doing::Waits { from, to, asked };
+        if asked {
+            self.permits();
+        }
         // Behind a breaker that is not closed it is the breaker that says when.
         if self.breakers.iter().any(|breaker| breaker.open.is_some()) {
             for replica in &mut self.replicas {

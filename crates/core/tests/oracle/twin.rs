@@ -53,6 +53,8 @@ pub struct Twin {
     pub asked: bool,
     /// Its file has changed since then.
     pub changed: bool,
+    /// How often its spec was replaced in this step while nothing of it ran.
+    pub replaced: usize,
 }
 
 /// Whether a process of a unit runs.
@@ -93,6 +95,7 @@ impl Twin {
             ended_for_good: false,
             asked: false,
             changed: false,
+            replaced: 0,
         }
     }
 
@@ -137,8 +140,9 @@ impl Twin {
     pub fn tell(&mut self, now: u64, happening: &Happening) -> Fine {
         let happening = match happening {
             Happening::Failed(index, class) => {
-                // One that is replaced leaves nothing behind.
-                self.told_class[*index] = (!self.replacing).then(|| class.clone());
+                // One that is replaced leaves nothing behind, nor does one whose start was asked for since.
+                let kept = !self.replacing && !self.oracle.asked(*index);
+                self.told_class[*index] = kept.then(|| class.clone());
                 let never = self.file.restart.policy == RestartPolicy::Never;
                 if never { Happening::Refused(*index) } else { happening.clone() }
             }
@@ -160,6 +164,7 @@ impl Twin {
         self.oracle.tell(now, &Happening::TimePasses)?;
         self.share_leases();
         self.is_empty(world)?;
+        self.replaced_at_rest(world)?;
         let candidate = candidate(self.pool(world));
         if candidate && !self.replacing {
             self.replacing = true;
@@ -178,6 +183,25 @@ impl Twin {
             return Err(format!("{}: nobody was warned of a storm", self.id));
         }
         self.share_leases();
+        Ok(())
+    }
+
+    /// A reload of a pool of which nothing runs replaces its spec; what waits or has failed is tried with it at once.
+    fn replaced_at_rest(&mut self, world: &World) -> Fine {
+        let line = format!("pool {}: its spec was replaced; nothing of it ran", self.id);
+        let replaced = world.lines.iter().filter(|said| **said == line).count();
+        if replaced == std::mem::replace(&mut self.replaced, replaced) {
+            return Ok(());
+        }
+        let oracle = &self.oracle;
+        let waits = |index| match oracle.stands(index) {
+            Stands::Down => oracle.has_failed(index),
+            Stands::Ending => false,
+            Stands::Waits | Stands::Runs | Stands::Serves => true,
+        };
+        if oracle.runs() && (0..self.replicas()).any(waits) {
+            return self.tell(world.now.0, &Happening::OperatorStarts);
+        }
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use super::driver::{Story, seconds};
 use super::numbers::revision;
-use super::oracle::{Happening, Stands};
+use super::oracle::Happening;
 use super::twin::{Fine, Then};
 use pool_core::config::PoolSpec;
 use pool_core::host::Answer;
@@ -95,20 +95,7 @@ impl Story {
         if let Some(job) = job {
             self.jobs.reload(job, &self.twins[twin], &self.world, &digest);
         }
-        self.reload_without_engine(twin)
-    }
-
-    /// A reload of a pool of which nothing runs replaces its spec; what waits or has failed is tried with it at once.
-    pub fn reload_without_engine(&mut self, twin: usize) -> Fine {
-        let own = &self.twins[twin];
-        let all = || 0..own.replicas();
-        let runs = own.pool(&self.world).reload.is_some();
-        let waits = |index| {
-            own.oracle.stands(index) != Stands::Ending
-                && (own.oracle.stands(index) != Stands::Down || own.oracle.has_failed(index))
-        };
-        let starts = !runs && own.oracle.runs() && all().any(waits);
-        self.told(twin, if starts { &[Happening::OperatorStarts] } else { &[] })
+        self.told(twin, &[])
     }
 
     pub fn cancel(&mut self) -> Fine {

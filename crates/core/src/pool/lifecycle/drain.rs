@@ -63,10 +63,9 @@ pub(crate) fn stop_the_rest(pool: &mut Pool, turn: &mut Turn<'_>) {
 pub(crate) fn resume(pool: &mut Pool, turn: &mut Turn<'_>) {
     let id = pool.id().clone();
     if let Some(drain) = &mut pool.drain {
-        if drain.settling.is_some() {
-            let settle = pool.revision.spec.drain.settle;
-            drain.settling = Some(turn.timer(settle, Purpose::Drain(id.clone())));
-        }
+        // What its engines work on is not known before their probers have said it again.
+        let settle = pool.revision.spec.drain.settle.min(drain.deadline.since(turn.mono));
+        drain.settling = Some(turn.timer(settle, Purpose::Drain(id.clone())));
         if drain.running.is_some() {
             let left = drain.deadline.since(turn.mono);
             drain.running = Some(turn.timer(left, Purpose::Drain(id)));
@@ -98,9 +97,10 @@ pub(super) fn forget(pool: &mut Pool, turn: &mut Turn<'_>) {
 
 /// A drain is called off: the pool serves as before, and what was stopped for it or failed meanwhile starts again.
 pub(crate) fn call_off(pool: &mut Pool, turn: &mut Turn<'_>) {
+    let drained = pool.drain.is_some();
     forget(pool, turn);
     let restarts = pool.revision.spec.restart.policy != RestartPolicy::Never;
-    for replica in &mut pool.replicas {
+    for replica in pool.replicas.iter_mut().filter(|_| drained) {
         let helps = replica.last_exit.as_ref().is_some_and(ExitClass::worth_a_restart);
         if replica.phase == Phase::Failed && restarts && helps {
             replica.phase = Phase::Stopped;
@@ -169,10 +169,9 @@ fn finish(pool: &mut Pool, turn: &mut Turn<'_>) {
         DrainFor::Stop => stop(pool, turn),
         DrainFor::Restart => {
             stop(pool, turn);
-            pool.wish = Wish::Run;
-            // Somebody asked for all of them.
+            // Somebody asked for all of them; those that still end start once they have.
             pool.replicas.iter_mut().for_each(|replica| replica.last_exit = None);
-            super::wishes::start_again(pool, turn);
+            super::wishes::start(pool, turn);
         }
         DrainFor::Reload => {
             if let Some(reload) = &mut pool.reload {

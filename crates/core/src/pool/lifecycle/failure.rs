@@ -3,7 +3,7 @@
 
 use super::breaker::{self, open};
 use super::observed::let_go;
-use super::wishes::{KILL_AFTER, begin, start, start_anew};
+use super::wishes::{KILL_AFTER, begin, permit, start_asked};
 use crate::config::{Port, RestartPolicy};
 use crate::host::{Effect, LogKind, Purpose, Turn};
 use crate::name::Usec;
@@ -90,7 +90,7 @@ fn as_meant(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
     if anew && pool.wish == Wish::Run {
         let text = "it exited with status 0 after somebody had asked for its start: started again";
         turn.log(pool, Some(index), LogKind::EngineStopped, text.to_owned());
-        start_anew(pool, index, turn);
+        start_asked(pool, index, turn);
         return;
     }
     let text = "it exited with status 0, which counts as meant; not restarted";
@@ -103,15 +103,15 @@ pub(super) fn stopped_from_outside(pool: &mut Pool, index: usize, turn: &mut Tur
     replica.phase = Phase::Stopped;
     replica.unit = Seen::default();
     replica.condemned = None;
-    let anew = std::mem::take(&mut replica.start_anew) && pool.wish == Wish::Run;
-    if anew && pool.drain.is_none() && pool.reload.is_none() {
+    let anew = std::mem::take(&mut replica.start_anew);
+    replica.last_exit = Some(ExitClass::Stopped);
+    if anew && pool.wish == Wish::Run && pool.drain.is_none() && !pool.candidate_runs() {
         let text = format!("{what}; started again, as somebody has asked for since");
         turn.log(pool, Some(index), LogKind::EngineStopped, text);
         breaker::undecided(pool, index, turn);
-        start_anew(pool, index, turn);
+        start_asked(pool, index, turn);
         return;
     }
-    replica.last_exit = Some(ExitClass::Stopped);
     let text = format!("{what}; not restarted. Start it with: poolctl start {}", pool.id());
     pool.went_wrong(ExitClass::Stopped, text.clone(), turn.real);
     turn.log(pool, Some(index), LogKind::EngineStopped, text);
@@ -160,9 +160,12 @@ pub(super) fn fail(pool: &mut Pool, index: usize, turn: &mut Turn<'_>, class: Ex
             turn.log(pool, Some(index), LogKind::EngineRestarting, text);
         }
     }
+    // Where it was a trial of the other breaker too, that one has learnt nothing by it.
+    breaker::undecided(pool, index, turn);
     if anew {
         // Somebody asked for its start while it was ending: that is the one attempt which a breaker permits.
-        start(pool, turn);
+        permit(pool, turn);
+        start_asked(pool, index, turn);
     }
 }
 
@@ -236,7 +239,7 @@ pub(crate) fn condemn(pool: &mut Pool, index: usize, class: ExitClass, text: Str
 
 impl Pool {
     /// Whether what runs now is a new spec that has not proved itself.
-    pub(super) fn candidate_runs(&self) -> bool {
+    pub(crate) fn candidate_runs(&self) -> bool {
         self.reload.as_ref().is_some_and(|reload| {
             matches!(
                 reload.stage,

@@ -235,6 +235,11 @@ pub(crate) fn unit_forgotten(pool: &mut Pool, index: usize, name: &UnitName, tur
         turn.cancel(timer);
     }
     let in_use = replica.in_use(name);
+    if name.kind == UnitKind::Stage && !in_use && hold.let_go.is_none() && pool.checks_new_spec() {
+        let text = format!("{name} was stopped from outside");
+        reload::refused(pool, ExitClass::StageFailed, text, turn);
+    }
+    let Some(replica) = pool.replicas.get_mut(index) else { return };
     if replica.taken.is_empty() {
         if let Some((timer, _)) = replica.stuck.take() {
             turn.cancel(timer);
@@ -262,10 +267,7 @@ pub(crate) fn unit_forgotten(pool: &mut Pool, index: usize, name: &UnitName, tur
             | Phase::Failed => {}
         }
     }
-    if name.kind == UnitKind::Stage && hold.let_go.is_none() && pool.checks_new_spec() {
-        let text = format!("{name} was stopped from outside");
-        reload::refused(pool, ExitClass::StageFailed, text, turn);
-    } else if in_use && pool.replicas.get(index).is_some_and(|replica| replica.condemned.is_some()) {
+    if in_use && pool.replicas.get(index).is_some_and(|replica| replica.condemned.is_some()) {
         condemned(pool, index, turn);
     } else if in_use {
         // Units of ours are let go of only after they were read, so somebody else ended it.

@@ -3,7 +3,7 @@
 
 use super::breaker;
 use super::drain::{self, may_rest};
-use super::wishes::{address, begin, launch_checked, start, stop_replica};
+use super::wishes::{address, begin, launch_checked, start, start_again, stop_replica};
 use crate::config::{OnChange, Revision};
 use crate::host::{Effect, LogKind, Turn};
 use crate::job::JobResult;
@@ -26,8 +26,11 @@ pub(crate) fn ask(pool: &mut Pool, wanted: Wanted, turn: &mut Turn<'_>) {
     // What an earlier reload put in place has not proved itself: it ends, and what ran before it is what is kept.
     let proven = pool.reload.as_ref().filter(|_| pool.candidate_runs()).map(|reload| reload.from.clone());
     let candidate = proven.is_some();
-    drain::forget(pool, turn);
     forget(pool, turn);
+    if pool.drain.is_some() {
+        // Until this one's turn comes, the pool serves as before.
+        drain::call_off(pool, turn);
+    }
     let Wanted { to, deadline, force } = wanted;
     let runs = |replica: &&Replica| {
         matches!(replica.phase, Phase::Staging | Phase::Starting | Phase::Ready { .. } | Phase::Ending)
@@ -349,6 +352,7 @@ fn rolled_back(pool: &mut Pool, canceled: bool, class: ExitClass, text: String, 
         }
         turn.log(pool, None, LogKind::PoolReloaded, "the old engine serves again".to_owned());
         end(pool, result, text, turn);
+        start_again(pool, turn);
         newer_file(pool, &wanted, turn);
         return;
     }
@@ -358,5 +362,6 @@ fn rolled_back(pool: &mut Pool, canceled: bool, class: ExitClass, text: String, 
         let again = pool.last_error.as_ref().map_or(String::new(), |error| error.text.clone());
         end(pool, result, format!("{text}; and the old one failed too: {again}"), turn);
         breaker::go_on(pool, turn);
+        start_again(pool, turn);
     }
 }

@@ -28,14 +28,19 @@ pub(crate) fn start(pool: &mut Pool, turn: &mut Turn<'_>) {
         }
         return;
     }
+    permit(pool, turn);
+    run(pool, turn, |replica| {
+        matches!(replica.phase, Phase::Stopped | Phase::Failed | Phase::Tripped | Phase::Backoff { .. })
+    });
+}
+
+/// Breakers that are open permit one attempt, unless one is being made.
+pub(super) fn permit(pool: &mut Pool, turn: &mut Turn<'_>) {
     if !pool.troubles.any_trial() {
         for timer in pool.troubles.permit() {
             turn.cancel(timer);
         }
     }
-    run(pool, turn, |replica| {
-        matches!(replica.phase, Phase::Stopped | Phase::Failed | Phase::Tripped | Phase::Backoff { .. })
-    });
 }
 
 /// Wants the pool to run, from now on: what never ran is started, what failed, waits or ended as meant is left alone.
@@ -70,7 +75,7 @@ pub(crate) fn reset(pool: &mut Pool, turn: &mut Turn<'_>) {
     }
     turn.log(pool, None, LogKind::PoolReset, "its failures are forgotten".to_owned());
     turn.effects.push(Effect::SaveRuntime);
-    if pool.wish == Wish::Run && pool.drain.is_none() && pool.reload.is_none() {
+    if pool.wish == Wish::Run && pool.drain.is_none() && !pool.candidate_runs() {
         run(pool, turn, |replica| {
             matches!(replica.phase, Phase::Failed | Phase::Tripped | Phase::Backoff { .. })
         });
@@ -115,6 +120,16 @@ fn run(pool: &mut Pool, turn: &mut Turn<'_>, due: fn(&Replica) -> bool) {
         }
         start_anew(pool, index, turn);
     }
+}
+
+/// Starts an engine whose start was asked for while it was ending, with what the pool is to run by now.
+pub(super) fn start_asked(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
+    let Some(replica) = pool.replicas.get_mut(index) else { return };
+    if let Phase::Backoff { timer, .. } = replica.phase {
+        turn.cancel(timer);
+    }
+    replica.revision = None;
+    start_anew(pool, index, turn);
 }
 
 /// Starts an engine because somebody asked for it; where a breaker is in the way, as soon as that lets it.

@@ -6,10 +6,7 @@ impl Oracle {
     pub(super) fn operator_starts(&mut self) -> Told {
         self.run = true;
         let closed = self.breakers.iter().all(|breaker| breaker.open.is_none());
-        let trial = self.breakers.iter().any(|breaker| breaker.open.is_some_and(|open| open.trial.is_some()));
-        for open in self.breakers.iter_mut().filter_map(|breaker| breaker.open.as_mut()) {
-            open.permit = !trial;
-        }
+        let trial = !self.permits();
         for replica in &mut self.replicas {
             match replica.doing {
                 Doing::Waits { .. } if !closed => replica.permitted = !trial,
@@ -21,6 +18,15 @@ impl Oracle {
             }
         }
         Told::default()
+    }
+
+    /// An attempt is permitted, unless one is being made.
+    pub(super) fn permits(&mut self) -> bool {
+        let trial = self.breakers.iter().any(|breaker| breaker.open.is_some_and(|open| open.trial.is_some()));
+        for open in self.breakers.iter_mut().filter_map(|breaker| breaker.open.as_mut()) {
+            open.permit = !trial;
+        }
+        !trial
     }
 
     pub(super) fn operator_stops(&mut self) -> Told {
