@@ -251,7 +251,7 @@ impl SavedPool {
                 ReloadStage::RollingBack { .. } => {}
             }
         }
-        lifecycle::drain::stop_the_rest(pool, turn);
+        lifecycle::drain::stop_what_turned_up(pool, turn);
         lifecycle::try_another(pool, turn);
     }
 }

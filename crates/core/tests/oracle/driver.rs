@@ -96,7 +96,7 @@ impl Story {
         self.world.started.clear();
         for twin in &mut self.twins {
             twin.forget_classes();
-            twin.replaced = 0;
+            (twin.replaced, twin.began) = (0, 0);
         }
         if self.dice.once_in(20)
             && let Some((_, at)) = self.world.next_timer()
@@ -216,7 +216,6 @@ impl Story {
         self.note(|| format!("the file of {twin} changes"));
         let own = &self.twins[twin];
         let differs = own.pool(&self.world).file_digest != revision(&own.file).digest;
-        let reloading = own.pool(&self.world).reload.is_some();
         let all = || 0..own.replicas();
         // A changed file may be what mends a pool that is down by failures.
         let failed = |index| match own.oracle.stands(index) {
@@ -231,10 +230,6 @@ impl Story {
         let now = self.world.now.0;
         let own = &mut self.twins[twin];
         own.change(now)?;
-        if !reloading && own.pool(&self.world).reload.is_some() {
-            own.reload = (own.file.drain.deadline.0, false);
-            (own.ended_for_good, own.asked, own.changed) = (false, false, false);
-        }
         if mends {
             return self.told(twin, &[Happening::OperatorStarts]);
         }

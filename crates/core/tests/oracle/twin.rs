@@ -53,8 +53,11 @@ pub struct Twin {
     pub asked: bool,
     /// Its file has changed since then.
     pub changed: bool,
-    /// How often its spec was replaced in this step while nothing of it ran.
+    /// How often in this step its spec was replaced while nothing of it ran, and how often a reload of it began.
     pub replaced: usize,
+    pub began: usize,
+    /// The reload that begins is one that somebody asked for.
+    pub reload_asked: bool,
 }
 
 /// Whether a process of a unit runs.
@@ -96,6 +99,8 @@ impl Twin {
             asked: false,
             changed: false,
             replaced: 0,
+            began: 0,
+            reload_asked: false,
         }
     }
 
@@ -165,6 +170,7 @@ impl Twin {
         self.share_leases();
         self.is_empty(world)?;
         self.replaced_at_rest(world)?;
+        self.reloads(world);
         let candidate = candidate(self.pool(world));
         if candidate && !self.replacing {
             self.replacing = true;
@@ -203,6 +209,17 @@ impl Twin {
             return self.tell(world.now.0, &Happening::OperatorStarts);
         }
         Ok(())
+    }
+
+    /// A reload has begun. One that nobody asked for follows from a changed file, and goes by that.
+    fn reloads(&mut self, world: &World) {
+        let line = format!("pool {}: reloading from ", self.id);
+        let began = world.lines.iter().filter(|said| said.starts_with(&line)).count();
+        let asked = std::mem::take(&mut self.reload_asked);
+        if began > std::mem::replace(&mut self.began, began) && !asked {
+            self.reload = (self.file.drain.deadline.0, false);
+            (self.ended_for_good, self.asked, self.changed) = (false, false, false);
+        }
     }
 
     /// Follows one replica to where the core has it; says whether it was started again by itself.

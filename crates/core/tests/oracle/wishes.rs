@@ -83,6 +83,7 @@ impl Story {
         let own = &mut self.twins[twin];
         let deadline = if deadline == Usec(0) { own.file.drain.deadline.0 } else { deadline.0 };
         own.reload = (deadline, force);
+        own.reload_asked = true;
         (own.ended_for_good, own.asked, own.changed) = (false, false, false);
         if own.emptying.take().is_some() {
             // An earlier reload gives way, and until this one's turn the pool serves as before.

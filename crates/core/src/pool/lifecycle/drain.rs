@@ -39,7 +39,7 @@ pub(super) fn begin(pool: &mut Pool, purpose: DrainFor, deadline: Usec, turn: &m
         settling: Some(settling),
         running: Some(running),
     });
-    stop_the_rest(pool, turn);
+    stop_the_rest(pool, turn, |phase| *phase == Phase::Failed);
     let text = format!(
         "draining, for {deadline} at most: {} leases held, {} requests in flight",
         pool.active_leases(),
@@ -49,14 +49,20 @@ pub(super) fn begin(pool: &mut Pool, purpose: DrainFor, deadline: Usec, turn: &m
     turn.effects.push(Effect::SaveRuntime);
 }
 
-/// What does not serve ends at once; what failed for good stays as it is.
-pub(crate) fn stop_the_rest(pool: &mut Pool, turn: &mut Turn<'_>) {
+/// What does not serve ends at once, but for what is `left` as it is: what failed for good.
+fn stop_the_rest(pool: &mut Pool, turn: &mut Turn<'_>, left: fn(&Phase) -> bool) {
     for index in 0..pool.replicas.len() {
-        let rests = |replica: &Replica| replica.ready() || replica.phase == Phase::Failed;
+        let rests = |replica: &Replica| replica.ready() || left(&replica.phase);
         if pool.drain.is_some() && pool.replicas.get(index).is_some_and(|replica| !rests(replica)) {
             stop_replica(pool, index, turn);
         }
     }
+}
+
+/// After a restart of the daemon: what turned up and does not serve ends. How one ends that ended by itself is still to be
+/// told.
+pub(crate) fn stop_what_turned_up(pool: &mut Pool, turn: &mut Turn<'_>) {
+    stop_the_rest(pool, turn, |phase| matches!(phase, Phase::Failed | Phase::Ending));
 }
 
 /// Takes a drain up that an earlier run of the daemon began.

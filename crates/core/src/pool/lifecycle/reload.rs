@@ -42,9 +42,8 @@ pub(crate) fn ask(pool: &mut Pool, wanted: Wanted, turn: &mut Turn<'_>) {
         let stopped = pool.wish == Wish::Stop
             || pool.replicas.iter().all(|replica| matches!(replica.phase, Phase::Stopped | Phase::Stopping));
         pool.revision = to;
-        for replica in pool.replicas.iter_mut().filter(|replica| replica.phase == Phase::WaitingForName) {
-            replica.revision = None;
-        }
+        // Also what is about to start again starts with it.
+        pool.replicas.iter_mut().for_each(|replica| replica.revision = None);
         turn.log(pool, None, LogKind::PoolReloaded, "its spec was replaced; nothing of it ran".to_owned());
         if stopped {
             end(pool, JobResult::Done, String::new(), turn);

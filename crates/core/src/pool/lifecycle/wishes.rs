@@ -172,6 +172,10 @@ fn ask_to_end(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
     let Some(replica) = pool.replicas.get_mut(index) else { return };
     replica.start_anew = false;
     replica.as_before = false;
+    if !matches!(replica.phase, Phase::Stopped | Phase::Failed) {
+        // How an earlier engine ended is not why this one is down.
+        replica.last_exit = None;
+    }
     let kind = match &replica.phase {
         Phase::Stopped => return,
         Phase::Stopping => {

@@ -29,7 +29,8 @@ impl Oracle {
         for index in 0..self.replicas.len() {
             let replica = &mut self.replicas[index];
             replica.comes_back |= !matches!(replica.doing, Doing::Down { .. });
-            if !matches!(replica.doing, Doing::Runs { ready: Some(_) }) {
+            // What has failed stays as it is.
+            if !matches!(replica.doing, Doing::Runs { ready: Some(_) } | Doing::Down { .. }) {
                 self.ends(index);
             }
         }
