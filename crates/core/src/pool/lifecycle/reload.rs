@@ -40,7 +40,19 @@ pub(crate) fn ask(pool: &mut Pool, wanted: Wanted, turn: &mut Turn<'_>) {
     turn.effects.push(Effect::SaveRuntime);
     let Some(from) = from else {
         let stopped = pool.wish == Wish::Stop
-            || pool.replicas.iter().all(|replica| matches!(replica.phase, Phase::Stopped | Phase::Stopping));
+            || pool.replicas.iter().all(|replica| match replica.phase {
+                Phase::Stopping => true,
+                // Else it is to start as soon as nothing is in the way.
+                Phase::Stopped => replica.rests(),
+                Phase::WaitingForName
+                | Phase::Staging
+                | Phase::Starting
+                | Phase::Ready { .. }
+                | Phase::Ending
+                | Phase::Backoff { .. }
+                | Phase::Tripped
+                | Phase::Failed => false,
+            });
         pool.revision = to;
         // Also what is about to start again starts with it.
         pool.replicas.iter_mut().for_each(|replica| replica.revision = None);

@@ -73,11 +73,18 @@ impl Oracle {
     }
 
     pub(super) fn daemon_restarted(&mut self) -> Told {
-        if self.run && self.passage == Passage::None {
-            for replica in &mut self.replicas {
-                if replica.doing == (Doing::Down { failed: true }) {
+        let failed = |replica: &&mut Replica| replica.doing == Doing::Down { failed: true };
+        for replica in self.replicas.iter_mut().filter(failed).filter(|_| self.run) {
+            match self.passage {
+                Passage::None => {
                     replica.doing = Doing::Waits { from: self.now, to: self.now, asked: true };
                 }
+                // Once the drain is called off.
+                Passage::Drain => {
+                    replica.doing = Doing::Down { failed: false };
+                    replica.comes_back = true;
+                }
+                Passage::Replacement => {}
             }
         }
         Told::default()
