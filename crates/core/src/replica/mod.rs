@@ -60,7 +60,8 @@ pub struct Replica {
     pub condemned: Option<(ExitClass, String)>,
     /// Whether somebody wanted it to start while its engine was ending by itself.
     pub start_anew: bool,
-    /// Whether its next start is by what it ran and not by what is wanted now: what stopped it was called off.
+    /// Whether its next start is by what it ran and not by what is wanted now: what stopped it, or kept it from being
+    /// started again, was called off or can be.
     pub as_before: bool,
 }
 
@@ -204,6 +205,14 @@ impl Replica {
     #[must_use]
     pub fn unit_name(&self, kind: UnitKind) -> UnitName {
         UnitName { kind, replica: self.id.clone(), generation: self.generation }
+    }
+
+    /// The name of the unit that checks another spec while its engine runs: like its next start's, it is none that somebody
+    /// else keeps loaded.
+    #[must_use]
+    pub fn check_name(&self) -> UnitName {
+        let generation = self.generation.max(self.next_generation);
+        UnitName { generation, ..self.unit_name(UnitKind::Stage) }
     }
 
     /// Whether that unit is the one which it runs by now: the others that it has are on their way out.

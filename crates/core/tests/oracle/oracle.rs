@@ -508,6 +508,8 @@ impl Oracle {
 
     fn failed(&mut self, index: usize, class: &str) -> Result<Told, String> {
         if self.passage != Passage::None {
+            // It comes back if a drain is called off, be that a later one.
+            self.replicas[index].comes_back = true;
             return self.not_again(index);
         }
         let asked = self.replicas[index].doing == Doing::Leaves { asked: true };

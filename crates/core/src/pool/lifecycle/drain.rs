@@ -1,7 +1,6 @@
 //! Emptying a pool: no new leases, not ready, its engines work on; and what comes after.
 
 use super::wishes::{stop, stop_replica};
-use crate::config::RestartPolicy;
 use crate::host::{Effect, LogKind, Purpose, TimerId, Turn};
 use crate::name::Usec;
 use crate::pool::{Drain, DrainFor, Pool, ReloadStage, Wish};
@@ -105,10 +104,8 @@ pub(super) fn forget(pool: &mut Pool, turn: &mut Turn<'_>) {
 pub(crate) fn call_off(pool: &mut Pool, turn: &mut Turn<'_>) {
     let drained = pool.drain.is_some();
     forget(pool, turn);
-    let restarts = pool.revision.spec.restart.policy != RestartPolicy::Never;
     for replica in pool.replicas.iter_mut().filter(|_| drained) {
-        let helps = replica.last_exit.as_ref().is_some_and(ExitClass::worth_a_restart);
-        if replica.phase == Phase::Failed && restarts && helps {
+        if replica.phase == Phase::Failed && replica.as_before {
             replica.phase = Phase::Stopped;
             replica.last_exit = None;
         }

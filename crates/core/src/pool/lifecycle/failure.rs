@@ -130,8 +130,11 @@ pub(super) fn fail(pool: &mut Pool, index: usize, turn: &mut Turn<'_>, class: Ex
     let anew = std::mem::take(&mut replica.start_anew);
     let number = replica.id.index;
     let wanted = pool.wish == Wish::Run && pool.drain.is_none() && !candidate;
-    if !wanted || numbers.policy == RestartPolicy::Never || !class.worth_a_restart() {
+    let again = numbers.policy != RestartPolicy::Never && class.worth_a_restart();
+    if !wanted || !again {
         replica.phase = Phase::Failed;
+        // But for what the pool is on its way through it would start again, and does if that is called off.
+        replica.as_before = again;
         let refused = matches!(class, ExitClass::Refused(_) | ExitClass::Preflight | ExitClass::StageFailed);
         let kind = if refused { LogKind::EngineRefused } else { LogKind::EngineFailed };
         turn.log(pool, Some(index), kind, format!("not started again: {text}"));

@@ -7,7 +7,9 @@ use crate::host::{Effect, LogKind, Purpose, Turn, UnitFacts};
 use crate::name::{UnitKind, UnitName, Usec};
 use crate::pool::{Pool, ReloadStage, Wish};
 use crate::refusal::Refusal;
-use crate::replica::{ActiveState, ExitClass, Phase, Reached, Replica, Report, Seen, StartId, UnitObservation};
+use crate::replica::{
+    ActiveState, ExitClass, Phase, Reached, Replica, Report, Seen, StartId, UnitObservation,
+};
 
 /// Where systemd's answer to a start says so: the unit's name is still taken.
 pub(crate) enum StartProblem {
@@ -17,12 +19,14 @@ pub(crate) enum StartProblem {
 
 /// Takes in what was seen of a unit.
 pub(crate) fn unit_seen(pool: &mut Pool, index: usize, seen: UnitObservation, turn: &mut Turn<'_>) {
+    let checks_new_spec = pool.checks_new_spec();
     let Some(replica) = pool.replicas.get_mut(index) else { return };
     if !replica.taken.contains_key(&seen.name) {
         return;
     }
     await_name(replica, &seen, turn);
-    if seen.name != replica.unit_name(seen.name.kind) {
+    let checks = checks_new_spec && seen.name == replica.check_name();
+    if seen.name != replica.unit_name(seen.name.kind) && !checks {
         // Of an earlier generation: all that matters is that it goes.
         if seen.active == ActiveState::Failed || seen.exited {
             let_go(replica, &seen, seen.exited, turn);

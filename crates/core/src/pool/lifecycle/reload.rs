@@ -7,7 +7,7 @@ use super::wishes::{address, begin, launch_checked, start, start_again, stop_rep
 use crate::config::{OnChange, Revision};
 use crate::host::{Effect, LogKind, Turn};
 use crate::job::JobResult;
-use crate::name::{UnitKind, Usec};
+use crate::name::Usec;
 use crate::pool::{DrainFor, Pool, Reload, ReloadStage, Wish};
 use crate::refusal::Refusal;
 use crate::replica::{ActiveState, ExitClass, Phase, Replica, UnitObservation};
@@ -96,7 +96,7 @@ fn end_check(pool: &mut Pool, turn: &mut Turn<'_>) {
     if reload.stage == (ReloadStage::Checking { asked: true })
         && let Some(replica) = pool.replicas.first_mut()
     {
-        let name = replica.unit_name(UnitKind::Stage);
+        let name = replica.check_name();
         if replica.taken.contains_key(&name) {
             turn.effects.push(Effect::StopUnit(name));
         }
@@ -233,7 +233,7 @@ fn check(pool: &mut Pool, turn: &mut Turn<'_>) {
     // Its address is not looked at, so any will do where the first engine has none.
     let known = pool.replicas.iter().find_map(|replica| replica.endpoint.clone());
     let (Some(reload), Some(replica)) = (&mut pool.reload, pool.replicas.first_mut()) else { return };
-    let name = replica.unit_name(UnitKind::Stage);
+    let name = replica.check_name();
     if replica.taken.contains_key(&name) || replica.phase == Phase::Staging {
         // The checks of the last start are not forgotten yet.
         return;
@@ -314,6 +314,7 @@ fn put_in_place(pool: &mut Pool, spec: &Revision, turn: &mut Turn<'_>) {
             replica.last_exit = None;
             replica.failures = 0;
             replica.ports_tried = 0;
+            replica.as_before = false;
             replica.revision = Some(spec.clone());
         }
     }

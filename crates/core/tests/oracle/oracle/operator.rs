@@ -37,6 +37,7 @@ impl Oracle {
             open.trial = None;
         }
         for replica in &mut self.replicas {
+            replica.comes_back = false;
             replica.doing = match replica.doing {
                 Doing::Runs { .. } | Doing::Leaves { .. } | Doing::Ending => Doing::Ending,
                 Doing::Down { .. } | Doing::Waits { .. } => Doing::Down { failed: false },
