@@ -75,7 +75,7 @@ pub struct SavedPool {
     #[serde(default)]
     pub down: BTreeSet<u16>,
     /// How those ended that are down or wait, but for what failed for good: that is tried again by the next daemon.
-    #[serde(default)]
+    #[serde(default, alias = "resting")]
     pub ended: BTreeMap<u16, ExitClass>,
     /// Engines that the daemon itself was ending, and why.
     #[serde(default)]
