@@ -5,10 +5,10 @@ use crate::acts::{of, seconds};
 use crate::world::{World, spec, unit};
 use pool_core::config::PoolSpec;
 use pool_core::job::{JobId, JobResult};
-use pool_core::name::{UnitKind, UnitName, Usec};
+use pool_core::name::{UnitKind, Usec};
 use pool_core::pool::{PoolPhase, ReloadStage};
 use pool_core::refusal::Refusal;
-use pool_core::replica::{ActiveState, Hold, StartId, UnitObservation};
+use pool_core::replica::ActiveState;
 use pool_core::{Denied, Event, Request};
 
 pub fn new(replicas: u16) -> PoolSpec {
