@@ -147,7 +147,7 @@ mod tests {
         let stopped = BTreeSet::from(["chat".parse().unwrap()]);
         store.save_wishes(&stopped).unwrap();
         let saved = sample();
-        assert_eq!(saved.pools.values().next().unwrap().resting.len(), 2);
+        assert_eq!(saved.pools.values().next().unwrap().ended.len(), 2);
         store.save_runtime(&saved).unwrap();
         assert_eq!(store.load(), (saved, stopped, vec![]));
         fs::remove_dir_all(folder).unwrap();

@@ -2,7 +2,7 @@
 //! unless its pool is gone for good.
 
 use super::turn::{Clock, Turn};
-use super::{Effect, Effects, LogKind, LogLine, Saved, State, configure};
+use super::{Effect, Effects, LogKind, LogLine, Saved, SavedPool, State, configure};
 use crate::config::{Activation, Configuration, Revision};
 use crate::lease::LeaseId;
 use crate::name::{Endpoint, PoolId, ReplicaId, UnitKind, UnitName, Usec};
@@ -101,7 +101,7 @@ pub(super) fn started(state: &mut State, clock: Clock, effects: &mut Effects, fo
         if let Some(saved) = &saved {
             state.with_pool(clock, effects, &id, |pool, turn| saved.restore(pool, turn));
         }
-        claim(state, clock, effects, &id);
+        claim(state, clock, effects, &id, saved.as_ref());
         if let Some(saved) = &saved {
             state.with_pool(clock, effects, &id, |pool, turn| saved.go_on(pool, turn));
         }
@@ -153,7 +153,13 @@ pub(super) fn end_orphans(state: &mut State, effects: &mut Effects, known: impl 
 }
 
 /// Gives a pool the units that are there for it.
-pub(super) fn claim(state: &mut State, clock: Clock, effects: &mut Effects, id: &PoolId) {
+pub(super) fn claim(
+    state: &mut State,
+    clock: Clock,
+    effects: &mut Effects,
+    id: &PoolId,
+    saved: Option<&SavedPool>,
+) {
     let is_its = |name: &&UnitName| name.replica.pool == *id;
     // What is wanted decides what becomes of a unit that has ended.
     let stopped = state.stopped.contains(id);
@@ -195,7 +201,11 @@ pub(super) fn claim(state: &mut State, clock: Clock, effects: &mut Effects, id: 
             let its = known.into_iter().flatten().find(same).cloned();
             let wanted = name.replica.index < pool.revision.spec.replicas;
             let Some(replica) = make_room(pool, &name) else { return };
-            if (!runs && !wanted) || (name.kind == UnitKind::Engine && !taken_up.contains(&name)) {
+            // One whose end was dealt with already is only in the way.
+            let known = saved.is_some_and(|saved| saved.was_over(name.replica.index));
+            let over = known && (!runs || facts.seen.exited);
+            let read = name.kind == UnitKind::Engine && (over || !taken_up.contains(&name));
+            if (!runs && !wanted) || read {
                 replica.taken.insert(name.clone(), turn.hold(true));
                 discard(turn.effects, &name);
                 return;

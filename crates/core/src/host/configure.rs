@@ -43,7 +43,7 @@ pub(super) fn read_again(
         match state.pools.get_mut(&id) {
             None => {
                 state.insert_pool(id.clone(), Pool::new(revision, clock.real));
-                adoption::claim(state, clock, effects, &id);
+                adoption::claim(state, clock, effects, &id, None);
                 start_resident(state, clock, effects, &id, lifecycle::resume);
                 added.push(id);
             }
@@ -163,6 +163,7 @@ fn reload(state: &mut State, clock: Clock, effects: &mut Effects, id: &PoolId) {
 /// Whether a changed file may be what mends the pool.
 fn at_rest_by_failure(pool: &Pool) -> bool {
     pool.wish == Wish::Run
+        && !pool.candidate_runs()
         && pool
             .replicas
             .iter()

@@ -282,9 +282,7 @@ fn timer_fired(state: &mut State, clock: turn::Clock, effects: &mut Effects, id:
             state.with_pool(clock, effects, &pool, |pool, turn| lifecycle::trial_due(pool, id, turn));
         }
         Purpose::Steady(replica) => {
-            state.with_replica(clock, effects, &replica, |pool, index, turn| {
-                lifecycle::steady(pool, index, id, turn);
-            });
+            state.with_replica(clock, effects, &replica, |pool, index, _| lifecycle::steady(pool, index, id));
         }
         Purpose::Drain(pool) => {
             state.with_pool(clock, effects, &pool, |pool, turn| lifecycle::drain::timer(pool, id, turn));
@@ -652,6 +650,7 @@ impl State {
             settings: &self.settings,
         };
         let mut turn = Turn::new(clock, effects, outside);
+        lifecycle::catch_up(pool, &mut turn);
         Some(work(pool, &mut turn))
     }
 

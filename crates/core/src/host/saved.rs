@@ -7,7 +7,7 @@ use crate::name::{InvocationId, PoolId, Usec};
 use crate::pool::{
     BreakerState, Drain, Kind, LastError, Pool, Reload, ReloadStage, Troubles, Wish, lifecycle,
 };
-use crate::replica::{ExitClass, Phase, Replica};
+use crate::replica::{ExitClass, Phase, Reached, Replica};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -56,9 +56,9 @@ pub struct SavedPool {
     /// Failures in a row of its replicas, by number.
     #[serde(default)]
     pub failures: BTreeMap<u16, u32>,
-    /// The longest length of readiness that mattered and that its replicas have reached, by number.
+    /// What its engines have been ready long enough for, by number.
     #[serde(default)]
-    pub steady: BTreeMap<u16, Usec>,
+    pub reached: BTreeMap<u16, Reached>,
     /// The runs of the engines that serve, by number: leases are of a run.
     #[serde(default)]
     pub serving: BTreeMap<u16, InvocationId>,
@@ -71,9 +71,21 @@ pub struct SavedPool {
     /// Replicas that wait for a breaker.
     #[serde(default)]
     pub tripped: BTreeSet<u16>,
-    /// Replicas that ended in a way after which nothing starts them by itself, and how.
+    /// Replicas whose start had begun, but not their engines.
     #[serde(default)]
-    pub resting: BTreeMap<u16, ExitClass>,
+    pub begun: BTreeSet<u16>,
+    /// Replicas of which nothing ran and nothing waited.
+    #[serde(default)]
+    pub down: BTreeSet<u16>,
+    /// How those ended that are down or wait, but for what failed for good: that is tried again by the next daemon.
+    #[serde(default, alias = "resting")]
+    pub ended: BTreeMap<u16, ExitClass>,
+    /// Engines that the daemon itself was ending, and why.
+    #[serde(default)]
+    pub condemned: BTreeMap<u16, (ExitClass, String)>,
+    /// Engines that were ending by themselves, and whose start was asked for meanwhile.
+    #[serde(default)]
+    pub start_anew: BTreeSet<u16>,
 }
 
 /// A restart that was due.
@@ -121,25 +133,29 @@ fn saved_pool(pool: &Pool) -> SavedPool {
             .filter(|(_, replica)| replica.failures > 0)
             .map(|(index, replica)| (index, replica.failures))
             .collect(),
-        steady: replicas()
-            .filter(|(_, replica)| replica.steady_for > Usec(0))
-            .map(|(index, replica)| (index, replica.steady_for))
+        reached: replicas()
+            .filter(|(_, replica)| replica.reached != Reached::default())
+            .map(|(index, replica)| (index, replica.reached.clone()))
             .collect(),
         serving: replicas()
             .filter(|(_, replica)| replica.ready())
             .map(|(index, replica)| (index, replica.unit.invocation))
             .collect(),
         waiting: replicas().filter_map(|(index, replica)| Some((index, waiting(replica)?))).collect(),
-        stopping: replicas()
-            .filter(|(_, replica)| replica.phase == Phase::Stopping)
-            .map(|(index, _)| index)
+        stopping: which(pool, |replica| replica.phase == Phase::Stopping),
+        tripped: which(pool, |replica| replica.phase == Phase::Tripped),
+        begun: which(pool, |replica| matches!(replica.phase, Phase::WaitingForName | Phase::Staging)),
+        down: which(pool, |replica| matches!(replica.phase, Phase::Stopped | Phase::Failed)),
+        ended: replicas().filter_map(|(index, replica)| Some((index, ended(replica)?))).collect(),
+        condemned: replicas()
+            .filter_map(|(index, replica)| Some((index, replica.condemned.clone()?)))
             .collect(),
-        tripped: replicas()
-            .filter(|(_, replica)| replica.phase == Phase::Tripped)
-            .map(|(index, _)| index)
-            .collect(),
-        resting: replicas().filter_map(|(index, replica)| Some((index, resting(replica)?))).collect(),
+        start_anew: which(pool, |replica| replica.start_anew),
     }
+}
+
+fn which(pool: &Pool, holds: fn(&Replica) -> bool) -> BTreeSet<u16> {
+    pool.replicas.iter().filter(|replica| holds(replica)).map(|replica| replica.id.index).collect()
 }
 
 fn waiting(replica: &Replica) -> Option<SavedWait> {
@@ -150,16 +166,17 @@ fn waiting(replica: &Replica) -> Option<SavedWait> {
         | Phase::Staging
         | Phase::Starting
         | Phase::Ready { .. }
-        | Phase::Ending { .. }
+        | Phase::Ending
         | Phase::Stopping
         | Phase::Tripped
         | Phase::Failed => None,
     }
 }
 
-/// How a replica ended that rests although its pool should run; a refused one is tried again by the next daemon.
-fn resting(replica: &Replica) -> Option<ExitClass> {
-    replica.last_exit.clone().filter(|_| replica.phase == Phase::Stopped)
+/// How a replica ended that rests although its pool should run, or waits; a refused one is tried again by the next daemon.
+fn ended(replica: &Replica) -> Option<ExitClass> {
+    let kept = matches!(replica.phase, Phase::Stopped | Phase::Backoff { .. } | Phase::Tripped);
+    replica.last_exit.clone().filter(|_| kept)
 }
 
 impl SavedPool {
@@ -174,11 +191,13 @@ impl SavedPool {
         }
         for replica in &mut pool.replicas {
             let index = replica.id.index;
-            replica.last_exit = self.resting.get(&index).cloned();
+            replica.last_exit = self.ended.get(&index).cloned();
+            replica.condemned = self.condemned.get(&index).cloned();
+            replica.start_anew = self.start_anew.contains(&index);
             if self.stopping.contains(&index) {
                 replica.phase = Phase::Stopping;
             }
-            replica.steady_for = self.steady.get(&index).copied().unwrap_or_default();
+            replica.reached = self.reached.get(&index).cloned().unwrap_or_default();
             replica.failures = self.failures.get(&index).copied().unwrap_or(0);
             replica.revision = Some(self.specs.get(&index).unwrap_or(&self.revision).clone());
         }
@@ -198,23 +217,35 @@ impl SavedPool {
         lifecycle::drain::resume(pool, turn);
     }
 
+    /// Whether nothing of a replica ran any more, and how its engine had ended was dealt with.
+    pub(super) fn was_over(&self, index: u16) -> bool {
+        let sets = [&self.begun, &self.down, &self.tripped];
+        sets.iter().any(|set| set.contains(&index)) || self.waiting.contains_key(&index)
+    }
+
     /// Goes on where the pool stood, now that it has its units.
     pub(super) fn go_on(&self, pool: &mut Pool, turn: &mut Turn<'_>) {
-        for replica in &mut pool.replicas {
+        let mut begun = Vec::new();
+        for (place, replica) in pool.replicas.iter_mut().enumerate() {
             let index = replica.id.index;
             if replica.phase == Phase::Stopping && replica.taken.is_empty() {
                 replica.phase = Phase::Stopped;
             }
-            if pool.wish != Wish::Run || replica.phase != Phase::Stopped || replica.last_exit.is_some() {
+            if pool.wish != Wish::Run || replica.phase != Phase::Stopped {
                 continue;
             }
             if let Some(SavedWait { delay, due, storm, .. }) = self.waiting.get(&index).copied() {
                 let left = due.since(turn.mono);
                 let timer = turn.timer(left, Purpose::Restart(replica.id.clone()));
                 replica.phase = Phase::Backoff { timer, delay, due, until: turn.real.plus(left), storm };
-            } else if self.tripped.contains(&index) && !pool.troubles.all_closed() {
+            } else if self.tripped.contains(&index) {
                 replica.phase = Phase::Tripped;
+            } else if self.begun.contains(&index) {
+                begun.push(place);
             }
+        }
+        for place in begun {
+            lifecycle::begin(pool, place, turn);
         }
         let failed = pool.replicas.iter().any(|replica| replica.phase == Phase::Failed);
         if let Some(reload) = &mut pool.reload {
@@ -223,10 +254,11 @@ impl SavedPool {
                 ReloadStage::Draining => {}
                 // What was not started yet, or was lost meanwhile, is started by its next step.
                 ReloadStage::Replacing { started } => *started = failed,
-                ReloadStage::RollingBack { started, .. } => *started = false,
+                // What had begun goes on like any other start.
+                ReloadStage::RollingBack { .. } => {}
             }
         }
-        lifecycle::drain::stop_the_rest(pool, turn);
+        lifecycle::drain::stop_what_turned_up(pool, turn);
         lifecycle::try_another(pool, turn);
     }
 }

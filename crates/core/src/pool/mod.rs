@@ -241,7 +241,7 @@ impl Pool {
             PoolPhase::Starting
         } else if any(|phase| matches!(phase, Phase::Staging | Phase::WaitingForName)) {
             PoolPhase::Staging
-        } else if any(|phase| matches!(phase, Phase::Ending { .. } | Phase::Stopping)) {
+        } else if any(|phase| matches!(phase, Phase::Ending | Phase::Stopping)) {
             PoolPhase::Stopping
         } else if any(|phase| matches!(phase, Phase::Backoff { .. })) {
             PoolPhase::Backoff
@@ -323,7 +323,7 @@ impl Pool {
                     | Phase::Staging
                     | Phase::Starting
                     | Phase::Ready { .. }
-                    | Phase::Ending { .. }
+                    | Phase::Ending
                     | Phase::Stopping
                     | Phase::Tripped
                     | Phase::Failed => None,

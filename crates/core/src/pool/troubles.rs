@@ -267,6 +267,16 @@ impl Troubles {
         open
     }
 
+    /// The breakers of which somebody permitted an attempt before their time was over, and which are waiting for one:
+    /// until when they would have been open.
+    pub(crate) fn permits(&self, now: Usec) -> Vec<(Kind, Usec)> {
+        let permitted = |kind| match self.breaker(kind).state {
+            BreakerState::HalfOpen { trial: None, until } if now < until => Some((kind, until)),
+            BreakerState::HalfOpen { .. } | BreakerState::Open { .. } | BreakerState::Closed => None,
+        };
+        [Kind::Ordinary, Kind::Gpu].into_iter().filter_map(permitted).collect()
+    }
+
     /// A replica has been ready for long enough to end a row: says which breakers closed by it.
     pub(crate) fn stable(&mut self, index: u16) -> Vec<Kind> {
         let mut closed = Vec::new();

@@ -13,11 +13,11 @@ pub use exit::ExitClass;
 pub use observation::{ActiveState, UnitObservation};
 pub use report::{Report, ReportError};
 
-use crate::config::{LeaseNumbers, RestartPolicy, Revision};
+use crate::config::{LeaseNumbers, Revision};
 use crate::host::TimerId;
 use crate::name::{Endpoint, InvocationId, ReplicaId, UnitKind, UnitName, Usec};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One replica of a pool.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,16 +52,38 @@ pub struct Replica {
     pub report: Option<Report>,
     /// Leases that are held of it.
     pub leases: u32,
-    /// The timer of the next length of readiness that matters.
-    pub steady: Option<TimerId>,
-    /// The longest of them that was reached.
-    pub steady_for: Usec,
+    /// The timer of the next length of readiness that matters, and when it rings, monotonic.
+    pub steady: Option<(TimerId, Usec)>,
+    /// What its engine has been ready long enough for.
+    pub reached: Reached,
     /// Why the daemon itself ends its engine: that is how it ended, whatever systemd says.
     pub condemned: Option<(ExitClass, String)>,
     /// Whether somebody wanted it to start while its engine was ending by itself.
     pub start_anew: bool,
-    /// Whether its next start is by what it ran and not by what is wanted now: what stopped it was called off.
+    /// Whether its next start is by what it ran and not by what is wanted now: what stopped it, or kept it from being
+    /// started again, was called off or can be.
     pub as_before: bool,
+}
+
+/// What a length of readiness ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mark {
+    /// No failure before it is in a row with one after it, and a trial has succeeded.
+    Row,
+    /// The next failure is the engine's first.
+    Backoff,
+    /// The pool's restart count is 0 again.
+    Count,
+}
+
+/// The lengths of readiness that were reached, each once.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reached {
+    /// The run of the unit that reached them: another one has reached none of them.
+    pub by: InvocationId,
+    /// What they end.
+    pub marks: BTreeSet<Mark>,
 }
 
 /// One start of a unit: two units of one name are told apart by it.
@@ -117,10 +139,7 @@ pub enum Phase {
         since: Usec,
     },
     /// Its engine ends; nobody asked for it, and how it ended is not known yet.
-    Ending {
-        /// Since when it had served; `None`: it had not yet.
-        served_since: Option<Usec>,
-    },
+    Ending,
     /// It was asked to stop.
     Stopping,
     /// It failed and will be started again.
@@ -163,7 +182,7 @@ impl Replica {
             report: None,
             leases: 0,
             steady: None,
-            steady_for: Usec(0),
+            reached: Reached::default(),
             condemned: None,
             start_anew: false,
             as_before: false,
@@ -193,7 +212,7 @@ impl Replica {
     pub fn in_use(&self, name: &UnitName) -> bool {
         let kind = match self.phase {
             Phase::Staging => UnitKind::Stage,
-            Phase::Starting | Phase::Ready { .. } | Phase::Ending { .. } => UnitKind::Engine,
+            Phase::Starting | Phase::Ready { .. } | Phase::Ending => UnitKind::Engine,
             Phase::Stopped
             | Phase::WaitingForName
             | Phase::Stopping
@@ -229,9 +248,7 @@ impl Replica {
     /// Whether it ended in a way after which nothing but somebody's wish starts it.
     #[must_use]
     pub fn rests(&self) -> bool {
-        let revision = self.revision.as_ref();
-        let always = revision.is_some_and(|revision| revision.spec.restart.policy == RestartPolicy::Always);
-        self.last_exit == Some(ExitClass::Stopped) || (self.ended_as_meant() && !always)
+        self.last_exit == Some(ExitClass::Stopped) || self.ended_as_meant()
     }
 
     /// Whether it is done with everything: no process, no unit, no timer.
@@ -250,7 +267,7 @@ impl Phase {
             Phase::WaitingForName | Phase::Staging => "staging",
             Phase::Starting => "starting",
             Phase::Ready { .. } => "ready",
-            Phase::Ending { .. } | Phase::Stopping => "stopping",
+            Phase::Ending | Phase::Stopping => "stopping",
             Phase::Backoff { .. } => "backoff",
             Phase::Tripped => "tripped",
             Phase::Failed => "failed",

@@ -223,7 +223,7 @@ fn pool_view(pool: &Pool, unsaved: Option<&str>) -> PoolView {
         | Phase::Staging
         | Phase::Starting
         | Phase::Ready { .. }
-        | Phase::Ending { .. }
+        | Phase::Ending
         | Phase::Stopping
         | Phase::Tripped
         | Phase::Failed => None,
@@ -298,7 +298,7 @@ fn replica_view(replica: &Replica) -> ReplicaView {
         | Phase::WaitingForName
         | Phase::Starting
         | Phase::Ready { .. }
-        | Phase::Ending { .. }
+        | Phase::Ending
         | Phase::Stopping
         | Phase::Backoff { .. }
         | Phase::Tripped

@@ -249,7 +249,7 @@ fn the_phase_is_the_first_that_holds() {
         (Phase::Staging, PoolPhase::Staging),
         (Phase::WaitingForName, PoolPhase::Staging),
         (Phase::Stopping, PoolPhase::Stopping),
-        (Phase::Ending { served_since: None }, PoolPhase::Stopping),
+        (Phase::Ending, PoolPhase::Stopping),
         (
             Phase::Backoff { timer, delay: Usec(1), due: Usec(1), until: Usec(1), storm: false },
             PoolPhase::Backoff,

@@ -1,14 +1,15 @@
 //! Random stories: whatever systemd, callers, files and daemon restarts do, some things always hold.
 
-use crate::world::{World, spec};
-use pool_core::Request;
+use crate::world::{World, configuration, spec};
 use pool_core::config::PoolSpec;
 use pool_core::job::JobState;
-use pool_core::name::{UnitKind, Usec};
+use pool_core::lease::LeaseEnd;
+use pool_core::name::{ReplicaId, UnitKind, Usec};
 use pool_core::pool::{PoolPhase, Wish};
 use pool_core::refusal::Refusal;
-use pool_core::replica::ActiveState;
+use pool_core::replica::{ActiveState, ExitClass, Report};
 use pool_core::view::View;
+use pool_core::{Event, Request};
 use std::collections::BTreeMap;
 
 /// Xorshift: a story is its seed.
@@ -32,7 +33,19 @@ fn whatever_happens_no_unit_is_doubled_every_job_ends_once_and_stopped_means_sto
     }
 }
 
+/// Says which story it was, whatever failed in it.
+struct Told(u64);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("that was the story of seed {}", self.0);
+        }
+    }
+}
+
 fn story(seed: u64) {
+    let _told = Told(seed);
     let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let mut files: BTreeMap<&str, PoolSpec> = POOLS.iter().map(|id| (*id, spec(id))).collect();
     let mut world = World::with(&files.values().cloned().collect::<Vec<_>>());
@@ -61,7 +74,7 @@ fn story(seed: u64) {
 
 fn step(world: &mut World, dice: &mut Dice, files: &mut BTreeMap<&'static str, PoolSpec>) {
     let id = POOLS[dice.roll(POOLS.len())];
-    match dice.roll(16) {
+    match dice.roll(28) {
         0 => drop(world.ask(Request::Start { pool: id.into() })),
         1 => drop(world.ask(Request::Stop { pool: id.into() })),
         2 => drop(
@@ -81,8 +94,58 @@ fn step(world: &mut World, dice: &mut Dice, files: &mut BTreeMap<&'static str, P
             let units = world.facts();
             world.read(asked, units);
         }
+        7 | 8 => drop(
+            world
+                .ask(Request::Drain { pool: id.into(), deadline: Usec::from_secs(dice.roll(3) as u64 * 20) }),
+        ),
+        9 | 10 => drop(world.ask(Request::Reload {
+            pool: id.into(),
+            revision: (dice.roll(2) == 0).then(|| {
+                let changed = PoolSpec { model: format!("/srv/{}", dice.roll(3)), ..spec(id) };
+                Box::new(configuration(&[changed]).pools.into_values().next().unwrap())
+            }),
+            deadline: Usec::from_secs(dice.roll(2) as u64),
+            force: dice.roll(2) == 0,
+        })),
+        11 => drop(world.ask(Request::Reset { pool: id.into() })),
+        12 => {
+            let mut running = world.state.jobs.all.iter().filter(|(_, job)| job.state == JobState::Running);
+            if let Some((job, _)) = running.next_back() {
+                drop(world.ask(Request::CancelJob { job: *job }));
+            }
+        }
+        13 | 14 => drop(world.ask(Request::AllocateLease { pool: id.into() })),
+        15 if !world.held.is_empty() => {
+            let lease = world.held.iter().nth(dice.roll(world.held.len())).unwrap().clone();
+            if dice.roll(2) == 0 {
+                assert!(world.ask(Request::ReleaseLease { lease: lease.to_string() }).is_ok());
+            } else {
+                world.event(Event::LeaseEnded { lease, how: LeaseEnd::Closed });
+            }
+        }
+        16 => devices(world, dice),
+        17 => world.pass(Usec::from_secs([1, 11, 61, 301][dice.roll(4)])),
+        18 => reports(world, dice),
         _ => systemd(world, dice),
     }
+}
+
+/// A device is in trouble, and an engine must not go on.
+fn devices(world: &mut World, dice: &mut Dice) {
+    let replica = ReplicaId { pool: POOLS[dice.roll(3)].parse().unwrap(), index: dice.roll(3) as u16 };
+    let classes = [ExitClass::GpuError(79), ExitClass::GpuLost, ExitClass::OomVram, ExitClass::CpuFallback];
+    let class = classes[dice.roll(4)].clone();
+    world.event(Event::EngineCondemned { replica, class, text: "its device".into() });
+}
+
+/// A prober says how its engine stands; now and then one of a unit that is gone.
+fn reports(world: &mut World, dice: &mut Dice) {
+    let Some(unit) = world.units.keys().nth(dice.roll(world.units.len().max(1))).cloned() else { return };
+    let invocation = world.units[&unit].invocation;
+    let some = |dice: &mut Dice| [None, Some(0), Some(2)][dice.roll(3)];
+    let (in_flight, slots) = (some(dice), some(dice));
+    let report = Report { invocation, in_flight, slots, version: None, progress: None, processes: None };
+    world.event(Event::Reported { unit, report });
 }
 
 /// systemd does something to one of its units.
@@ -137,12 +200,18 @@ fn always(world: &World, seed: u64) {
             pool.job.iter().filter(|(id, _)| world.state.jobs.all[id].state == JobState::Running).count();
         assert_eq!(running, pool.job.iter().count(), "seed {seed}: a pool's job is one that runs");
         assert!(!(pool.wish == Wish::Stop && pool.ready()), "seed {seed}: a stopped pool is never ready");
+        for replica in &pool.replicas {
+            let held = world.held.iter().filter(|lease| lease.replica == replica.id).count();
+            assert_eq!(replica.leases as usize, held, "seed {seed}: leases are counted as they are held");
+            assert!(held == 0 || replica.ready(), "seed {seed}: a lease of an engine that does not serve");
+        }
         if pool.at_rest() {
             let loaded = world.units.values().filter(|unit| unit.active != ActiveState::Inactive);
             let left = loaded.into_iter().any(|unit| unit.name.replica.pool == *pool.id());
             assert!(!left, "seed {seed}: {} rests although a unit of it is there", pool.id());
         }
     }
+    assert_eq!(world.held.len(), world.state.leases.len(), "seed {seed}: a lease of nobody");
     let open = world.state.jobs.all.iter().filter(|(_, job)| job.state == JobState::Running);
     for (id, job) in open {
         let owner = world.state.pools.get(&job.pool).and_then(|pool| pool.job);

@@ -107,7 +107,8 @@ fn how_long_an_engine_has_served_goes_on_and_what_it_has_come_to_does_so_once() 
     let saved = (world.saved.clone(), world.wishes.clone());
     world.seen(&unit(UnitKind::Engine, "a", 0), |unit| unit.active = ActiveState::Active);
     world.start_daemon(&[spec("a")], saved.0, saved.1);
-    assert_eq!((world.phase("a"), world.pool("a").replicas[0].steady_for), (PoolPhase::Ready, Usec(0)));
+    let replica = &world.pool("a").replicas[0];
+    assert_eq!((world.phase("a"), replica.reached.marks.len()), (PoolPhase::Ready, 0));
 }
 
 #[test]

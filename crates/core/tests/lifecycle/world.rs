@@ -2,7 +2,7 @@
 
 use pool_core::config::{Activation, Configuration, Health, Listen, PoolSpec, Port, Revision};
 use pool_core::engine::{EngineTemplate, HealthRecipe};
-use pool_core::host::{Answer, RequestId, Saved, TimerId, UnitFacts};
+use pool_core::host::{Answer, LogKind, RequestId, Saved, TimerId, UnitFacts};
 use pool_core::lease::LeaseId;
 use pool_core::name::{InvocationId, PoolId, ReplicaId, UnitKind, UnitName, Usec};
 use pool_core::pool::{Pool, PoolPhase};
@@ -28,6 +28,7 @@ pub struct World {
     /// Starts that systemd has not answered yet.
     taken: Vec<UnitName>,
     pub lines: Vec<String>,
+    pub kinds: Vec<LogKind>,
     /// Leases whose descriptors are there.
     pub held: BTreeSet<LeaseId>,
     pub revoked: Vec<LeaseId>,
@@ -37,9 +38,11 @@ pub struct World {
     /// What the daemon wrote into its units, and since when they are active.
     marks: BTreeMap<UnitName, UnitFacts>,
     pub now: Usec,
+    /// How much later each event is than the one before.
+    pub tick: Usec,
     /// How far the wall clock is ahead of the time since boot.
     pub ahead: Usec,
-    seed: u64,
+    pub seed: u64,
     requests: u64,
     invocations: u8,
 }
@@ -127,12 +130,14 @@ impl World {
             view: View::default(),
             taken: Vec::new(),
             lines: Vec::new(),
+            kinds: Vec::new(),
             held: BTreeSet::new(),
             revoked: Vec::new(),
             saved: Saved::default(),
             wishes: BTreeSet::new(),
             marks: BTreeMap::new(),
             now: Usec::from_secs(1_000),
+            tick: Usec(1_000),
             ahead: Usec(0),
             seed: 1,
             requests: 0,
@@ -148,13 +153,17 @@ impl World {
     }
 
     pub fn start_daemon(&mut self, specs: &[PoolSpec], saved: Saved, stopped: BTreeSet<PoolId>) {
+        self.start_daemon_by(configuration(specs), saved, stopped);
+    }
+
+    pub fn start_daemon_by(&mut self, configuration: Configuration, saved: Saved, stopped: BTreeSet<PoolId>) {
         let units = self.facts();
         self.state = State::default();
         self.view = View::default();
         self.wishes.clone_from(&stopped);
         self.timers.clear();
         let leases = self.held.iter().cloned().collect();
-        self.event(Event::Started { configuration: configuration(specs), units, saved, stopped, leases });
+        self.event(Event::Started { configuration, units, saved, stopped, leases });
     }
 
     /// The daemon dies and comes back; what it saved is there.
@@ -180,7 +189,7 @@ impl World {
 
     pub fn event(&mut self, event: Event) {
         self.seed += 1;
-        self.now = self.now.plus(Usec(1_000));
+        self.now = self.now.plus(self.tick);
         let real = self.now.plus(self.ahead);
         let effects = apply(&mut self.state, Input { mono: self.now, real, seed: self.seed, event });
         let touched = self.state.take_touched();
@@ -188,7 +197,7 @@ impl World {
         for effect in effects {
             self.carry_out(effect);
         }
-        assert_eq!(self.saved, self.state.saved(), "not saved; last: {:?}", self.lines.last());
+        assert!(self.saved == self.state.saved(), "not saved; last: {:?}", self.lines.last());
         assert_eq!(self.wishes, self.state.stopped, "not saved; last: {:?}", self.lines.last());
         if let Some(name) = self.taken.pop() {
             self.event(Event::UnitTaken(name));
@@ -227,7 +236,10 @@ impl World {
                 self.timers.remove(&id);
             }
             Effect::Reply(to, answer) => self.answers.push((to, answer)),
-            Effect::Log(line) => self.lines.push(line.message),
+            Effect::Log(line) => {
+                self.kinds.push(line.kind);
+                self.lines.push(line.message);
+            }
             Effect::OpenLease(id) => assert!(self.held.insert(id), "a lease is opened once"),
             Effect::CloseLease(id) => drop(self.held.remove(&id)),
             Effect::LeaseRevoked { lease, .. } => self.revoked.push(lease),
@@ -336,14 +348,24 @@ impl World {
         });
     }
 
+    /// The timer that rings next, and when.
+    pub fn next_timer(&self) -> Option<(TimerId, Usec)> {
+        self.timers.iter().min_by_key(|(_, at)| **at).map(|(id, at)| (*id, *at))
+    }
+
+    /// A timer rings, in its time or late.
+    pub fn fire(&mut self, id: TimerId) {
+        if let Some(at) = self.timers.remove(&id) {
+            self.now = self.now.max(at);
+            self.event(Event::TimerFired(id));
+        }
+    }
+
     /// The next timer rings; how far away it was.
     pub fn ring(&mut self) -> Usec {
-        let (id, at) =
-            self.timers.iter().min_by_key(|(_, at)| **at).map(|(id, at)| (*id, *at)).expect("a timer runs");
-        self.timers.remove(&id);
+        let (id, at) = self.next_timer().expect("a timer runs");
         let wait = at.since(self.now);
-        self.now = self.now.plus(wait);
-        self.event(Event::TimerFired(id));
+        self.fire(id);
         wait
     }
 

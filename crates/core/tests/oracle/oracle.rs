@@ -4,76 +4,18 @@
 //! It does not roll the dice of a backoff. It says from when on a replica may start, and when it is overdue; and it is
 //! told when one did start.
 
-/// All numbers of the rules. A window or a wait of length W is over for what is exactly W old.
-#[derive(Debug, Clone)]
-pub struct Rules {
-    pub backoff_first: u64,
-    pub backoff_least: u64,
-    pub backoff_most: u64,
-    pub jitter_percent: u64,
-    pub gpu_factor: u64,
-    /// So long ready, and the next failure of that replica is its first.
-    pub backoff_forgets: u64,
-    /// So many failures in a row open the breaker.
-    pub row: u32,
-    pub open: u64,
-    pub open_most: u64,
-    /// So long ready, and no failure before is in a row with one after; a trial so long ready closes the breaker.
-    pub row_ends: u64,
-    /// More restarts than this within the window are worth a warning.
-    pub storm_warns: usize,
-    /// After so many restarts within the window the next one waits.
-    pub storm_waits: usize,
-    pub storm_window: u64,
-    /// A failure that finds so many restarts within the short window opens the breaker.
-    pub storm_trips: usize,
-    pub storm_short_window: u64,
-    pub ooms: usize,
-    pub oom_window: u64,
-    /// So long ready, and the restart count is 0.
-    pub count_forgets: u64,
-}
+mod leases;
+mod operator;
+mod passage;
+mod rules;
 
-pub const SECOND: u64 = 1_000_000;
-
-impl Default for Rules {
-    fn default() -> Self {
-        Rules {
-            backoff_first: SECOND,
-            backoff_least: SECOND / 2,
-            backoff_most: 60 * SECOND,
-            jitter_percent: 10,
-            gpu_factor: 2,
-            backoff_forgets: 300 * SECOND,
-            row: 5,
-            open: 300 * SECOND,
-            open_most: 3_600 * SECOND,
-            row_ends: 60 * SECOND,
-            storm_warns: 5,
-            storm_waits: 10,
-            storm_window: 60 * SECOND,
-            storm_trips: 10,
-            storm_short_window: 30 * SECOND,
-            ooms: 5,
-            oom_window: 60 * SECOND,
-            count_forgets: 600 * SECOND,
-        }
-    }
-}
+pub use leases::Leases;
+use rules::is_oom;
+pub use rules::{Rules, SECOND, breaker_of};
 
 /// The breakers of a pool.
 pub const ORDINARY: usize = 0;
 pub const GPU: usize = 1;
-
-/// Which breaker a class of failure belongs to.
-pub fn breaker_of(class: &str) -> usize {
-    let class = class.split(':').next().unwrap_or(class);
-    if ["gpu-error", "gpu-lost", "cpu-fallback", "oom-vram"].contains(&class) { GPU } else { ORDINARY }
-}
-
-fn is_oom(class: &str) -> bool {
-    ["oom-host", "oom-vram"].contains(&class)
-}
 
 /// What can happen to a pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,6 +35,21 @@ pub enum Happening {
     OperatorStarts,
     OperatorStops,
     OperatorResets,
+    /// It is on its way down by itself: it no longer serves, and how it ends is not known yet.
+    Leaves(usize),
+    /// The pool is being emptied: what does not serve ends, what fails counts nothing, nothing starts.
+    Drains,
+    /// The pool is not emptied after all: what went down for it comes back.
+    DrainCalledOff,
+    /// Its engines are replaced: one is taken down or started as the replacement says, whatever the breakers say, and
+    /// what fails counts nothing.
+    Replaces,
+    /// The replacement takes that one down.
+    TakenDown(usize),
+    /// From now on all is as ever.
+    ReplacementEnds,
+    /// The daemon was away. It tries once more what had failed for good.
+    DaemonRestarted,
 }
 
 /// What follows at once.
@@ -136,6 +93,10 @@ enum Doing {
     Runs {
         ready: Option<u64>,
     },
+    /// It ends by itself; whether somebody asked for its start meanwhile.
+    Leaves {
+        asked: bool,
+    },
     /// The operator stopped it and it is not gone yet.
     Ending,
 }
@@ -144,6 +105,30 @@ enum Doing {
 struct Replica {
     doing: Doing,
     failures: u32,
+    /// Which lengths of this readiness were reached: of the row, the backoff, the count.
+    reached: [bool; 3],
+    /// It waited when the operator permitted an attempt: if it is the one, that was asked for.
+    permitted: bool,
+    /// It went down for a drain, and comes back if that is called off.
+    comes_back: bool,
+}
+
+/// What the pool is on its way through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Passage {
+    None,
+    Drain,
+    Replacement,
+}
+
+/// What a replica does, as one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stands {
+    Down,
+    Waits,
+    Runs,
+    Serves,
+    Ending,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -168,6 +153,7 @@ pub struct Oracle {
     rules: Rules,
     now: u64,
     run: bool,
+    passage: Passage,
     replicas: Vec<Replica>,
     breakers: [Breaker; 2],
     restart_count: u32,
@@ -182,7 +168,8 @@ impl Oracle {
             rules,
             now: 0,
             run: false,
-            replicas: vec![Replica { doing: Doing::Down { failed: false }, failures: 0 }; replicas],
+            passage: Passage::None,
+            replicas: vec![Replica::new(); replicas],
             breakers: [Breaker::default(); 2],
             restart_count: 0,
             restarts: Vec::new(),
@@ -206,6 +193,13 @@ impl Oracle {
             Happening::OperatorStarts => Ok(self.operator_starts()),
             Happening::OperatorStops => Ok(self.operator_stops()),
             Happening::OperatorResets => Ok(self.operator_resets()),
+            Happening::Leaves(replica) => self.leaves(*replica),
+            Happening::Drains => Ok(self.drains()),
+            Happening::DrainCalledOff => Ok(self.drain_called_off()),
+            Happening::Replaces => Ok(self.replaces()),
+            Happening::TakenDown(replica) => self.taken_down(*replica),
+            Happening::ReplacementEnds => Ok(self.replacement_ends()),
+            Happening::DaemonRestarted => Ok(self.daemon_restarted()),
         }
     }
 
@@ -257,11 +251,53 @@ impl Oracle {
         (recent >= self.rules.storm_waits).then(|| self.restarts[oldest] + self.rules.storm_window)
     }
 
+    /// The numbers change. A length of readiness that is over by the new ones is over at once.
+    pub fn change(&mut self, rules: Rules) {
+        self.rules = rules;
+        self.marks_reached(self.now);
+    }
+
+    pub fn now(&self) -> u64 {
+        self.now
+    }
+
+    /// Whether the pool should run.
+    pub fn runs(&self) -> bool {
+        self.run
+    }
+
+    pub fn stands(&self, replica: usize) -> Stands {
+        match self.replicas[replica].doing {
+            Doing::Down { .. } => Stands::Down,
+            Doing::Waits { .. } => Stands::Waits,
+            Doing::Runs { ready: Some(_) } => Stands::Serves,
+            Doing::Runs { ready: None } | Doing::Leaves { .. } => Stands::Runs,
+            Doing::Ending => Stands::Ending,
+        }
+    }
+
+    /// Whether it is down because it failed.
+    pub fn has_failed(&self, replica: usize) -> bool {
+        self.replicas[replica].doing == Doing::Down { failed: true }
+    }
+
+    /// Whether its start was asked for while it was ending by itself.
+    pub fn asked(&self, replica: usize) -> bool {
+        self.replicas[replica].doing == Doing::Leaves { asked: true }
+    }
+
     /// Whether a replica may start now, and whether that would be a restart and a trial.
     ///
     /// # Errors
     /// Why it may not.
     pub fn may_start(&self, replica: usize) -> Result<(bool, bool), String> {
+        match (self.passage, self.replicas[replica].doing) {
+            (Passage::None, _) => {}
+            (Passage::Replacement, Doing::Down { .. }) if self.run => return Ok((false, false)),
+            (Passage::Drain | Passage::Replacement, doing) => {
+                return Err(format!("nothing starts in a {:?}: {doing:?}", self.passage));
+            }
+        }
         let Doing::Waits { from, asked, .. } = self.replicas[replica].doing else {
             return Err(format!("replica {replica} does not wait: {:?}", self.replicas[replica].doing));
         };
@@ -277,7 +313,8 @@ impl Oracle {
         if self.now < from {
             return Err(format!("replica {replica} may start at {from} at the earliest"));
         }
-        let restart = !asked && !open.iter().any(|one| one.permit);
+        let permitted = self.replicas[replica].permitted && open.iter().any(|one| one.permit);
+        let restart = !asked && !permitted;
         match self.storm_waits_until() {
             Some(until) if restart => Err(format!("so many restarts that the next one waits until {until}")),
             _ => Ok((restart, !open.is_empty())),
@@ -298,11 +335,20 @@ impl Oracle {
     pub fn next(&self) -> Option<u64> {
         let waits = self.replicas.iter().filter_map(|replica| match replica.doing {
             Doing::Waits { to, .. } => Some(to),
-            Doing::Down { .. } | Doing::Runs { .. } | Doing::Ending => None,
+            Doing::Down { .. } | Doing::Runs { .. } | Doing::Leaves { .. } | Doing::Ending => None,
         });
         let opens = self.breakers.iter().filter_map(|breaker| breaker.open).map(|open| open.until);
         let marks = self.marks().into_iter().map(|(at, ..)| at);
         waits.chain(opens).chain(marks).chain(self.storm_waits_until()).filter(|at| *at > self.now).min()
+    }
+
+    /// When what happened leaves one of the windows, later than now.
+    pub fn windows_end(&self) -> Vec<u64> {
+        let rules = &self.rules;
+        let restarts = [rules.storm_window, rules.storm_short_window];
+        let ends = self.restarts.iter().flat_map(|at| restarts.map(|window| at + window));
+        let ooms = self.ooms.iter().map(|at| at + rules.oom_window);
+        ends.chain(ooms).filter(|at| *at > self.now).collect()
     }
 
     fn within(&self, times: &[u64], window: u64) -> usize {
@@ -321,56 +367,70 @@ impl Oracle {
         (kept(100 - rules.jitter_percent) * factor, kept(100 + rules.jitter_percent) * factor)
     }
 
-    /// The moments at which a ready replica has been ready for long enough for something.
-    fn marks(&self) -> Vec<(u64, usize, u64)> {
-        let lengths = [self.rules.row_ends, self.rules.backoff_forgets, self.rules.count_forgets];
+    fn lengths(&self) -> [u64; 3] {
+        [self.rules.row_ends, self.rules.backoff_forgets, self.rules.count_forgets]
+    }
+
+    /// The moments at which a ready replica has been ready for long enough for something: when, which, for what.
+    fn marks(&self) -> Vec<(u64, usize, usize)> {
         let mut marks = Vec::new();
         for (index, replica) in self.replicas.iter().enumerate() {
             if let Doing::Runs { ready: Some(since) } = replica.doing {
-                marks.extend(lengths.map(|length| (since + length, index, length)));
+                let lengths = self.lengths().into_iter().enumerate();
+                let open = lengths.filter(|(what, _)| !replica.reached[*what]);
+                marks.extend(open.map(|(what, length)| (since + length, index, what)));
             }
         }
         marks
+    }
+
+    fn marks_reached(&mut self, to: u64) {
+        let mut marks = self.marks();
+        marks.retain(|(at, ..)| *at <= to);
+        marks.sort_unstable();
+        for (_, index, what) in marks {
+            self.replicas[index].reached[what] = true;
+            match what {
+                0 => {
+                    for breaker in &mut self.breakers {
+                        breaker.row = 0;
+                        breaker.open = breaker.open.filter(|open| open.trial != Some(index));
+                    }
+                }
+                1 => self.replicas[index].failures = 0,
+                _ => self.restart_count = 0,
+            }
+        }
     }
 
     fn pass(&mut self, to: u64) -> Result<(), String> {
         if to < self.now {
             return Err(format!("time went back from {} to {to}", self.now));
         }
-        for (at, index, length) in self.marks() {
-            if at <= self.now || at > to {
-                continue;
-            }
-            if length == self.rules.row_ends {
-                for breaker in &mut self.breakers {
-                    breaker.row = 0;
-                    breaker.open = breaker.open.filter(|open| open.trial != Some(index));
-                }
-            }
-            if length == self.rules.backoff_forgets {
-                self.replicas[index].failures = 0;
-            }
-            if length == self.rules.count_forgets {
-                self.restart_count = 0;
-            }
-        }
+        self.marks_reached(to);
         self.now = to;
         Ok(())
     }
 
     fn started(&mut self, index: usize) -> Result<Told, String> {
         let (restart, trial) = self.may_start(index)?;
+        let replaced = self.passage == Passage::Replacement;
         if restart {
             self.restarts.push(self.now);
             self.restart_count += 1;
         } else {
             self.replicas[index].failures = 0;
         }
-        for open in self.breakers.iter_mut().filter_map(|breaker| breaker.open.as_mut()) {
+        for open in self.breakers.iter_mut().filter_map(|breaker| breaker.open.as_mut()).filter(|_| !replaced)
+        {
             open.trial = Some(index);
             open.permit = false;
         }
+        for replica in &mut self.replicas {
+            replica.permitted = false;
+        }
         self.replicas[index].doing = Doing::Runs { ready: None };
+        self.replicas[index].comes_back = false;
         Ok(Told { restart, trial, warning: restart && self.storm_warns(), ..Told::default() })
     }
 
@@ -379,6 +439,7 @@ impl Oracle {
             return Err(format!("replica {index} cannot become ready: {:?}", self.replicas[index].doing));
         }
         self.replicas[index].doing = Doing::Runs { ready: Some(self.now) };
+        self.replicas[index].reached = [false; 3];
         Ok(Told::default())
     }
 
@@ -397,9 +458,10 @@ impl Oracle {
     /// It is gone. False where nobody looks at how, because the operator stopped it.
     fn gone(&mut self, index: usize) -> Result<bool, String> {
         match self.replicas[index].doing {
-            Doing::Runs { .. } => Ok(true),
+            Doing::Runs { .. } | Doing::Leaves { .. } => Ok(true),
             Doing::Ending => {
-                self.replicas[index].doing = if self.run {
+                let comes_up = self.run && self.passage == Passage::None;
+                self.replicas[index].doing = if comes_up {
                     Doing::Waits { from: self.now, to: self.now, asked: true }
                 } else {
                     Doing::Down { failed: false }
@@ -411,14 +473,26 @@ impl Oracle {
     }
 
     fn ended(&mut self, index: usize) -> Result<Told, String> {
+        let asked = self.replicas[index].doing == Doing::Leaves { asked: true };
         if self.gone(index)? {
             self.no_trial(index);
-            self.replicas[index].doing = Doing::Down { failed: false };
+            self.replicas[index].comes_back = false;
+            self.replicas[index].doing = if asked {
+                Doing::Waits { from: self.now, to: self.now, asked: true }
+            } else {
+                Doing::Down { failed: false }
+            };
         }
         Ok(Told::default())
     }
 
     fn refused(&mut self, index: usize) -> Result<Told, String> {
+        self.replicas[index].comes_back = false;
+        self.not_again(index)
+    }
+
+    /// It has failed, and nothing follows but that a trial has failed.
+    fn not_again(&mut self, index: usize) -> Result<Told, String> {
         let mut told = Told::default();
         if self.gone(index)? {
             for (which, was) in self.no_trial(index).into_iter().enumerate() {
@@ -433,6 +507,12 @@ impl Oracle {
     }
 
     fn failed(&mut self, index: usize, class: &str) -> Result<Told, String> {
+        if self.passage != Passage::None {
+            // It comes back if a drain is called off, be that a later one.
+            self.replicas[index].comes_back = true;
+            return self.not_again(index);
+        }
+        let asked = self.replicas[index].doing == Doing::Leaves { asked: true };
         if !self.gone(index)? {
             return Ok(Told::default());
         }
@@ -461,7 +541,12 @@ impl Oracle {
             }
         }
         let (from, to) = self.backoff(self.replicas[index].failures, class);
-        self.replicas[index].doing = Doing::Waits { from: self.now + from, to: self.now + to, asked: false };
+        let (from, to) = if asked { (self.now, self.now) } else { (self.now + from, self.now + to) };
+        self.replicas[index].permitted = false;
+        self.replicas[index].doing = Doing::Waits { from, to, asked };
+        if asked {
+            self.permits();
+        }
         // Behind a breaker that is not closed it is the breaker that says when.
         if self.breakers.iter().any(|breaker| breaker.open.is_some()) {
             for replica in &mut self.replicas {
@@ -479,122 +564,5 @@ impl Oracle {
             open.length = (open.length * 2).min(self.rules.open_most);
             open.until = self.now + open.length;
         }
-    }
-
-    fn operator_starts(&mut self) -> Told {
-        self.run = true;
-        let closed = self.breakers.iter().all(|breaker| breaker.open.is_none());
-        let trial = self.breakers.iter().any(|breaker| breaker.open.is_some_and(|open| open.trial.is_some()));
-        for open in self.breakers.iter_mut().filter_map(|breaker| breaker.open.as_mut()) {
-            open.permit = !trial;
-        }
-        for replica in &mut self.replicas {
-            match replica.doing {
-                Doing::Waits { .. } if !closed => {}
-                Doing::Down { .. } | Doing::Waits { .. } => {
-                    replica.doing = Doing::Waits { from: self.now, to: self.now, asked: true };
-                }
-                Doing::Runs { .. } | Doing::Ending => {}
-            }
-        }
-        Told::default()
-    }
-
-    fn operator_stops(&mut self) -> Told {
-        self.run = false;
-        for open in self.breakers.iter_mut().filter_map(|breaker| breaker.open.as_mut()) {
-            open.permit = false;
-            open.trial = None;
-        }
-        for replica in &mut self.replicas {
-            replica.doing = match replica.doing {
-                Doing::Runs { .. } | Doing::Ending => Doing::Ending,
-                Doing::Down { .. } | Doing::Waits { .. } => Doing::Down { failed: false },
-            };
-        }
-        Told::default()
-    }
-
-    fn operator_resets(&mut self) -> Told {
-        self.breakers = [Breaker::default(); 2];
-        self.restart_count = 0;
-        self.restarts.clear();
-        self.ooms.clear();
-        for replica in &mut self.replicas {
-            replica.failures = 0;
-            match replica.doing {
-                Doing::Down { failed: true } | Doing::Waits { .. } => {
-                    replica.doing = Doing::Waits { from: self.now, to: self.now, asked: true };
-                }
-                Doing::Down { failed: false } | Doing::Runs { .. } | Doing::Ending => {}
-            }
-        }
-        Told::default()
-    }
-}
-
-/// Who holds what of one pool: a list of leases, each with its replica.
-#[derive(Debug, Clone)]
-pub struct Leases {
-    /// How many a replica takes at most.
-    pub capacity: usize,
-    pub draining: bool,
-    ready: Vec<bool>,
-    held: Vec<(u64, usize)>,
-}
-
-impl Leases {
-    pub fn new(capacity: usize, replicas: usize) -> Self {
-        Leases { capacity, draining: false, ready: vec![false; replicas], held: Vec::new() }
-    }
-
-    /// A replica serves from now on, or does not for the moment; what is held of it stays held.
-    pub fn ready(&mut self, replica: usize, ready: bool) {
-        self.ready[replica] = ready;
-    }
-
-    pub fn of_pool(&self) -> usize {
-        self.held.len()
-    }
-
-    pub fn of_replica(&self, replica: usize) -> usize {
-        self.held.iter().filter(|(_, of)| *of == replica).count()
-    }
-
-    /// Gives a lease, and says of which replica.
-    ///
-    /// # Errors
-    /// `draining`, `not-ready` or `at-capacity`, in this order.
-    pub fn allocate(&mut self, lease: u64) -> Result<usize, &'static str> {
-        if self.draining {
-            return Err("draining");
-        }
-        let ready: Vec<usize> = (0..self.ready.len()).filter(|index| self.ready[*index]).collect();
-        if ready.is_empty() {
-            return Err("not-ready");
-        }
-        let room = ready.into_iter().filter(|index| self.of_replica(*index) < self.capacity);
-        let chosen = room.min_by_key(|index| (self.of_replica(*index), *index)).ok_or("at-capacity")?;
-        self.held.push((lease, chosen));
-        Ok(chosen)
-    }
-
-    /// A lease ends, and this is how many the pool has left.
-    ///
-    /// # Errors
-    /// `no-such-lease`
-    pub fn release(&mut self, lease: u64) -> Result<usize, &'static str> {
-        let at = self.held.iter().position(|(id, _)| *id == lease).ok_or("no-such-lease")?;
-        self.held.remove(at);
-        Ok(self.held.len())
-    }
-
-    /// An engine ends, and with it these leases.
-    pub fn engine_ended(&mut self, replica: usize) -> Vec<u64> {
-        self.ready[replica] = false;
-        let (gone, held) = self.held.iter().copied().partition(|(_, of)| *of == replica);
-        self.held = held;
-        let gone: Vec<(u64, usize)> = gone;
-        gone.into_iter().map(|(lease, _)| lease).collect()
     }
 }

@@ -1,11 +1,11 @@
 //! Opening, trying and closing of a pool's breakers, and the lengths of readiness that matter.
 
 use super::failure::await_storm;
-use super::wishes::begin;
+use super::wishes::{begin, start_anew};
 use crate::host::{Effect, LogKind, Purpose, TimerId, Turn};
 use crate::name::Usec;
 use crate::pool::{BreakerState, Kind, Leave, Opening, Pool, Wish};
-use crate::replica::{ExitClass, Phase};
+use crate::replica::{ExitClass, Mark, Phase, Reached};
 
 /// Opens a breaker: whatever waits for a restart waits for it now.
 pub(super) fn open(pool: &mut Pool, kind: Kind, open_for: Usec, why: Opening, turn: &mut Turn<'_>) {
@@ -73,8 +73,10 @@ pub(super) fn go_on(pool: &mut Pool, turn: &mut Turn<'_>) {
             continue;
         }
         match pool.troubles.leave(replica.id.index, turn.mono, &numbers) {
-            Leave::Given => restart(pool, index, turn),
             Leave::Refused => {}
+            // One whose start was asked for while a breaker was in the way is started, not started again.
+            Leave::Given | Leave::After(_) if replica.last_exit.is_none() => start_anew(pool, index, turn),
+            Leave::Given => restart(pool, index, turn),
             Leave::After(delay) => await_storm(pool, index, delay, turn),
         }
     }
@@ -100,10 +102,11 @@ pub(crate) fn try_another(pool: &mut Pool, turn: &mut Turn<'_>) {
         let number = replica.id.index;
         let runs = matches!(
             replica.phase,
-            Phase::Staging
+            Phase::WaitingForName
+                | Phase::Staging
                 | Phase::Starting
                 | Phase::Ready { .. }
-                | Phase::Ending { .. }
+                | Phase::Ending
                 | Phase::Backoff { .. }
         );
         if !runs && pool.troubles.tries(number) {
@@ -111,6 +114,13 @@ pub(crate) fn try_another(pool: &mut Pool, turn: &mut Turn<'_>) {
         }
     }
     go_on(pool, turn);
+}
+
+/// An attempt that somebody permitted, and that nothing was made of, is taken back.
+pub(super) fn no_attempt(pool: &mut Pool, turn: &mut Turn<'_>) {
+    for (kind, until) in pool.troubles.permits(turn.mono) {
+        keep_open(pool, kind, until.since(turn.mono), turn);
+    }
 }
 
 /// A trial has come to nothing: another engine may be tried, in its time.
@@ -134,91 +144,80 @@ fn marks(pool: &Pool) -> [(Usec, Mark); 3] {
     marks
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mark {
-    Row,
-    Backoff,
-    Count,
-}
-
-/// The next of them that an engine reaches, which has reached `steady_for`. One that was passed before it became a mark,
-/// as a newer file can make it, counts where the engine is still being tried.
-fn next_mark(marks: &[(Usec, Mark)], steady_for: Usec, tried: bool) -> Option<(Usec, Mark)> {
-    let passed = marks.iter().find(|(after, mark)| tried && *mark == Mark::Row && *after <= steady_for);
-    passed.or_else(|| marks.iter().find(|(after, _)| *after > steady_for)).copied()
-}
-
-/// Keeps a timer for the next length of readiness that matters, for as long as an engine serves.
+/// Keeps a timer for the next length of readiness that matters, for as long as an engine serves. The lengths may change
+/// meanwhile.
 pub(super) fn watch_readiness(pool: &mut Pool, turn: &mut Turn<'_>) {
     let marks = marks(pool);
     for replica in &mut pool.replicas {
-        let since = match replica.phase {
-            Phase::Ready { since } => since,
-            // How it ended may still be judged by how long it served.
-            Phase::Ending { .. } => {
-                if let Some(timer) = replica.steady.take() {
-                    turn.cancel(timer);
-                }
-                continue;
+        let next = match replica.phase {
+            Phase::Ready { since } => {
+                let next = marks.iter().find(|(_, mark)| !replica.reached.marks.contains(mark));
+                next.map(|(after, _)| since.plus(*after))
             }
             Phase::Stopped
             | Phase::WaitingForName
             | Phase::Staging
             | Phase::Starting
+            | Phase::Ending
             | Phase::Stopping
             | Phase::Backoff { .. }
             | Phase::Tripped
             | Phase::Failed => {
-                if let Some(timer) = replica.steady.take() {
-                    turn.cancel(timer);
-                }
-                if std::mem::take(&mut replica.steady_for) != Usec(0) {
+                if replica.reached != Reached::default() {
+                    replica.reached = Reached::default();
                     turn.effects.push(Effect::SaveRuntime);
                 }
-                continue;
+                None
             }
         };
-        let tried = pool.troubles.tries(replica.id.index);
-        if let (None, Some((after, _))) = (replica.steady, next_mark(&marks, replica.steady_for, tried)) {
-            let left = since.plus(after).since(turn.mono);
-            replica.steady = Some(turn.timer(left, Purpose::Steady(replica.id.clone())));
+        if let Some((timer, _)) = replica.steady.filter(|(_, at)| Some(*at) != next) {
+            turn.cancel(timer);
+            replica.steady = None;
+        }
+        if let (None, Some(at)) = (replica.steady, next) {
+            let timer = turn.timer(at.since(turn.mono), Purpose::Steady(replica.id.clone()));
+            replica.steady = Some((timer, at));
         }
     }
 }
 
-/// An engine has served for as long as the next mark says.
-pub(crate) fn steady(pool: &mut Pool, index: usize, id: TimerId, turn: &mut Turn<'_>) {
-    let Some(replica) = pool.replicas.get_mut(index) else { return };
-    if replica.steady != Some(id) {
+/// An engine has served for as long as the next mark says; that was dealt with before anything else.
+pub(crate) fn steady(pool: &mut Pool, index: usize, id: TimerId) {
+    if let Some(replica) = pool.replicas.get_mut(index)
+        && replica.steady.is_some_and(|(timer, _)| timer == id)
+    {
+        replica.steady = None;
+    }
+}
+
+/// Before every event: what engines have served long enough for by now has come true before it, whether or not the timers
+/// that say so have rung.
+pub(crate) fn catch_up(pool: &mut Pool, turn: &mut Turn<'_>) {
+    // A trial that has succeeded lets others start: what any readiness ends has ended by then.
+    for rows in [false, true] {
+        for index in 0..pool.replicas.len() {
+            has_served(pool, index, rows, turn);
+        }
+    }
+}
+
+/// Every mark that an engine which serves has reached by now, and that was not known yet, counts: the ends of rows, or
+/// all others.
+fn has_served(pool: &mut Pool, index: usize, rows: bool, turn: &mut Turn<'_>) {
+    let Some(Phase::Ready { since }) = pool.replicas.get(index).map(|replica| replica.phase.clone()) else {
         return;
-    }
-    replica.steady = None;
-    let (from, number) = (replica.steady_for, replica.id.index);
-    match next_mark(&marks(pool), from, pool.troubles.tries(number)) {
-        Some((passed, _)) if passed <= from => {
-            row_ends(pool, index, turn);
-            turn.effects.push(Effect::SaveRuntime);
+    };
+    let served = turn.mono.since(since);
+    let reached = marks(pool).into_iter().filter(|(after, _)| *after <= served);
+    for (_, mark) in reached.filter(|(_, mark)| (*mark == Mark::Row) == rows) {
+        let Some(replica) = pool.replicas.get_mut(index) else { return };
+        if !replica.reached.marks.insert(mark) {
+            continue;
         }
-        Some((reached, _)) => reach(pool, index, reached, turn),
-        None => {}
-    }
-}
-
-/// An engine served for so long: every mark up to there that was not reached yet is.
-pub(super) fn reach(pool: &mut Pool, index: usize, served: Usec, turn: &mut Turn<'_>) {
-    let Some(replica) = pool.replicas.get_mut(index) else { return };
-    let from = replica.steady_for;
-    for (after, mark) in marks(pool).into_iter().filter(|(after, _)| *after > from && *after <= served) {
-        if let Some(replica) = pool.replicas.get_mut(index) {
-            replica.steady_for = after;
-        }
+        replica.reached.by = replica.unit.invocation;
         match mark {
             Mark::Row => row_ends(pool, index, turn),
-            Mark::Backoff => {
-                if let Some(replica) = pool.replicas.get_mut(index) {
-                    replica.failures = 0;
-                }
-            }
+            Mark::Backoff => replica.failures = 0,
             Mark::Count => pool.restart_count = 0,
         }
         turn.effects.push(Effect::SaveRuntime);

@@ -1,7 +1,6 @@
 //! Emptying a pool: no new leases, not ready, its engines work on; and what comes after.
 
 use super::wishes::{stop, stop_replica};
-use crate::config::RestartPolicy;
 use crate::host::{Effect, LogKind, Purpose, TimerId, Turn};
 use crate::name::Usec;
 use crate::pool::{Drain, DrainFor, Pool, ReloadStage, Wish};
@@ -39,7 +38,7 @@ pub(super) fn begin(pool: &mut Pool, purpose: DrainFor, deadline: Usec, turn: &m
         settling: Some(settling),
         running: Some(running),
     });
-    stop_the_rest(pool, turn);
+    stop_the_rest(pool, turn, |phase| *phase == Phase::Failed);
     let text = format!(
         "draining, for {deadline} at most: {} leases held, {} requests in flight",
         pool.active_leases(),
@@ -49,24 +48,29 @@ pub(super) fn begin(pool: &mut Pool, purpose: DrainFor, deadline: Usec, turn: &m
     turn.effects.push(Effect::SaveRuntime);
 }
 
-/// What does not serve ends at once; what failed for good stays as it is.
-pub(crate) fn stop_the_rest(pool: &mut Pool, turn: &mut Turn<'_>) {
+/// What does not serve ends at once, but for what is `left` as it is: what failed for good.
+fn stop_the_rest(pool: &mut Pool, turn: &mut Turn<'_>, left: fn(&Phase) -> bool) {
     for index in 0..pool.replicas.len() {
-        let rests = |replica: &Replica| replica.ready() || replica.phase == Phase::Failed;
+        let rests = |replica: &Replica| replica.ready() || left(&replica.phase);
         if pool.drain.is_some() && pool.replicas.get(index).is_some_and(|replica| !rests(replica)) {
             stop_replica(pool, index, turn);
         }
     }
 }
 
+/// After a restart of the daemon: what turned up and does not serve ends. How one ends that ended by itself is still to be
+/// told.
+pub(crate) fn stop_what_turned_up(pool: &mut Pool, turn: &mut Turn<'_>) {
+    stop_the_rest(pool, turn, |phase| matches!(phase, Phase::Failed | Phase::Ending));
+}
+
 /// Takes a drain up that an earlier run of the daemon began.
 pub(crate) fn resume(pool: &mut Pool, turn: &mut Turn<'_>) {
     let id = pool.id().clone();
     if let Some(drain) = &mut pool.drain {
-        if drain.settling.is_some() {
-            let settle = pool.revision.spec.drain.settle;
-            drain.settling = Some(turn.timer(settle, Purpose::Drain(id.clone())));
-        }
+        // What its engines work on is not known before their probers have said it again.
+        let settle = pool.revision.spec.drain.settle.min(drain.deadline.since(turn.mono));
+        drain.settling = Some(turn.timer(settle, Purpose::Drain(id.clone())));
         if drain.running.is_some() {
             let left = drain.deadline.since(turn.mono);
             drain.running = Some(turn.timer(left, Purpose::Drain(id)));
@@ -98,11 +102,10 @@ pub(super) fn forget(pool: &mut Pool, turn: &mut Turn<'_>) {
 
 /// A drain is called off: the pool serves as before, and what was stopped for it or failed meanwhile starts again.
 pub(crate) fn call_off(pool: &mut Pool, turn: &mut Turn<'_>) {
+    let drained = pool.drain.is_some();
     forget(pool, turn);
-    let restarts = pool.revision.spec.restart.policy != RestartPolicy::Never;
-    for replica in &mut pool.replicas {
-        let helps = replica.last_exit.as_ref().is_some_and(ExitClass::worth_a_restart);
-        if replica.phase == Phase::Failed && restarts && helps {
+    for replica in pool.replicas.iter_mut().filter(|_| drained) {
+        if replica.phase == Phase::Failed && replica.as_before {
             replica.phase = Phase::Stopped;
             replica.last_exit = None;
         }
@@ -169,10 +172,9 @@ fn finish(pool: &mut Pool, turn: &mut Turn<'_>) {
         DrainFor::Stop => stop(pool, turn),
         DrainFor::Restart => {
             stop(pool, turn);
-            pool.wish = Wish::Run;
-            // Somebody asked for all of them.
+            // Somebody asked for all of them; those that still end start once they have.
             pool.replicas.iter_mut().for_each(|replica| replica.last_exit = None);
-            super::wishes::start_again(pool, turn);
+            super::wishes::start(pool, turn);
         }
         DrainFor::Reload => {
             if let Some(reload) = &mut pool.reload {

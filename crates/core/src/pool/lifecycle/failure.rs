@@ -3,7 +3,7 @@
 
 use super::breaker::{self, open};
 use super::observed::let_go;
-use super::wishes::{KILL_AFTER, begin, start};
+use super::wishes::{KILL_AFTER, begin, permit, start_asked};
 use crate::config::{Port, RestartPolicy};
 use crate::host::{Effect, LogKind, Purpose, Turn};
 use crate::name::Usec;
@@ -30,10 +30,8 @@ pub(super) fn ended(pool: &mut Pool, index: usize, seen: &UnitObservation, turn:
     let_go(replica, seen, exited, turn);
     // Before it was ready, systemd counts an exit with status 0 as a failure to say READY=1.
     let clean = exited || (seen.result == "protocol" && ExitClass::of(seen).0 == ExitClass::Exit(0));
-    let since = match replica.phase {
-        Phase::Ready { since } => Some(since),
-        Phase::Ending { served_since } => served_since,
-        Phase::Starting => None,
+    match replica.phase {
+        Phase::Starting | Phase::Ready { .. } | Phase::Ending => {}
         Phase::Stopping => {
             replica.unit.main_pid = 0;
             if !clean {
@@ -55,14 +53,10 @@ pub(super) fn ended(pool: &mut Pool, index: usize, seen: &UnitObservation, turn:
         | Phase::Failed => {
             return;
         }
-    };
+    }
     let numbers = pool.revision.spec.restart;
     replica.unit.main_pid = 0;
     let condemned = replica.condemned.take();
-    // The timer that says so may be on its way.
-    if let Some(since) = since {
-        breaker::reach(pool, index, turn.mono.since(since), turn);
-    }
     if let Some((class, text)) = condemned {
         fail(pool, index, turn, class, text);
         return;
@@ -94,28 +88,13 @@ fn as_meant(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
     turn.effects.push(Effect::SaveRuntime);
     breaker::undecided(pool, index, turn);
     if anew && pool.wish == Wish::Run {
-        if let Some(replica) = pool.replicas.get_mut(index) {
-            replica.last_exit = None;
-        }
         let text = "it exited with status 0 after somebody had asked for its start: started again";
         turn.log(pool, Some(index), LogKind::EngineStopped, text.to_owned());
-        start_anew(pool, index, turn);
+        start_asked(pool, index, turn);
         return;
     }
     let text = "it exited with status 0, which counts as meant; not restarted";
     turn.log(pool, Some(index), LogKind::EngineStopped, text.to_owned());
-}
-
-/// Somebody asked for its start while it was ending.
-fn start_anew(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
-    let numbers = pool.revision.spec.restart;
-    let Some(number) = pool.replicas.get(index).map(|replica| replica.id.index) else { return };
-    if pool.troubles.leave(number, turn.mono, &numbers) == Leave::Refused {
-        trip(pool, index);
-        return;
-    }
-    pool.troubles.try_with(number);
-    begin(pool, index, turn);
 }
 
 /// An engine has ended because somebody stopped its unit, who had a reason: it stays down until somebody starts it.
@@ -124,15 +103,15 @@ pub(super) fn stopped_from_outside(pool: &mut Pool, index: usize, turn: &mut Tur
     replica.phase = Phase::Stopped;
     replica.unit = Seen::default();
     replica.condemned = None;
-    let anew = std::mem::take(&mut replica.start_anew) && pool.wish == Wish::Run;
-    if anew && pool.drain.is_none() && pool.reload.is_none() {
+    let anew = std::mem::take(&mut replica.start_anew);
+    replica.last_exit = Some(ExitClass::Stopped);
+    if anew && pool.wish == Wish::Run && pool.drain.is_none() && !pool.candidate_runs() {
         let text = format!("{what}; started again, as somebody has asked for since");
         turn.log(pool, Some(index), LogKind::EngineStopped, text);
         breaker::undecided(pool, index, turn);
-        start_anew(pool, index, turn);
+        start_asked(pool, index, turn);
         return;
     }
-    replica.last_exit = Some(ExitClass::Stopped);
     let text = format!("{what}; not restarted. Start it with: poolctl start {}", pool.id());
     pool.went_wrong(ExitClass::Stopped, text.clone(), turn.real);
     turn.log(pool, Some(index), LogKind::EngineStopped, text);
@@ -151,8 +130,11 @@ pub(super) fn fail(pool: &mut Pool, index: usize, turn: &mut Turn<'_>, class: Ex
     let anew = std::mem::take(&mut replica.start_anew);
     let number = replica.id.index;
     let wanted = pool.wish == Wish::Run && pool.drain.is_none() && !candidate;
-    if !wanted || numbers.policy == RestartPolicy::Never || !class.worth_a_restart() {
+    let again = numbers.policy != RestartPolicy::Never && class.worth_a_restart();
+    if !wanted || !again {
         replica.phase = Phase::Failed;
+        // But for what the pool is on its way through it would start again, and does if that is called off.
+        replica.as_before = again;
         let refused = matches!(class, ExitClass::Refused(_) | ExitClass::Preflight | ExitClass::StageFailed);
         let kind = if refused { LogKind::EngineRefused } else { LogKind::EngineFailed };
         turn.log(pool, Some(index), kind, format!("not started again: {text}"));
@@ -181,9 +163,12 @@ pub(super) fn fail(pool: &mut Pool, index: usize, turn: &mut Turn<'_>, class: Ex
             turn.log(pool, Some(index), LogKind::EngineRestarting, text);
         }
     }
+    // Where it was a trial of the other breaker too, that one has learnt nothing by it.
+    breaker::undecided(pool, index, turn);
     if anew {
         // Somebody asked for its start while it was ending: that is the one attempt which a breaker permits.
-        start(pool, turn);
+        permit(pool, turn);
+        start_asked(pool, index, turn);
     }
 }
 
@@ -233,32 +218,31 @@ pub(super) fn await_storm(pool: &mut Pool, index: usize, delay: Usec, turn: &mut
 /// The daemon itself ends an engine that must not go on.
 pub(crate) fn condemn(pool: &mut Pool, index: usize, class: ExitClass, text: String, turn: &mut Turn<'_>) {
     let Some(replica) = pool.replicas.get_mut(index) else { return };
-    let served_since = match replica.phase {
-        Phase::Starting => None,
-        Phase::Ready { since } => Some(since),
+    match replica.phase {
+        Phase::Starting | Phase::Ready { .. } => {}
         Phase::Stopped
         | Phase::WaitingForName
         | Phase::Staging
-        | Phase::Ending { .. }
+        | Phase::Ending
         | Phase::Stopping
         | Phase::Backoff { .. }
         | Phase::Tripped
         | Phase::Failed => return,
-    };
+    }
     let name = replica.unit_name(crate::name::UnitKind::Engine);
     replica.condemned = Some((class, text.clone()));
-    replica.phase = Phase::Ending { served_since };
+    replica.phase = Phase::Ending;
+    turn.effects.push(Effect::SaveRuntime);
     if let Some(hold) = replica.taken.get_mut(&name) {
         hold.kill = Some(turn.timer(KILL_AFTER, Purpose::Kill(name.clone(), hold.start)));
     }
-    turn.effects.push(Effect::SaveRuntime);
     turn.effects.push(Effect::StopUnit(name));
     turn.log(pool, Some(index), LogKind::EngineStopping, format!("it is ended: {text}"));
 }
 
 impl Pool {
     /// Whether what runs now is a new spec that has not proved itself.
-    pub(super) fn candidate_runs(&self) -> bool {
+    pub(crate) fn candidate_runs(&self) -> bool {
         self.reload.as_ref().is_some_and(|reload| {
             matches!(
                 reload.stage,

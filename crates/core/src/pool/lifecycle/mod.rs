@@ -19,10 +19,10 @@ mod observed;
 pub(crate) mod reload;
 mod wishes;
 
-pub(crate) use breaker::{steady, trial_due, try_another};
+pub(crate) use breaker::{catch_up, steady, trial_due, try_another};
 pub(crate) use failure::{condemn, restart_due};
 pub(crate) use observed::{
     StartProblem, adopt, give_up_name, job_failed, kill, release_again, reported, still_stuck, stop_refused,
     unit_forgotten, unit_refused, unit_seen, unit_taken,
 };
-pub(crate) use wishes::{reset, resume, settle, start, start_more, stop};
+pub(crate) use wishes::{begin, reset, resume, settle, start, start_more, stop};

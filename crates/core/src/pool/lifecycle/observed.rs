@@ -7,7 +7,9 @@ use crate::host::{Effect, LogKind, Purpose, Turn, UnitFacts};
 use crate::name::{InvocationId, UnitKind, UnitName, Usec};
 use crate::pool::{Pool, Wish};
 use crate::refusal::Refusal;
-use crate::replica::{ActiveState, ExitClass, Hold, Phase, Replica, Report, Seen, StartId, UnitObservation};
+use crate::replica::{
+    ActiveState, ExitClass, Hold, Phase, Reached, Replica, Report, Seen, StartId, UnitObservation,
+};
 
 /// Where systemd's answer to a start says so: the unit's name is still taken.
 pub(crate) enum StartProblem {
@@ -144,7 +146,7 @@ fn engine_seen(pool: &mut Pool, index: usize, seen: UnitObservation, turn: &mut 
     let Some(replica) = pool.replicas.get_mut(index) else { return };
     let known = replica.unit.invocation;
     let anew = !known.is_none() && !seen.invocation.is_none() && known != seen.invocation;
-    if anew && matches!(replica.phase, Phase::Starting | Phase::Ready { .. } | Phase::Ending { .. }) {
+    if anew && matches!(replica.phase, Phase::Starting | Phase::Ready { .. } | Phase::Ending) {
         // Signals of one unit come in order, so this invocation is the newer one: somebody restarted the unit.
         replica.phase = Phase::Starting;
         replica.report = None;
@@ -168,7 +170,7 @@ fn engine_seen(pool: &mut Pool, index: usize, seen: UnitObservation, turn: &mut 
             let let_go = replica.taken.get(&seen.name).and_then(|hold| hold.let_go);
             anew || (up && let_go.is_some_and(|invocation| invocation != seen.invocation))
         }
-        Phase::Staging | Phase::Starting | Phase::Ready { .. } | Phase::Ending { .. } => false,
+        Phase::Staging | Phase::Starting | Phase::Ready { .. } | Phase::Ending => false,
     };
     if over {
         // It was on its way out, and its name is in the way.
@@ -182,20 +184,19 @@ fn engine_seen(pool: &mut Pool, index: usize, seen: UnitObservation, turn: &mut 
         ActiveState::Active if seen.exited => ended(pool, index, &seen, turn),
         ActiveState::Active => became_ready(pool, index, turn),
         ActiveState::Deactivating => {
-            let served_since = match replica.phase {
-                Phase::Ready { since } => Some(since),
-                Phase::Starting => None,
+            match replica.phase {
+                Phase::Ready { .. } | Phase::Starting => {}
                 Phase::Stopped
                 | Phase::WaitingForName
                 | Phase::Staging
-                | Phase::Ending { .. }
+                | Phase::Ending
                 | Phase::Stopping
                 | Phase::Backoff { .. }
                 | Phase::Tripped
                 | Phase::Failed => return,
-            };
+            }
             replica.phase = match pool.wish {
-                Wish::Run => Phase::Ending { served_since },
+                Wish::Run => Phase::Ending,
                 Wish::Stop => Phase::Stopping,
             };
         }
@@ -253,6 +254,11 @@ pub(crate) fn unit_forgotten(pool: &mut Pool, index: usize, name: &UnitName, tur
         turn.cancel(timer);
     }
     let in_use = replica.in_use(name);
+    if checks_new_spec && !in_use && hold.let_go.is_none() {
+        let text = format!("{name} was stopped from outside");
+        reload::refused(pool, ExitClass::StageFailed, text, turn);
+    }
+    let Some(replica) = pool.replicas.get_mut(index) else { return };
     if replica.taken.is_empty() {
         if let Some((timer, _)) = replica.stuck.take() {
             turn.cancel(timer);
@@ -274,16 +280,13 @@ pub(crate) fn unit_forgotten(pool: &mut Pool, index: usize, name: &UnitName, tur
             | Phase::Staging
             | Phase::Starting
             | Phase::Ready { .. }
-            | Phase::Ending { .. }
+            | Phase::Ending
             | Phase::Backoff { .. }
             | Phase::Tripped
             | Phase::Failed => {}
         }
     }
-    if checks_new_spec && hold.let_go.is_none() {
-        let text = format!("{name} was stopped from outside");
-        reload::refused(pool, ExitClass::StageFailed, text, turn);
-    } else if in_use && pool.replicas.get(index).is_some_and(|replica| replica.condemned.is_some()) {
+    if in_use && pool.replicas.get(index).is_some_and(|replica| replica.condemned.is_some()) {
         condemned(pool, index, turn);
     } else if in_use {
         // Units of ours are let go of only after they were read, so somebody else ended it.
@@ -406,7 +409,7 @@ pub(crate) fn unit_refused(
         | Phase::Staging
         | Phase::Starting
         | Phase::Ready { .. }
-        | Phase::Ending { .. }
+        | Phase::Ending
         | Phase::Stopping
         | Phase::Backoff { .. }
         | Phase::Tripped
@@ -434,11 +437,14 @@ pub(crate) fn adopt(pool: &mut Pool, index: usize, facts: &UnitFacts, turn: &mut
         turn.ports.keep(&replica.id, endpoint.port);
     }
     replica.phase = if stopping { Phase::Stopping } else { Phase::Starting };
-    if seen.active == ActiveState::Active && !seen.exited && !stopping {
+    if replica.condemned.is_some() && !stopping {
+        replica.phase = Phase::Ending;
+        turn.effects.push(Effect::StopUnit(seen.name.clone()));
+    } else if seen.active == ActiveState::Active && !seen.exited && !stopping {
         let ready_for = turn.real.since(facts.became_active);
-        if ready_for < replica.steady_for {
+        if replica.reached.by != seen.invocation {
             // It is another engine than the one that had served so long.
-            replica.steady_for = Usec(0);
+            replica.reached = Reached::default();
         }
         replica.phase = Phase::Ready { since: Usec(turn.mono.0.saturating_sub(ready_for.0)) };
         replica.unit.became_ready = facts.became_active;

@@ -3,7 +3,7 @@
 
 use super::breaker;
 use super::drain::{self, may_rest};
-use super::wishes::{address, begin, launch_checked, start, stop_replica};
+use super::wishes::{address, begin, launch_checked, start, start_again, stop_replica};
 use crate::config::{OnChange, Revision};
 use crate::host::{Effect, LogKind, Turn};
 use crate::job::JobResult;
@@ -26,22 +26,36 @@ pub(crate) fn ask(pool: &mut Pool, wanted: Wanted, turn: &mut Turn<'_>) {
     // What an earlier reload put in place has not proved itself: it ends, and what ran before it is what is kept.
     let proven = pool.reload.as_ref().filter(|_| pool.candidate_runs()).map(|reload| reload.from.clone());
     let candidate = proven.is_some();
-    drain::forget(pool, turn);
     forget(pool, turn);
+    if pool.drain.is_some() {
+        // Until this one's turn comes, the pool serves as before.
+        drain::call_off(pool, turn);
+    }
     let Wanted { to, deadline, force } = wanted;
     let runs = |replica: &&Replica| {
-        matches!(replica.phase, Phase::Staging | Phase::Starting | Phase::Ready { .. } | Phase::Ending { .. })
+        matches!(replica.phase, Phase::Staging | Phase::Starting | Phase::Ready { .. } | Phase::Ending)
     };
     let what_runs = |replica: &Replica| replica.revision.clone().unwrap_or_else(|| pool.revision.clone());
     let from = proven.or_else(|| pool.replicas.iter().find(runs).map(what_runs));
     turn.effects.push(Effect::SaveRuntime);
     let Some(from) = from else {
         let stopped = pool.wish == Wish::Stop
-            || pool.replicas.iter().all(|replica| matches!(replica.phase, Phase::Stopped | Phase::Stopping));
+            || pool.replicas.iter().all(|replica| match replica.phase {
+                Phase::Stopping => true,
+                // Else it is to start as soon as nothing is in the way.
+                Phase::Stopped => replica.rests(),
+                Phase::WaitingForName
+                | Phase::Staging
+                | Phase::Starting
+                | Phase::Ready { .. }
+                | Phase::Ending
+                | Phase::Backoff { .. }
+                | Phase::Tripped
+                | Phase::Failed => false,
+            });
         pool.revision = to;
-        for replica in pool.replicas.iter_mut().filter(|replica| replica.phase == Phase::WaitingForName) {
-            replica.revision = None;
-        }
+        // Also what is about to start again starts with it.
+        pool.replicas.iter_mut().for_each(|replica| replica.revision = None);
         turn.log(pool, None, LogKind::PoolReloaded, "its spec was replaced; nothing of it ran".to_owned());
         if stopped {
             end(pool, JobResult::Done, String::new(), turn);
@@ -293,6 +307,7 @@ fn put_in_place(pool: &mut Pool, spec: &Revision, turn: &mut Turn<'_>) {
             replica.last_exit = None;
             replica.failures = 0;
             replica.ports_tried = 0;
+            replica.as_before = false;
             replica.revision = Some(spec.clone());
         }
     }
@@ -342,6 +357,7 @@ fn rolled_back(pool: &mut Pool, canceled: bool, class: ExitClass, text: String, 
         }
         turn.log(pool, None, LogKind::PoolReloaded, "the old engine serves again".to_owned());
         end(pool, result, text, turn);
+        start_again(pool, turn);
         newer_file(pool, &wanted, turn);
         return;
     }
@@ -351,6 +367,7 @@ fn rolled_back(pool: &mut Pool, canceled: bool, class: ExitClass, text: String, 
         let again = pool.last_error.as_ref().map_or(String::new(), |error| error.text.clone());
         end(pool, result, format!("{text}; and the old one failed too: {again}"), turn);
         breaker::go_on(pool, turn);
+        start_again(pool, turn);
     }
 }
 

@@ -14,7 +14,12 @@ use crate::unit::{Launch, engine_unit, stage_unit};
 /// Wants the pool to run, from now on: also what failed or waits is started at once. An open breaker permits one attempt.
 pub(crate) fn start(pool: &mut Pool, turn: &mut Turn<'_>) {
     pool.by_operator = false;
-    pool.replicas.iter_mut().for_each(|replica| replica.as_before = false);
+    for replica in &mut pool.replicas {
+        replica.as_before = false;
+        if replica.phase == Phase::Ending && pool.drain.is_none() {
+            replica.start_anew = true;
+        }
+    }
     if let Some(drain) = &mut pool.drain {
         // What is being emptied ends first.
         if drain.purpose == DrainFor::Stop {
@@ -23,14 +28,19 @@ pub(crate) fn start(pool: &mut Pool, turn: &mut Turn<'_>) {
         }
         return;
     }
+    permit(pool, turn);
+    run(pool, turn, |replica| {
+        matches!(replica.phase, Phase::Stopped | Phase::Failed | Phase::Tripped | Phase::Backoff { .. })
+    });
+}
+
+/// Breakers that are open permit one attempt, unless one is being made.
+pub(super) fn permit(pool: &mut Pool, turn: &mut Turn<'_>) {
     if !pool.troubles.any_trial() {
         for timer in pool.troubles.permit() {
             turn.cancel(timer);
         }
     }
-    run(pool, turn, |replica| {
-        matches!(replica.phase, Phase::Stopped | Phase::Failed | Phase::Tripped | Phase::Backoff { .. })
-    });
 }
 
 /// Wants the pool to run, from now on: what never ran is started, what failed, waits or ended as meant is left alone.
@@ -72,7 +82,7 @@ pub(crate) fn reset(pool: &mut Pool, turn: &mut Turn<'_>) {
     }
     turn.log(pool, None, LogKind::PoolReset, "its failures are forgotten".to_owned());
     turn.effects.push(Effect::SaveRuntime);
-    if pool.wish == Wish::Run && pool.drain.is_none() && pool.reload.is_none() {
+    if pool.wish == Wish::Run && pool.drain.is_none() && !pool.candidate_runs() {
         run(pool, turn, |replica| {
             matches!(replica.phase, Phase::Failed | Phase::Tripped | Phase::Backoff { .. })
         });
@@ -101,28 +111,51 @@ fn run(pool: &mut Pool, turn: &mut Turn<'_>, due: fn(&Replica) -> bool) {
     let wanted = pool.replicas.len().min(usize::from(pool.revision.spec.replicas));
     for index in 0..wanted {
         let Some(replica) = pool.replicas.get_mut(index) else { continue };
-        if matches!(replica.phase, Phase::Ending { .. }) {
-            replica.start_anew = true;
-        }
         if !due(replica) {
             continue;
         }
         if let Phase::Backoff { timer, .. } = replica.phase {
             turn.cancel(timer);
         }
-        if pool.troubles.leave(replica.id.index, turn.mono, &numbers) == Leave::Refused {
-            replica.phase = Phase::Tripped;
-            continue;
-        }
-        pool.troubles.try_with(replica.id.index);
-        replica.failures = 0;
-        replica.ports_tried = 0;
-        replica.last_exit = None;
         if !std::mem::take(&mut replica.as_before) {
             replica.revision = None;
         }
-        begin(pool, index, turn);
+        let refused = pool.troubles.leave(replica.id.index, turn.mono, &numbers) == Leave::Refused;
+        if refused && matches!(replica.phase, Phase::Tripped | Phase::Backoff { .. }) {
+            // It waits as before, now for the breaker alone.
+            replica.phase = Phase::Tripped;
+            continue;
+        }
+        start_anew(pool, index, turn);
     }
+}
+
+/// Starts an engine whose start was asked for while it was ending, with what the pool is to run by now.
+pub(super) fn start_asked(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
+    let Some(replica) = pool.replicas.get_mut(index) else { return };
+    if let Phase::Backoff { timer, .. } = replica.phase {
+        turn.cancel(timer);
+    }
+    replica.revision = None;
+    start_anew(pool, index, turn);
+}
+
+/// Starts an engine because somebody asked for it; where a breaker is in the way, as soon as that lets it.
+pub(super) fn start_anew(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
+    let numbers = pool.revision.spec.restart;
+    let Some(replica) = pool.replicas.get_mut(index) else { return };
+    replica.last_exit = None;
+    replica.start_anew = false;
+    turn.effects.push(Effect::SaveRuntime);
+    if pool.troubles.leave(replica.id.index, turn.mono, &numbers) == Leave::Refused {
+        replica.phase = Phase::Tripped;
+        return;
+    }
+    pool.troubles.try_with(replica.id.index);
+    // Whatever was before, the next failure is its first.
+    replica.failures = 0;
+    replica.ports_tried = 0;
+    begin(pool, index, turn);
 }
 
 /// Wants the pool not to run, from now on, and waits for nothing.
@@ -133,6 +166,7 @@ pub(crate) fn stop(pool: &mut Pool, turn: &mut Turn<'_>) {
     for index in 0..pool.replicas.len() {
         stop_replica(pool, index, turn);
     }
+    breaker::no_attempt(pool, turn);
     turn.effects.push(Effect::SaveRuntime);
 }
 
@@ -146,6 +180,10 @@ fn ask_to_end(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
     let Some(replica) = pool.replicas.get_mut(index) else { return };
     replica.start_anew = false;
     replica.as_before = false;
+    if !matches!(replica.phase, Phase::Stopped | Phase::Failed) {
+        // How an earlier engine ended is not why this one is down.
+        replica.last_exit = None;
+    }
     let kind = match &replica.phase {
         Phase::Stopped => return,
         Phase::Stopping => {
@@ -169,7 +207,7 @@ fn ask_to_end(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
             return;
         }
         Phase::Staging => UnitKind::Stage,
-        Phase::Starting | Phase::Ready { .. } | Phase::Ending { .. } => UnitKind::Engine,
+        Phase::Starting | Phase::Ready { .. } | Phase::Ending => UnitKind::Engine,
     };
     let name = replica.unit_name(kind);
     replica.phase = Phase::Stopping;
@@ -196,7 +234,7 @@ pub(super) fn start_again(pool: &mut Pool, turn: &mut Turn<'_>) {
 pub(super) const KILL_AFTER: Usec = Usec::from_secs(35);
 
 /// Starts one replica with its checks, as soon as its units' names are free.
-pub(super) fn begin(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
+pub(crate) fn begin(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
     let Some(replica) = pool.replicas.get_mut(index) else { return };
     if !replica.taken.is_empty() {
         replica.phase = Phase::WaitingForName;
@@ -268,6 +306,7 @@ pub(super) fn launch(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
     if replica.taken.keys().any(|name| !replica.in_use(name)) {
         // Another engine of it has turned up meanwhile, and has to go first.
         replica.phase = Phase::WaitingForName;
+        turn.effects.push(Effect::SaveRuntime);
         return;
     }
     let name = replica.unit_name(UnitKind::Engine);
@@ -281,6 +320,7 @@ pub(super) fn launch(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
     turn.effects.push(Effect::StartUnit(engine_unit(&name, &launch)));
     replica.taken.insert(name, turn.hold(false));
     replica.phase = Phase::Starting;
+    turn.effects.push(Effect::SaveRuntime);
     turn.log(pool, Some(index), LogKind::EngineStarting, "starting".to_owned());
 }
 
