@@ -122,6 +122,8 @@ pub struct Supervisor<S, C, F, P> {
     reading: Option<Vec<RequestId>>,
     /// The reading of the units that runs.
     units_reading: Option<UnitsReading>,
+    /// All units are to be read once what came in this turn has been taken in: what is asked for by then is told apart.
+    read_anew: bool,
 }
 
 /// At most so many events in a turn, so that a flood still lets the view out.
@@ -155,6 +157,7 @@ impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
             said: String::new(),
             reading: None,
             units_reading: None,
+            read_anew: false,
         }
     }
 
@@ -251,6 +254,9 @@ impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
                 let effects = self.apply(event);
                 replies.extend(self.carry_out(effects));
             }
+            if std::mem::take(&mut self.read_anew) {
+                self.read_units();
+            }
             if !quiet || alive {
                 self.publish(replies, alive).await?;
             }
@@ -276,7 +282,7 @@ impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
             Observation::Seen(seen) => events.push(Event::UnitSeen(seen)),
             Observation::Forgotten(name) => events.push(Event::UnitForgotten(name)),
             Observation::JobFailed { name, result } => events.push(Event::JobFailed { name, result }),
-            Observation::ReadAnew => self.read_units(),
+            Observation::ReadAnew => self.read_anew = true,
             Observation::Disconnected => return Err(Ended::Disconnected),
         }
         Ok(())
@@ -284,13 +290,17 @@ impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
 
     fn came_back(&mut self, returned: Returned, events: &mut Vec<Event>) {
         match returned {
-            Returned::Event(event) => events.push(event),
+            Returned::Event(event) => {
+                // By when the reading that runs began, this unit was not known to be there, and so not to be missing.
+                if let (Some(reading), Event::UnitTaken(_)) = (&mut self.units_reading, &event) {
+                    reading.again = true;
+                }
+                events.push(event);
+            }
             Returned::UnitsRead(units) => {
                 if let Some(UnitsReading { asked, heard, again }) = self.units_reading.take() {
                     events.push(Event::UnitsRead { asked, heard, units });
-                    if again {
-                        self.read_units();
-                    }
+                    self.read_anew |= again;
                 }
             }
             Returned::Configuration(configuration, requests) => {
