@@ -166,7 +166,7 @@ fn replica_at_rest(pool: &Pool, replica: &Replica, world: &World) -> Result<(), 
         Phase::WaitingForName
         | Phase::Staging
         | Phase::Starting
-        | Phase::Ending { .. }
+        | Phase::Ending
         | Phase::Stopping
         | Phase::Tripped
         | Phase::Backoff { .. } => {
