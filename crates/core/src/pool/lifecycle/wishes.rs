@@ -339,6 +339,7 @@ pub(crate) fn settle(pool: &mut Pool, turn: &mut Turn<'_>) {
     drain::step(pool, turn);
     reload::step(pool, turn);
     lease::revoke_what_ended(pool, turn);
+    breaker::release_lost_trial(pool, turn);
     breaker::watch_readiness(pool, turn);
     let phase = pool.phase();
     if phase != pool.last_phase {
