@@ -232,6 +232,15 @@ impl Troubles {
         [&self.ordinary, &self.gpu].iter().any(|breaker| breaker.tries(index))
     }
 
+    /// The replicas that are being tried.
+    pub(crate) fn trials(&self) -> Vec<u16> {
+        let trial = |breaker: &&Breaker| match breaker.state {
+            BreakerState::HalfOpen { trial, .. } => trial,
+            BreakerState::Closed | BreakerState::Open { .. } => None,
+        };
+        [&self.ordinary, &self.gpu].iter().filter_map(trial).collect()
+    }
+
     /// Whether some replica is being tried.
     #[must_use]
     pub fn any_trial(&self) -> bool {

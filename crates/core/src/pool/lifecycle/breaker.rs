@@ -95,6 +95,24 @@ pub(super) fn restart(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
     begin(pool, index, turn);
 }
 
+/// An engine that was being tried and is there no more, as after a changed number of engines, keeps no other waiting.
+pub(super) fn release_lost_trial(pool: &mut Pool, turn: &mut Turn<'_>) {
+    let tried = |phase: &Phase| !matches!(phase, Phase::Stopped | Phase::Failed | Phase::Tripped);
+    let lost = |index: &u16| {
+        !pool.replicas.iter().any(|replica| replica.id.index == *index && tried(&replica.phase))
+    };
+    let lost: Vec<u16> = pool.troubles.trials().into_iter().filter(lost).collect();
+    for index in &lost {
+        for (kind, until) in pool.troubles.trial_undecided(*index, turn.mono) {
+            keep_open(pool, kind, until.since(turn.mono), turn);
+        }
+    }
+    if !lost.is_empty() {
+        turn.effects.push(Effect::SaveRuntime);
+        go_on(pool, turn);
+    }
+}
+
 /// After a restart of the daemon: an engine that was being tried and is gone is tried no more.
 pub(crate) fn try_another(pool: &mut Pool, turn: &mut Turn<'_>) {
     for index in 0..pool.replicas.len() {

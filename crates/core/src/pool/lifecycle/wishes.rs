@@ -83,10 +83,23 @@ pub(crate) fn reset(pool: &mut Pool, turn: &mut Turn<'_>) {
     turn.log(pool, None, LogKind::PoolReset, "its failures are forgotten".to_owned());
     turn.effects.push(Effect::SaveRuntime);
     if pool.wish == Wish::Run && pool.drain.is_none() && !pool.candidate_runs() {
+        retire(pool, turn);
         run(pool, turn, |replica| {
             matches!(replica.phase, Phase::Failed | Phase::Tripped | Phase::Backoff { .. })
         });
         complete(pool, turn);
+    }
+}
+
+/// Engines that the pool has one too many of wait for nothing any more.
+fn retire(pool: &mut Pool, turn: &mut Turn<'_>) {
+    for replica in pool.replicas.iter_mut().skip(usize::from(pool.revision.spec.replicas)) {
+        if let Phase::Backoff { timer, .. } = replica.phase {
+            turn.cancel(timer);
+        }
+        if matches!(replica.phase, Phase::Failed | Phase::Tripped | Phase::Backoff { .. }) {
+            replica.phase = Phase::Stopped;
+        }
     }
 }
 
@@ -97,12 +110,7 @@ fn run(pool: &mut Pool, turn: &mut Turn<'_>, due: fn(&Replica) -> bool) {
         matches!(replica.phase, Phase::Stopped | Phase::Failed | Phase::Tripped | Phase::Backoff { .. })
     };
     if pool.replicas.iter().all(idle) {
-        for replica in pool.replicas.iter_mut().skip(usize::from(pool.revision.spec.replicas)) {
-            if let Phase::Backoff { timer, .. } = replica.phase {
-                turn.cancel(timer);
-            }
-            replica.phase = Phase::Stopped;
-        }
+        retire(pool, turn);
         for gone in pool.resize(pool.revision.spec.replicas) {
             turn.ports.release(&gone);
         }
@@ -331,6 +339,7 @@ pub(crate) fn settle(pool: &mut Pool, turn: &mut Turn<'_>) {
     drain::step(pool, turn);
     reload::step(pool, turn);
     lease::revoke_what_ended(pool, turn);
+    breaker::release_lost_trial(pool, turn);
     breaker::watch_readiness(pool, turn);
     let phase = pool.phase();
     if phase != pool.last_phase {
