@@ -3,12 +3,12 @@
 use crate::acts::{of, open, seconds};
 use crate::world::{World, spec, unit};
 use pool_core::Request;
-use pool_core::config::PoolSpec;
+use pool_core::config::{BreakerNumbers, PoolSpec, Restart};
 use pool_core::job::JobResult;
 use pool_core::name::{UnitKind, Usec};
 use pool_core::pool::{BreakerState, PoolPhase};
 use pool_core::refusal::Refusal;
-use pool_core::replica::ExitClass;
+use pool_core::replica::{ExitClass, Phase};
 
 /// The breaker has just opened at the fifth crash in a row.
 fn tripped() -> World {
@@ -421,4 +421,19 @@ fn a_reset_starts_as_many_as_a_newer_file_has_where_nothing_runs_by_the_older_on
     let started = world.started.len();
     world.ask(Request::Reset { pool: "a".into() }).unwrap();
     assert_eq!(world.started.len(), started + 2);
+}
+
+#[test]
+fn one_too_many_waits_for_no_breaker_once_somebody_starts_the_pool() {
+    let breaker = BreakerNumbers { failures: 1, ..BreakerNumbers::default() };
+    let restart = Restart { breaker, ..Restart::default() };
+    let of = |replicas| PoolSpec { replicas, restart, ..spec("a") };
+    let mut world = World::with(&[of(2)]);
+    (0..2).for_each(|index| world.serve("a", index));
+    world.dies("a", 1);
+    world.settle();
+    assert_eq!(world.pool("a").replicas[1].phase, Phase::Tripped);
+    world.configure(&[of(1)]);
+    world.start("a");
+    assert_eq!(world.pool("a").replicas[1].phase, Phase::Stopped);
 }

@@ -29,6 +29,8 @@ pub(crate) fn start(pool: &mut Pool, turn: &mut Turn<'_>) {
         return;
     }
     permit(pool, turn);
+    // What the attempt is permitted for is started; one too many would wait for a breaker that nothing closes.
+    retire(pool, turn);
     run(pool, turn, |replica| {
         matches!(replica.phase, Phase::Stopped | Phase::Failed | Phase::Tripped | Phase::Backoff { .. })
     });
