@@ -83,7 +83,7 @@ mod tests {
         let reasons = Variant::new(vec![reason("b"), reason("a")]);
         let named = HashMap::from([
             ("ready".to_owned(), OwnedVariant::from(true)),
-            ("reasons".to_owned(), OwnedVariant::try_from(reasons).unwrap()),
+            ("reasons".to_owned(), OwnedVariant::try_from(reasons).expect("no descriptor is in it")),
         ]);
         let explanation = Explanation::of("chat", named);
         assert!(explanation.ready && explanation.phase.is_empty());
@@ -95,9 +95,9 @@ mod tests {
     #[test]
     fn the_serialized_names_are_kept() {
         let explanation = Explanation { reasons: vec![Reason::default()], ..Explanation::default() };
-        let json = serde_json::to_value(&explanation).unwrap();
+        let json = serde_json::to_value(&explanation).expect("JSON of ours");
         let keys = |value: &serde_json::Value| -> Vec<String> {
-            let mut keys: Vec<_> = value.as_object().unwrap().keys().cloned().collect();
+            let mut keys: Vec<_> = value.as_object().expect("an object").keys().cloned().collect();
             keys.sort();
             keys
         };

@@ -192,7 +192,7 @@ mod tests {
     impl Folder {
         fn new(name: &str) -> Folder {
             let path = std::env::temp_dir().join(format!("pool-leases-{name}-{}", std::process::id()));
-            fs::create_dir_all(&path).unwrap();
+            fs::create_dir_all(&path).expect("a folder of the test's own");
             Folder(path)
         }
 
@@ -208,7 +208,7 @@ mod tests {
     }
 
     fn lease(number: u64) -> LeaseId {
-        LeaseId { replica: "chat-r0".parse().unwrap(), number }
+        LeaseId { replica: "chat-r0".parse().expect("a valid name"), number }
     }
 
     async fn next(fifos: &mut Fifos) -> Option<LeaseId> {
@@ -219,8 +219,8 @@ mod tests {
     async fn a_lease_ends_with_the_last_copy_of_its_descriptor() {
         let folder = Folder::new("copies");
         let mut fifos = Fifos::below(&folder.0);
-        let writer = fifos.open(&lease(1)).unwrap();
-        let copy = writer.try_clone().unwrap();
+        let writer = fifos.open(&lease(1)).expect("a FIFO");
+        let copy = writer.try_clone().expect("a copy");
         drop(writer);
         assert_eq!(next(&mut fifos).await, None, "a copy is still open");
         drop(copy);
@@ -233,7 +233,7 @@ mod tests {
     async fn what_a_holder_writes_neither_ends_its_lease_nor_keeps_anybody_busy() {
         let folder = Folder::new("written");
         let mut fifos = Fifos::below(&folder.0);
-        let mut writer = fs::File::from(fifos.open(&lease(2)).unwrap());
+        let mut writer = fs::File::from(fifos.open(&lease(2)).expect("a FIFO"));
         while writer.write(&[0; 4096]).is_ok() {}
         assert_eq!(next(&mut fifos).await, None);
         drop(writer);
@@ -245,11 +245,11 @@ mod tests {
         let folder = Folder::new("adopted");
         let mut before = Fifos::below(&folder.0);
         let (held, written, dropped) = (
-            before.open(&lease(1)).unwrap(),
-            before.open(&lease(2)).unwrap(),
-            before.open(&lease(3)).unwrap(),
+            before.open(&lease(1)).expect("a FIFO"),
+            before.open(&lease(2)).expect("a FIFO"),
+            before.open(&lease(3)).expect("a FIFO"),
         );
-        fs::File::from(written.try_clone().unwrap()).write_all(b"x").unwrap();
+        fs::File::from(written.try_clone().expect("a copy")).write_all(b"x").expect("somebody reads");
         for task in before.watched.values() {
             task.abort();
         }
@@ -257,7 +257,7 @@ mod tests {
         drop(before);
         tokio::task::yield_now().await;
         drop(dropped);
-        fs::write(folder.0.join("leases/README"), "").unwrap();
+        fs::write(folder.0.join("leases/README"), "").expect("a folder of the test's own");
         let mut after = Fifos::below(&folder.0);
         let (adopted, complaints) = after.adopt();
         assert_eq!(adopted, [lease(1), lease(2)]);
@@ -273,7 +273,7 @@ mod tests {
     async fn a_closed_lease_is_told_of_no_more() {
         let folder = Folder::new("closed");
         let mut fifos = Fifos::below(&folder.0);
-        let writer = fifos.open(&lease(1)).unwrap();
+        let writer = fifos.open(&lease(1)).expect("a FIFO");
         fifos.close(&lease(1));
         drop(writer);
         assert_eq!(next(&mut fifos).await, None);
@@ -284,7 +284,10 @@ mod tests {
     async fn the_folder_is_for_the_daemon_alone() {
         let folder = Folder::new("mode");
         let mut fifos = Fifos::below(&folder.0);
-        let _held = fifos.open(&lease(1)).unwrap();
-        assert_eq!(fs::metadata(folder.0.join("leases")).unwrap().permissions().mode() & 0o777, 0o700);
+        let _held = fifos.open(&lease(1)).expect("a FIFO");
+        assert_eq!(
+            fs::metadata(folder.0.join("leases")).expect("it is there").permissions().mode() & 0o777,
+            0o700
+        );
     }
 }

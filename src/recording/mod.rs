@@ -95,13 +95,13 @@ mod tests {
     use std::io::{BufRead, BufReader};
 
     fn lines(file: &Path) -> Vec<String> {
-        BufReader::new(File::open(file).unwrap()).lines().map(Result::unwrap).collect()
+        BufReader::new(File::open(file).expect("a record")).lines().map(|line| line.expect("text")).collect()
     }
 
     #[test]
     fn the_ring_keeps_the_last_inputs_and_the_state_that_each_file_begins_with() {
         let folder = std::env::temp_dir().join(format!("pool-record-{}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
+        fs::create_dir_all(&folder).expect("a folder of the test's own");
         let mut recorder = Recorder::below(&folder);
         let mut state = State::default();
         for n in 0..u64::from(INPUTS) * 2 + 5 {
@@ -110,12 +110,15 @@ mod tests {
             recorder.record(&state, &Input { mono: Usec(n), real: Usec(n), seed: n, event });
         }
         let (current, previous) = (lines(&folder.join(CURRENT)), lines(&folder.join(PREVIOUS)));
-        assert_eq!((current.len(), previous.len()), (6, usize::try_from(INPUTS).unwrap() + 1));
-        let head: RecordHead = serde_json::from_str(&current[0]).unwrap();
-        let first: Input = serde_json::from_str(&current[1]).unwrap();
+        assert_eq!(
+            (current.len(), previous.len()),
+            (6, usize::try_from(INPUTS).expect("a small number") + 1)
+        );
+        let head: RecordHead = serde_json::from_str(&current[0]).expect("JSON of ours");
+        let first: Input = serde_json::from_str(&current[1]).expect("JSON of ours");
         assert_eq!((head.version, head.state.starts), (RECORD_VERSION, u64::from(INPUTS) * 2));
         assert_eq!(first.mono, Usec(u64::from(INPUTS) * 2), "the first input met that state");
-        fs::remove_dir_all(folder).unwrap();
+        fs::remove_dir_all(folder).expect("a folder of the test's own");
     }
 
     #[test]

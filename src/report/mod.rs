@@ -121,15 +121,15 @@ mod tests {
     impl Folder {
         fn new(name: &str) -> Folder {
             let path = std::env::temp_dir().join(format!("pool-report-{name}-{}", std::process::id()));
-            fs::create_dir_all(&path).unwrap();
+            fs::create_dir_all(&path).expect("a folder of the test's own");
             Folder(path)
         }
 
         /// A `/proc` in which this process is in that cgroup.
         fn proc(&self, cgroup: &str) -> PathBuf {
             let own = self.0.join("proc").join(std::process::id().to_string());
-            fs::create_dir_all(&own).unwrap();
-            fs::write(own.join("cgroup"), cgroup).unwrap();
+            fs::create_dir_all(&own).expect("a folder of the test's own");
+            fs::write(own.join("cgroup"), cgroup).expect("a folder of the test's own");
             self.0.join("proc")
         }
     }
@@ -141,53 +141,59 @@ mod tests {
     }
 
     async fn next(reports: &mut Reports) -> Option<(UnitName, Report)> {
-        tokio::time::timeout(Duration::from_millis(300), reports.next()).await.ok().map(Result::unwrap)
+        tokio::time::timeout(Duration::from_millis(300), reports.next())
+            .await
+            .ok()
+            .map(|report| report.expect("the socket works"))
     }
 
     #[tokio::test]
     async fn a_report_is_of_the_unit_whose_process_sent_it() {
         let folder = Folder::new("own");
-        let mut reports = Reports::below(&folder.0).unwrap();
+        let mut reports = Reports::below(&folder.0).expect("a socket");
         reports.proc = folder.proc(&format!("0::/llamaorch.slice/{UNIT}\n"));
-        let prober = UnixDatagram::unbound().unwrap();
+        let prober = UnixDatagram::unbound().expect("a socket");
         let socket = folder.0.join("report/socket");
-        prober.send_to(b"no report", &socket).unwrap();
-        prober.send_to(b"\xff\xfe", &socket).unwrap();
-        prober.send_to(&[b'x'; 4096], &socket).unwrap();
+        prober.send_to(b"no report", &socket).expect("it is heard");
+        prober.send_to(b"\xff\xfe", &socket).expect("it is heard");
+        prober.send_to(&[b'x'; 4096], &socket).expect("it is heard");
         let text = format!("INVOCATION_ID={}\nIN_FLIGHT=3\n", "ab".repeat(16));
-        prober.send_to(text.as_bytes(), &socket).unwrap();
-        let (unit, report) = next(&mut reports).await.unwrap();
+        prober.send_to(text.as_bytes(), &socket).expect("it is heard");
+        let (unit, report) = next(&mut reports).await.expect("a report");
         assert_eq!((unit.to_string().as_str(), report.in_flight), (UNIT, Some(3)));
     }
 
     #[tokio::test]
     async fn what_comes_from_elsewhere_is_dropped() {
         let folder = Folder::new("other");
-        let mut reports = Reports::below(&folder.0).unwrap();
+        let mut reports = Reports::below(&folder.0).expect("a socket");
         reports.proc = folder.proc("0::/user.slice/session-1.scope\n");
         let text = format!("INVOCATION_ID={}\nIN_FLIGHT=3\n", "ab".repeat(16));
-        UnixDatagram::unbound().unwrap().send_to(text.as_bytes(), folder.0.join("report/socket")).unwrap();
+        UnixDatagram::unbound()
+            .expect("a socket")
+            .send_to(text.as_bytes(), folder.0.join("report/socket"))
+            .expect("it is heard");
         assert_eq!(next(&mut reports).await, None);
     }
 
     #[tokio::test]
     async fn the_socket_of_an_earlier_run_is_made_anew() {
         let folder = Folder::new("anew");
-        drop(Reports::below(&folder.0).unwrap());
+        drop(Reports::below(&folder.0).expect("a socket"));
         let reports = Reports::below(&folder.0);
         assert!(reports.is_ok(), "{reports:?}");
-        let mode = fs::metadata(folder.0.join("report/socket")).unwrap().permissions().mode();
+        let mode = fs::metadata(folder.0.join("report/socket")).expect("it is there").permissions().mode();
         assert_eq!(mode & 0o777, 0o666);
     }
 
     #[test]
     fn a_process_of_a_worker_below_its_unit_is_of_that_unit() {
         let folder = Folder::new("below");
-        let pid = i32::try_from(std::process::id()).unwrap();
+        let pid = i32::try_from(std::process::id()).expect("a process id");
         let proc = folder.proc(&format!("3:cpu:/x\n1:name=systemd:/a/{UNIT}/worker\n"));
-        assert_eq!(unit_of(&proc, pid).unwrap().to_string(), UNIT);
+        assert_eq!(unit_of(&proc, pid).expect("a unit of ours").to_string(), UNIT);
         assert_eq!(unit_of(&proc, 0), None);
         let proc = folder.proc(&format!("9:name=systemd:/\n1:cpu:/\n0::/llamaorch.slice/{UNIT}\n"));
-        assert_eq!(unit_of(&proc, pid).unwrap().to_string(), UNIT, "beside version 1");
+        assert_eq!(unit_of(&proc, pid).expect("a unit of ours").to_string(), UNIT, "beside version 1");
     }
 }

@@ -137,17 +137,17 @@ mod tests {
             }},
             "run": true, "restart_count": 2, "resting": {"0": {"Signal": 9}, "1": "Stopped"}
         });
-        serde_json::from_value(serde_json::json!({"pools": {"chat": pool}})).unwrap()
+        serde_json::from_value(serde_json::json!({"pools": {"chat": pool}})).expect("JSON of ours")
     }
 
     #[test]
     fn what_is_saved_is_read_back() {
         let folder = folder("back");
         let store = Store::new(&folder, &folder);
-        let stopped = BTreeSet::from(["chat".parse().unwrap()]);
-        store.save_wishes(&stopped).unwrap();
+        let stopped = BTreeSet::from(["chat".parse().expect("a valid name")]);
+        store.save_wishes(&stopped).expect("it can be saved");
         let saved = sample();
-        assert_eq!(saved.pools.values().next().unwrap().ended.len(), 2);
+        assert_eq!(saved.pools.values().next().expect("a pool").ended.len(), 2);
         store.save_runtime(&saved).unwrap();
         assert_eq!(store.load(), (saved, stopped, vec![]));
         fs::remove_dir_all(folder).unwrap();
@@ -157,13 +157,13 @@ mod tests {
     fn what_was_saved_before_a_reboot_is_of_another_time() {
         let folder = folder("reboot");
         let store = Store::new(&folder, &folder);
-        let stopped = BTreeSet::from(["chat".parse().unwrap()]);
-        store.save_wishes(&stopped).unwrap();
+        let stopped = BTreeSet::from(["chat".parse().expect("a valid name")]);
+        store.save_wishes(&stopped).expect("it can be saved");
         save(&store.runtime, "another boot", &serde_json::json!({"pools": {"chat": "unreadable by now"}}))
-            .unwrap();
+            .expect("it can be saved");
         assert_eq!(store.load().0, Saved::default());
         assert_eq!(store.load().1, stopped, "what operators asked for holds all the same");
-        fs::remove_dir_all(folder).unwrap();
+        fs::remove_dir_all(folder).expect("a folder of the test's own");
     }
 
     #[test]

@@ -451,7 +451,7 @@ mod tests {
     #[test]
     fn an_invocation_id_is_read_back() {
         let text = "00ff10fedcba98765432100123456789";
-        assert_eq!(text.parse::<InvocationId>().unwrap().to_string(), text);
+        assert_eq!(text.parse::<InvocationId>().expect("it is read back").to_string(), text);
         for bad in ["", "00ff", "+0ff10fedcba98765432100123456789", "00ff10fedcba9876543210012345678ä"] {
             assert!(bad.parse::<InvocationId>().is_err(), "{bad}");
         }

@@ -276,8 +276,8 @@ mod tests {
 
     #[test]
     fn a_lease_is_for_a_command_and_leaves_its_arguments_alone() {
-        let parsed =
-            Arguments::try_parse_from(["poolctl", "lease", "a", "--", "curl", "--json", "{}"]).unwrap();
+        let parsed = Arguments::try_parse_from(["poolctl", "lease", "a", "--", "curl", "--json", "{}"])
+            .expect("valid arguments");
         let Verb::Lease { pool, command } = parsed.verb else { panic!("{parsed:?}") };
         assert_eq!((pool.as_str(), command.len()), ("a", 3));
         assert!(Arguments::try_parse_from(["poolctl", "lease", "a"]).is_err());

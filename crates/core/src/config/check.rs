@@ -477,7 +477,7 @@ mod tests {
     fn a_short_drain_settles_within_its_deadline() {
         let mut fragment = minimal();
         fragment.drain = Some(DrainFragment { deadline: Some("3s".into()), ..Default::default() });
-        let drain = run(fragment).unwrap().drain;
+        let drain = run(fragment).expect("a valid file").drain;
         assert_eq!((drain.deadline, drain.settle), (Usec::from_secs(3), Usec::from_secs(3)));
     }
 

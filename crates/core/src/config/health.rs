@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn an_empty_table_gets_the_designs_defaults() {
-        let health = run(|_| {}).unwrap();
+        let health = run(|_| {}).expect("a valid file");
         assert_eq!((health.start_limit, health.start_timeout), (Usec::from_secs(3600), Usec::from_secs(600)));
         assert_eq!((health.interval, health.timeout), (Usec::from_secs(2), Usec::from_secs(1)));
         assert_eq!((health.failures, health.stall_timeout), (3, Usec::from_secs(120)));

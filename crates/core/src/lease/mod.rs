@@ -109,14 +109,14 @@ mod tests {
     use super::*;
 
     fn id(replica: &str, number: u64) -> LeaseId {
-        LeaseId { replica: replica.parse().unwrap(), number }
+        LeaseId { replica: replica.parse().expect("a valid name"), number }
     }
 
     #[test]
     fn an_id_is_read_back_and_only_in_its_one_spelling() {
         for pool in ["chat", "a.b-r1", "r0"] {
             let id = id(&format!("{pool}-r3"), 0x1f);
-            assert_eq!(id.to_string().parse::<LeaseId>().unwrap(), id);
+            assert_eq!(id.to_string().parse::<LeaseId>().expect("it is read back"), id);
         }
         for text in ["", "chat-r0", "chat-r0.1f", "chat.000000000000001f", "chat-r0.000000000000001F", "../x"]
         {
@@ -131,7 +131,7 @@ mod tests {
             assert!(leases.insert(lease.clone()));
             assert!(!leases.insert(lease), "twice");
         }
-        let replica = "a-r0".parse().unwrap();
+        let replica = "a-r0".parse().expect("a valid name");
         assert_eq!(leases.of(&replica).count(), 2);
         assert!(leases.remove(&id("a-r0", 0)) && !leases.remove(&id("a-r0", 0)));
         assert_eq!(leases.of(&replica).count(), 1);

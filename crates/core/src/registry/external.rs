@@ -366,7 +366,7 @@ mod tests {
     const SERVES: HealthStatus = HealthStatus { live: true, ready: true };
 
     fn id(text: &str) -> PoolId {
-        text.parse().unwrap()
+        text.parse().expect("a valid name")
     }
 
     fn at(secs: u64) -> Moment {
@@ -376,8 +376,8 @@ mod tests {
     fn serving(timeout: u64) -> Registry {
         let mut registry = Registry::default();
         let external = External { heartbeat_timeout: Usec::from_secs(timeout), ..External::of(7) };
-        registry.register(&id("a"), external).unwrap();
-        registry.report(&id("a"), 7, Report::Health(SERVES), at(100)).unwrap();
+        registry.register(&id("a"), external).expect("nobody has it yet");
+        registry.report(&id("a"), 7, Report::Health(SERVES), at(100)).expect("its owner reports");
         registry
     }
 
@@ -393,9 +393,9 @@ mod tests {
     #[test]
     fn a_heartbeat_puts_the_end_off_and_never_brings_it_nearer() {
         let mut registry = serving(10);
-        registry.report(&id("a"), 7, Report::Heartbeat(at(104).real), at(105)).unwrap();
+        registry.report(&id("a"), 7, Report::Heartbeat(at(104).real), at(105)).expect("its owner reports");
         assert_eq!(registry.next_expiry(), Some(at(114).mono));
-        registry.report(&id("a"), 7, Report::Heartbeat(at(102).real), at(106)).unwrap();
+        registry.report(&id("a"), 7, Report::Heartbeat(at(102).real), at(106)).expect("its owner reports");
         assert_eq!(registry.next_expiry(), Some(at(114).mono));
         assert_eq!(registry.get_heartbeat(&id("a")), Some(at(104).real));
     }
@@ -403,7 +403,7 @@ mod tests {
     #[test]
     fn a_heartbeat_from_the_future_counts_as_of_now() {
         let mut registry = serving(10);
-        registry.report(&id("a"), 7, Report::Heartbeat(Usec(u64::MAX)), at(105)).unwrap();
+        registry.report(&id("a"), 7, Report::Heartbeat(Usec(u64::MAX)), at(105)).expect("its owner reports");
         assert_eq!(registry.next_expiry(), Some(at(115).mono));
         assert_eq!(registry.get_heartbeat(&id("a")), Some(at(105).real));
     }
@@ -413,7 +413,7 @@ mod tests {
         for real in [0, 5, 9_000_000] {
             let mut registry = serving(10);
             let now = Moment { mono: at(105).mono, real: Usec::from_secs(real) };
-            registry.report(&id("a"), 7, Report::Heartbeat(now.real), now).unwrap();
+            registry.report(&id("a"), 7, Report::Heartbeat(now.real), now).expect("its owner reports");
             assert_eq!(registry.next_expiry(), Some(at(115).mono));
             assert_eq!(registry.get_heartbeat(&id("a")), Some(now.real));
         }
@@ -423,7 +423,7 @@ mod tests {
     fn every_report_is_a_sign_of_life() {
         for report in [Report::Health(SERVES), Report::Version("1".into()), Report::LastError(None)] {
             let mut registry = serving(10);
-            registry.report(&id("a"), 7, report, at(105)).unwrap();
+            registry.report(&id("a"), 7, report, at(105)).expect("its owner reports");
             assert_eq!(registry.next_expiry(), Some(at(115).mono));
             assert_eq!(registry.get_heartbeat(&id("a")), Some(at(105).real));
         }
@@ -451,7 +451,7 @@ mod tests {
     #[test]
     fn a_first_report_with_an_old_heartbeat_is_an_old_sign_of_life() {
         let mut registry = Registry::default();
-        registry.report(&id("a"), 7, Report::Heartbeat(at(90).real), at(100)).unwrap();
+        registry.report(&id("a"), 7, Report::Heartbeat(at(90).real), at(100)).expect("its owner reports");
         assert_eq!(registry.get_heartbeat(&id("a")), Some(at(90).real));
     }
 
@@ -459,7 +459,7 @@ mod tests {
     fn only_the_first_reporter_may_register_what_its_reports_made() {
         let full = |uid| External { engine: "vllm".into(), ..External::of(uid) };
         let mut registry = Registry::default();
-        registry.report(&id("a"), 7, Report::Health(SERVES), at(100)).unwrap();
+        registry.report(&id("a"), 7, Report::Health(SERVES), at(100)).expect("its owner reports");
         let taken = Err(ExternalRefused::AlreadyExists(id("a")));
         assert_eq!(registry.register(&id("a"), full(8)), taken);
         assert_eq!(registry.register(&id("a"), full(7)), Ok(()));
@@ -482,10 +482,10 @@ mod tests {
     #[test]
     fn a_silent_owner_takes_no_leases_with_it() {
         let mut registry = serving(10);
-        registry.allocate_lease(&id("a")).unwrap();
+        registry.allocate_lease(&id("a")).expect("it gives leases");
         assert_eq!(registry.expire(at(200).mono), [id("a")]);
         assert_eq!(registry.get_active_leases(&id("a")), Some(1), "its holders still talk to it");
-        registry.unregister(&id("a")).unwrap();
+        registry.unregister(&id("a")).expect("it is there");
         assert_eq!(registry.get_active_leases(&id("a")), None);
         assert_eq!(registry.unregister(&id("a")), Err(ExternalRefused::UnknownPool(id("a"))));
     }

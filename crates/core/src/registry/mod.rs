@@ -371,7 +371,7 @@ mod tests {
     use super::*;
 
     fn id(text: &str) -> PoolId {
-        text.parse().unwrap()
+        text.parse().expect("a valid name")
     }
 
     #[test]
@@ -411,7 +411,7 @@ mod tests {
     fn a_refused_lease_changes_nothing() {
         let mut registry = Registry::default();
         registry.set_version(&id("a"), "1");
-        registry.allocate_lease(&id("a")).unwrap();
+        registry.allocate_lease(&id("a")).expect("it gives leases");
         registry.set_draining(&id("a"), true);
         let before = registry.clone();
         assert_eq!(registry.allocate_lease(&id("a")), Err(LeaseRefused::Draining(id("a"))));

@@ -100,22 +100,28 @@ mod tests {
     fn full() -> Registry {
         let mut registry = Registry::default();
         let now = Moment { mono: Usec(1), real: Usec(42) };
-        let pool = "b".parse().unwrap();
-        let endpoint = Some("http://[::1]:8000".parse().unwrap());
-        registry.register(&pool, External { engine: "vllm".into(), endpoint, ..External::of(7) }).unwrap();
-        registry.report(&pool, 7, Report::Health(HealthStatus { live: true, ready: true }), now).unwrap();
-        registry.report(&pool, 7, Report::Version("1".into()), now).unwrap();
-        registry.report(&pool, 7, Report::LastError(Some("slow".into())), now).unwrap();
-        registry.allocate_lease(&pool).unwrap();
+        let pool = "b".parse().expect("a valid name");
+        let endpoint = Some("http://[::1]:8000".parse().expect("a valid name"));
+        registry
+            .register(&pool, External { engine: "vllm".into(), endpoint, ..External::of(7) })
+            .expect("nobody has it yet");
+        registry
+            .report(&pool, 7, Report::Health(HealthStatus { live: true, ready: true }), now)
+            .expect("its owner reports");
+        registry.report(&pool, 7, Report::Version("1".into()), now).expect("its owner reports");
+        registry.report(&pool, 7, Report::LastError(Some("slow".into())), now).expect("its owner reports");
+        registry.allocate_lease(&pool).expect("it gives leases");
         registry.set_draining(&pool, true);
-        registry.report(&"c".parse().unwrap(), 7, Report::LastError(None), now).unwrap();
-        registry.set_health(&"a".parse().unwrap(), HealthStatus { live: true, ready: false });
+        registry
+            .report(&"c".parse().expect("a valid name"), 7, Report::LastError(None), now)
+            .expect("its owner reports");
+        registry.set_health(&"a".parse().expect("a valid name"), HealthStatus { live: true, ready: false });
         registry
     }
 
     #[test]
     fn it_says_all_that_is_known_and_is_read_back() {
-        let written = serde_json::to_value(full().snapshot()).unwrap();
+        let written = serde_json::to_value(full().snapshot()).expect("JSON of ours");
         assert_eq!(
             written[1],
             json!({
@@ -131,30 +137,36 @@ mod tests {
             (&json!(true), &own),
             "nobody said which"
         );
-        assert_eq!(serde_json::from_value::<Vec<PoolSnapshot>>(written).unwrap(), full().snapshot());
+        assert_eq!(
+            serde_json::from_value::<Vec<PoolSnapshot>>(written).expect("JSON of ours"),
+            full().snapshot()
+        );
     }
 
     #[test]
     fn a_reader_skips_a_field_that_it_does_not_know() {
-        let mut written = serde_json::to_value(full().snapshot()).unwrap();
+        let mut written = serde_json::to_value(full().snapshot()).expect("JSON of ours");
         written[1]["perf_hints"] = json!({ "tokens_per_second": 40 });
-        assert_eq!(serde_json::from_value::<Vec<PoolSnapshot>>(written).unwrap(), full().snapshot());
+        assert_eq!(
+            serde_json::from_value::<Vec<PoolSnapshot>>(written).expect("JSON of ours"),
+            full().snapshot()
+        );
     }
 
     #[test]
     fn any_field_but_the_id_may_be_missing() {
-        let written = serde_json::to_value(&full().snapshot()[1]).unwrap();
-        let nothing: PoolSnapshot = serde_json::from_value(json!({ "pool_id": "b" })).unwrap();
-        let nothing = serde_json::to_value(nothing).unwrap();
-        for field in written.as_object().unwrap().keys() {
+        let written = serde_json::to_value(&full().snapshot()[1]).expect("JSON of ours");
+        let nothing: PoolSnapshot = serde_json::from_value(json!({ "pool_id": "b" })).expect("JSON of ours");
+        let nothing = serde_json::to_value(nothing).expect("JSON of ours");
+        for field in written.as_object().expect("an object").keys() {
             let mut without = written.clone();
-            without.as_object_mut().unwrap().remove(field);
+            without.as_object_mut().expect("an object").remove(field);
             let read: Result<PoolSnapshot, _> = serde_json::from_value(without.clone());
             if field == "pool_id" {
                 assert!(read.is_err());
                 continue;
             }
-            let read = serde_json::to_value(read.unwrap()).unwrap();
+            let read = serde_json::to_value(read.expect("fields may be missing")).expect("JSON of ours");
             assert_ne!(read[field], written[field], "{field}: the example shows no difference");
             assert_eq!(read[field], nothing[field], "{field}");
             let Value::Object(rest) = &without else { panic!("an object") };

@@ -129,7 +129,7 @@ mod tests {
 
     fn full() -> Report {
         Report {
-            invocation: "00ff10fedcba98765432100123456789".parse().unwrap(),
+            invocation: "00ff10fedcba98765432100123456789".parse().expect("a valid name"),
             in_flight: Some(3),
             slots: Some(4),
             version: Some("0.11.0 (a=b)".into()),
