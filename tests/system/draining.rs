@@ -8,8 +8,8 @@ use zbus::{OwnedFd, OwnedObjectPath, Variant};
 
 const JOB: &str = "org.llamaorch.PoolManager.Job";
 
-/// Probes often, so that a drain may settle soon.
-const PROMPT: &str = "[health]\ninterval = \"100ms\"\ntimeout = \"200ms\"\n[drain]\nsettle = \"400ms\"\n";
+/// Probes often, so that a drain may settle soon; two leases, however many slots the engine has.
+const PROMPT: &str = "[health]\ninterval = \"100ms\"\ntimeout = \"200ms\"\n[drain]\nsettle = \"400ms\"\n[leases]\ncapacity = 2\n";
 
 fn prompt<'a>(host: &'a Host, id: &str) -> Pool<'a> {
     let file = if host.has_llama() { llama_file() } else { conformance_file(&[]) };
