@@ -189,6 +189,9 @@ impl SavedPool {
         if self.file_digest == pool.file_digest {
             pool.revision = self.revision.clone();
         }
+        // A reload may have put more of them in place than the file says, or fewer.
+        let in_place = self.reload.as_ref().and_then(Reload::in_place);
+        pool.resize(in_place.map_or(pool.revision.spec.replicas, |revision| revision.spec.replicas));
         for replica in &mut pool.replicas {
             let index = replica.id.index;
             replica.last_exit = self.ended.get(&index).cloned();
@@ -225,6 +228,10 @@ impl SavedPool {
 
     /// Goes on where the pool stood, now that it has its units.
     pub(super) fn go_on(&self, pool: &mut Pool, turn: &mut Turn<'_>) {
+        // Nobody else starts again what was lost meanwhile of what the file does not say.
+        let rolling_back = pool.reload.as_ref().is_some_and(|reload| {
+            matches!(reload.stage, ReloadStage::RollingBack { started: true, .. })
+        });
         let mut begun = Vec::new();
         for (place, replica) in pool.replicas.iter_mut().enumerate() {
             let index = replica.id.index;
@@ -240,7 +247,7 @@ impl SavedPool {
                 replica.phase = Phase::Backoff { timer, delay, due, until: turn.real.plus(left), storm };
             } else if self.tripped.contains(&index) {
                 replica.phase = Phase::Tripped;
-            } else if self.begun.contains(&index) {
+            } else if self.begun.contains(&index) || (rolling_back && !self.down.contains(&index)) {
                 begun.push(place);
             }
         }

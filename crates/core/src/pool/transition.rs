@@ -52,6 +52,21 @@ pub struct Reload {
     pub stage: ReloadStage,
 }
 
+impl Reload {
+    /// What its stage has started, and every engine of the pool is therefore to run.
+    #[must_use]
+    pub fn in_place(&self) -> Option<&Revision> {
+        match self.stage {
+            ReloadStage::Replacing { started: true } => Some(&self.to),
+            ReloadStage::RollingBack { started: true, .. } => Some(&self.from),
+            ReloadStage::Checking { .. }
+            | ReloadStage::Draining
+            | ReloadStage::Replacing { started: false }
+            | ReloadStage::RollingBack { started: false, .. } => None,
+        }
+    }
+}
+
 /// How far a reload is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ReloadStage {

@@ -336,3 +336,22 @@ fn a_pool_that_failed_and_is_given_another_model_starts_it() {
         );
     }
 }
+
+#[test]
+fn engines_that_are_lost_while_they_are_started_again_are_started_again_though_the_file_has_fewer() {
+    let (mut world, _) = replacing(3);
+    world.crash("a", 0);
+    world.settle();
+    world.checks_pass("a", 0);
+    world.checks_pass("a", 1);
+    assert_eq!(world.phases("a"), ["starting", "starting", "staging"]);
+    world.units.remove(&unit(UnitKind::Engine, "a", 1));
+    world.units.remove(&unit(UnitKind::Stage, "a", 2));
+    world.kill_daemon(&[of(1)]);
+    assert_eq!(world.phases("a"), ["starting", "staging", "staging"]);
+    world.becomes_ready("a", 0);
+    world.serve("a", 1);
+    world.serve("a", 2);
+    assert!(old_serves(&world));
+    assert_eq!(world.phases("a"), ["ready"; 3]);
+}
