@@ -229,9 +229,10 @@ impl SavedPool {
     /// Goes on where the pool stood, now that it has its units.
     pub(super) fn go_on(&self, pool: &mut Pool, turn: &mut Turn<'_>) {
         // Nobody else starts again what was lost meanwhile of what the file does not say.
-        let rolling_back = pool.reload.as_ref().is_some_and(|reload| {
-            matches!(reload.stage, ReloadStage::RollingBack { started: true, .. })
-        });
+        let rolling_back = pool
+            .reload
+            .as_ref()
+            .is_some_and(|reload| matches!(reload.stage, ReloadStage::RollingBack { started: true, .. }));
         let mut begun = Vec::new();
         for (place, replica) in pool.replicas.iter_mut().enumerate() {
             let index = replica.id.index;
@@ -266,6 +267,6 @@ impl SavedPool {
             }
         }
         lifecycle::drain::stop_what_turned_up(pool, turn);
-        lifecycle::try_another(pool, turn);
+        lifecycle::go_on(pool, turn);
     }
 }

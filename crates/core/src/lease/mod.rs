@@ -117,6 +117,7 @@ mod tests {
         for pool in ["chat", "a.b-r1", "r0"] {
             let id = id(&format!("{pool}-r3"), 0x1f);
             assert_eq!(id.to_string().parse::<LeaseId>().expect("it is read back"), id);
+            assert_eq!(String::from(id.clone()), format!("{pool}-r3.000000000000001f"));
         }
         for text in ["", "chat-r0", "chat-r0.1f", "chat.000000000000001f", "chat-r0.000000000000001F", "../x"]
         {
@@ -127,6 +128,7 @@ mod tests {
     #[test]
     fn the_leases_of_a_replica_are_those_of_no_other() {
         let mut leases = Leases::default();
+        assert!(leases.is_empty());
         for lease in [id("a-r0", 0), id("a-r0", u64::MAX), id("a-r1", 5), id("b-r0", 7)] {
             assert!(leases.insert(lease.clone()));
             assert!(!leases.insert(lease), "twice");
@@ -135,6 +137,6 @@ mod tests {
         assert_eq!(leases.of(&replica).count(), 2);
         assert!(leases.remove(&id("a-r0", 0)) && !leases.remove(&id("a-r0", 0)));
         assert_eq!(leases.of(&replica).count(), 1);
-        assert_eq!(leases.len(), 3);
+        assert_eq!((leases.len(), leases.is_empty()), (3, false));
     }
 }

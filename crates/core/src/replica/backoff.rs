@@ -59,6 +59,17 @@ mod tests {
     }
 
     #[test]
+    fn seeds_are_mixed_as_splitmix64_does() {
+        // The first numbers that the reference gives for seed 1234567: its state grows by the same step.
+        let step = 0x9e37_79b9_7f4a_7c15_u64;
+        let numbers: Vec<u64> = (0..3).map(|n| mix(step.wrapping_mul(n).wrapping_add(1_234_567))).collect();
+        assert_eq!(
+            numbers,
+            [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]
+        );
+    }
+
+    #[test]
     fn jitter_spreads_over_its_whole_range() {
         let delays: Vec<u64> = (0..2_000).map(|seed| delay(1, false, seed, &Restart::default()).0).collect();
         assert!(delays.iter().min().unwrap() < &905_000);

@@ -282,3 +282,120 @@ fn each_engine_says_what_it_waits_for() {
     world.seen(&unit(UnitKind::Engine, "a", 0), |unit| unit.active = ActiveState::Deactivating);
     assert_eq!(of_engine(&world, 0), ["ending"]);
 }
+
+#[test]
+fn a_phase_is_told_in_one_sentence_which_says_what_went_wrong() {
+    fn stopped(mut world: World) -> World {
+        world.stop("a");
+        world.settle();
+        world
+    }
+    let told: [(&str, &str, fn() -> World); 10] = [
+        ("stopped", "stopped; start it with: poolctl start a", || stopped(serving())),
+        ("stopped", "stopped: it was ended by SIGKILL", || {
+            let mut world = serving();
+            world.crash("a", 0);
+            stopped(world)
+        }),
+        ("stopped", "stopped; start it with: poolctl start a", || {
+            let mut world = serving();
+            world.exits_0("a", 0);
+            stopped(world)
+        }),
+        ("stopped", "it exited with status 0, which counts as meant; start it with: poolctl start a", || {
+            let mut world = World::with(&[of(2)]);
+            world.all_serve("a");
+            world.exits_0("a", 0);
+            world.stopped_outside("a", 1);
+            world
+        }),
+        ("staging", "checking program, model and address as the engine's user", || World::with(&[spec("a")])),
+        ("starting", "loading 40 %", || {
+            let mut world = World::with(&[of(2)]);
+            world.checks_pass("a", 1);
+            world.seen(&unit(UnitKind::Engine, "a", 1), |unit| unit.status_text = "loading 40 %".into());
+            world
+        }),
+        ("ready", "1 of 2 engines ready", || {
+            let mut world = World::with(&[of(2)]);
+            world.serve("a", 1);
+            world
+        }),
+        ("stopping", "engines are ending", || {
+            let mut world = serving();
+            world.stop("a");
+            world
+        }),
+        ("backoff", "restart 2 after ", || {
+            let mut world = World::with(&[spec("a")]);
+            world.crash_loop("a", 0, 2);
+            world
+        }),
+        ("failed", "failed: because", || {
+            let mut world = World::with(&[spec("a")]);
+            world.refuses("a", Refusal::ModelUnreadable);
+            world.settle();
+            world
+        }),
+    ];
+    for (phase, sentence, world) in told {
+        let world = world();
+        let pool = world.pool("a");
+        assert_eq!(pool.phase().as_str(), phase, "{sentence}");
+        let detail = pool.detail();
+        assert!(detail == sentence || (phase == "backoff" && detail.starts_with(sentence)), "{detail}");
+    }
+}
+
+#[test]
+fn the_engines_version_is_that_of_the_newest() {
+    let mut world = World::with(&[of(2)]);
+    assert_eq!(world.pool("a").engine_version(), "");
+    world.serve("a", 1);
+    assert_eq!(world.pool("a").engine_version(), "1.2");
+    assert_eq!(world.view.pools[&"a".parse().unwrap()].engine_version, "1.2");
+}
+
+#[test]
+fn an_engine_that_is_one_too_many_or_was_stopped_with_its_pool_explains_nothing() {
+    let mut world = World::with(&[of(2)]);
+    world.all_serve("a");
+    world.exits_0("a", 1);
+    assert_eq!(codes(&world), ["ended-as-meant"]);
+    world.configure(&[of(1)]);
+    assert_eq!(codes(&world), ["pending-changes"], "the file has one engine by now");
+    let mut world = serving();
+    world.exits_0("a", 0);
+    world.stop("a");
+    assert_eq!(codes(&world), ["stopped"]);
+}
+
+#[test]
+fn a_pool_that_started_by_hand_and_was_stopped_by_an_operator_says_the_latter() {
+    let mut world = World::with(&[PoolSpec { activation: Activation::Manual, ..spec("a") }]);
+    world.start("a");
+    world.serve("a", 0);
+    world.stop("a");
+    world.settle();
+    assert_eq!(codes(&world), ["stopped"]);
+}
+
+#[test]
+fn a_failure_says_since_when_and_of_which_class() {
+    let mut world = World::with(&[spec("a")]);
+    world.refuses("a", Refusal::ModelUnreadable);
+    let failed_at = world.pool("a").last_error.as_ref().unwrap().at;
+    world.pass(seconds(5));
+    world.settle();
+    let reason = found(&world, "failed");
+    assert_eq!(
+        (reason.since, reason.cause.class().map(ToString::to_string)),
+        (failed_at, Some("model-unreadable".into()))
+    );
+    world.start("a");
+    assert_eq!(found(&world, "staging").cause.class(), None);
+    assert_eq!(
+        found(&world, "earlier-failure").cause.class().map(ToString::to_string),
+        Some("model-unreadable".into())
+    );
+}

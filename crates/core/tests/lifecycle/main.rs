@@ -15,6 +15,7 @@ mod removal;
 mod stages;
 mod storm;
 mod survival;
+mod trial;
 mod world;
 
 use pool_core::config::{Activation, Port, RestartPolicy};

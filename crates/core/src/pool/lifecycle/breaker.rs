@@ -62,7 +62,7 @@ pub(crate) fn trial_due(pool: &mut Pool, id: TimerId, turn: &mut Turn<'_>) {
 }
 
 /// Starts what waits for the breakers and may be started by now: one where they are half open, else all.
-pub(super) fn go_on(pool: &mut Pool, turn: &mut Turn<'_>) {
+pub(crate) fn go_on(pool: &mut Pool, turn: &mut Turn<'_>) {
     if pool.wish != Wish::Run || pool.drain.is_some() || pool.candidate_runs() {
         return;
     }
@@ -95,7 +95,7 @@ pub(super) fn restart(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
     begin(pool, index, turn);
 }
 
-/// An engine that was being tried and is there no more, as after a changed number of engines, keeps no other waiting.
+/// An engine that was being tried and is there no more, as after a restart of the daemon, keeps no other waiting.
 pub(super) fn release_lost_trial(pool: &mut Pool, turn: &mut Turn<'_>) {
     let tried = |phase: &Phase| !matches!(phase, Phase::Stopped | Phase::Failed | Phase::Tripped);
     let lost = |index: &u16| {
@@ -111,27 +111,6 @@ pub(super) fn release_lost_trial(pool: &mut Pool, turn: &mut Turn<'_>) {
         turn.effects.push(Effect::SaveRuntime);
         go_on(pool, turn);
     }
-}
-
-/// After a restart of the daemon: an engine that was being tried and is gone is tried no more.
-pub(crate) fn try_another(pool: &mut Pool, turn: &mut Turn<'_>) {
-    for index in 0..pool.replicas.len() {
-        let Some(replica) = pool.replicas.get(index) else { continue };
-        let number = replica.id.index;
-        let runs = matches!(
-            replica.phase,
-            Phase::WaitingForName
-                | Phase::Staging
-                | Phase::Starting
-                | Phase::Ready { .. }
-                | Phase::Ending
-                | Phase::Backoff { .. }
-        );
-        if !runs && pool.troubles.tries(number) {
-            undecided(pool, index, turn);
-        }
-    }
-    go_on(pool, turn);
 }
 
 /// An attempt that somebody permitted, and that nothing was made of, is taken back.

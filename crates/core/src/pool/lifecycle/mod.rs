@@ -19,7 +19,7 @@ mod observed;
 pub(crate) mod reload;
 mod wishes;
 
-pub(crate) use breaker::{catch_up, steady, trial_due, try_another};
+pub(crate) use breaker::{catch_up, go_on, steady, trial_due};
 pub(crate) use failure::{condemn, restart_due};
 pub(crate) use observed::{
     StartProblem, adopt, give_up_name, job_failed, kill, release_again, reported, still_stuck, stop_refused,
