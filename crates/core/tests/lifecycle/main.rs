@@ -12,6 +12,7 @@ mod outside;
 mod random;
 mod reload;
 mod removal;
+mod seldom;
 mod stages;
 mod storm;
 mod survival;
