@@ -6,6 +6,7 @@ mod acts;
 mod breaker;
 mod cases;
 mod drain;
+mod ending;
 mod explain;
 mod lease;
 mod outside;

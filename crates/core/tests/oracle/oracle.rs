@@ -473,7 +473,7 @@ impl Oracle {
     }
 
     fn ended(&mut self, index: usize) -> Result<Told, String> {
-        let asked = self.replicas[index].doing == Doing::Leaves { asked: true };
+        let asked = self.asked(index);
         if self.gone(index)? {
             self.no_trial(index);
             self.replicas[index].comes_back = false;
@@ -487,8 +487,16 @@ impl Oracle {
     }
 
     fn refused(&mut self, index: usize) -> Result<Told, String> {
+        let asked = self.asked(index);
         self.replicas[index].comes_back = false;
-        self.not_again(index)
+        let told = self.not_again(index)?;
+        if asked {
+            // No restart follows, but a start that somebody asked for since its end began.
+            self.replicas[index].permitted = false;
+            self.replicas[index].doing = Doing::Waits { from: self.now, to: self.now, asked };
+            self.permits();
+        }
+        Ok(told)
     }
 
     /// It has failed, and nothing follows but that a trial has failed.
@@ -512,7 +520,7 @@ impl Oracle {
             self.replicas[index].comes_back = true;
             return self.not_again(index);
         }
-        let asked = self.replicas[index].doing == Doing::Leaves { asked: true };
+        let asked = self.asked(index);
         if !self.gone(index)? {
             return Ok(Told::default());
         }
