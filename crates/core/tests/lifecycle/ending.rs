@@ -139,19 +139,16 @@ fn it_is_honoured_too_where_the_end_comes_while_no_daemon_runs() {
 
 #[test]
 fn one_too_many_is_not_what_somebody_asks_for() {
-    let ends: [(&str, fn(&mut World, u16)); 2] = [
-        ("exited", |world, index| world.exits_0("a", index)),
-        ("failed", |world, index| world.dies("a", index)),
-    ];
-    for (how, end) in ends {
+    let ends: [End; 2] = [|world| world.exits_0("a", 1), |world| world.dies("a", 1)];
+    for (end, phase) in ends.into_iter().zip(["stopped", "failed"]) {
         let of = |replicas| PoolSpec { replicas, ..with(RestartPolicy::Never) };
         let mut world = World::with(&[of(2)]);
         world.all_serve("a");
         world.seen(&unit(UnitKind::Engine, "a", 1), |unit| unit.active = ActiveState::Deactivating);
         world.configure(&[of(1)]);
         world.start("a");
-        end(&mut world, 1);
-        assert!(matches!(world.replica_phase("a", 1), "stopped" | "failed"), "{how}");
+        end(&mut world);
+        assert_eq!(world.replica_phase("a", 1), phase);
     }
 }
 
@@ -264,6 +261,27 @@ fn a_trial_that_fails_opens_the_breaker_and_the_start_is_the_one_attempt_which_t
         world.serve("a", 0);
         world.crash("a", 0);
         assert_eq!(open(&world.pool("a").troubles.ordinary).unwrap().0, seconds(1_200), "{policy:?}");
+    }
+}
+
+#[test]
+fn a_permitted_attempt_that_came_to_nothing_is_made_again_where_somebody_asked_for_it_since() {
+    for (how, end) in ENDS {
+        let breaker = BreakerNumbers { failures: 1, ..BreakerNumbers::default() };
+        let restart = Restart { breaker, ..Restart::default() };
+        let mut world = World::with(&[PoolSpec { restart, ..spec("a") }]);
+        world.crash_loop("a", 0, 1);
+        assert_eq!(world.phases("a"), ["tripped"]);
+        world.start("a");
+        world.serve("a", 0);
+        ends_by_itself(&mut world);
+        world.start("a");
+        end(&mut world);
+        assert_eq!(
+            (world.phases("a"), open(&world.pool("a").troubles.ordinary)),
+            (vec!["staging"], None),
+            "{how}"
+        );
     }
 }
 

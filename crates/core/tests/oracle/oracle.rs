@@ -477,11 +477,10 @@ impl Oracle {
         if self.gone(index)? {
             self.no_trial(index);
             self.replicas[index].comes_back = false;
-            self.replicas[index].doing = if asked {
-                Doing::Waits { from: self.now, to: self.now, asked: true }
-            } else {
-                Doing::Down { failed: false }
-            };
+            self.replicas[index].doing = Doing::Down { failed: false };
+        }
+        if asked {
+            self.starts_as_asked(index);
         }
         Ok(Told::default())
     }
@@ -491,12 +490,16 @@ impl Oracle {
         self.replicas[index].comes_back = false;
         let told = self.not_again(index)?;
         if asked {
-            // No restart follows, but a start that somebody asked for since its end began.
-            self.replicas[index].permitted = false;
-            self.replicas[index].doing = Doing::Waits { from: self.now, to: self.now, asked };
-            self.permits();
+            self.starts_as_asked(index);
         }
         Ok(told)
+    }
+
+    /// It has ended, and somebody has asked for its start since that began: that is an attempt which breakers permit.
+    fn starts_as_asked(&mut self, index: usize) {
+        self.replicas[index].permitted = false;
+        self.replicas[index].doing = Doing::Waits { from: self.now, to: self.now, asked: true };
+        self.permits();
     }
 
     /// It has failed, and nothing follows but that a trial has failed.

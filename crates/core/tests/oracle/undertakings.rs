@@ -134,6 +134,20 @@ fn a_refused_trial_that_somebody_asked_for_since_is_a_failed_one_and_tried_once_
 }
 
 #[test]
+fn a_permitted_attempt_that_comes_to_nothing_is_made_again_where_somebody_asked_since() {
+    let mut story = Story::tripped(1);
+    story.at(50, &OperatorStarts);
+    story.at(50, &Started(0));
+    story.at(51, &Leaves(0));
+    let mut unasked = Story(story.0.clone());
+    unasked.at(52, &Ended(0));
+    assert_eq!(unasked.0.breaker(ORDINARY), Standing::Open { until: 340 * SECOND });
+    story.at(51, &OperatorStarts);
+    story.at(52, &Ended(0));
+    assert!(story.at(52, &Started(0)).trial);
+}
+
+#[test]
 fn a_length_of_readiness_counts_once_and_a_shorter_one_at_once() {
     let mut story = Story::of(2, Rules::default());
     story.at(0, &BecameReady(0));

@@ -3,7 +3,7 @@
 
 use super::breaker::{self, open};
 use super::observed::let_go;
-use super::wishes::{KILL_AFTER, begin, permit, start_asked};
+use super::wishes::{KILL_AFTER, begin, start_asked};
 use crate::config::{Port, RestartPolicy};
 use crate::host::{Effect, LogKind, Purpose, Turn};
 use crate::name::Usec;
@@ -148,8 +148,6 @@ pub(super) fn fail(pool: &mut Pool, index: usize, turn: &mut Turn<'_>, class: Ex
         stay_down(pool, index, &class, format!("{what}: {text}"), turn);
     }
     if asked {
-        // Somebody asked for its start while it was ending: that is the one attempt which a breaker permits.
-        permit(pool, turn);
         start_asked(pool, index, turn);
     }
 }
