@@ -473,22 +473,33 @@ impl Oracle {
     }
 
     fn ended(&mut self, index: usize) -> Result<Told, String> {
-        let asked = self.replicas[index].doing == Doing::Leaves { asked: true };
+        let asked = self.asked(index);
         if self.gone(index)? {
             self.no_trial(index);
             self.replicas[index].comes_back = false;
-            self.replicas[index].doing = if asked {
-                Doing::Waits { from: self.now, to: self.now, asked: true }
-            } else {
-                Doing::Down { failed: false }
-            };
+            self.replicas[index].doing = Doing::Down { failed: false };
+        }
+        if asked {
+            self.starts_as_asked(index);
         }
         Ok(Told::default())
     }
 
     fn refused(&mut self, index: usize) -> Result<Told, String> {
+        let asked = self.asked(index);
         self.replicas[index].comes_back = false;
-        self.not_again(index)
+        let told = self.not_again(index)?;
+        if asked {
+            self.starts_as_asked(index);
+        }
+        Ok(told)
+    }
+
+    /// It has ended, and somebody has asked for its start since that began: that is an attempt which breakers permit.
+    fn starts_as_asked(&mut self, index: usize) {
+        self.replicas[index].permitted = false;
+        self.replicas[index].doing = Doing::Waits { from: self.now, to: self.now, asked: true };
+        self.permits();
     }
 
     /// It has failed, and nothing follows but that a trial has failed.
@@ -512,7 +523,7 @@ impl Oracle {
             self.replicas[index].comes_back = true;
             return self.not_again(index);
         }
-        let asked = self.replicas[index].doing == Doing::Leaves { asked: true };
+        let asked = self.asked(index);
         if !self.gone(index)? {
             return Ok(Told::default());
         }

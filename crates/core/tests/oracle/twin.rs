@@ -7,7 +7,7 @@ use super::world::World;
 use pool_core::config::{PoolSpec, RestartPolicy};
 use pool_core::host::LogKind;
 use pool_core::name::{PoolId, UnitName};
-use pool_core::pool::{BreakerState, DrainFor, Kind, Pool, ReloadStage, Wish};
+use pool_core::pool::{BreakerState, DrainFor, Kind, Pool, Reload, ReloadStage, Wish};
 use pool_core::replica::{ActiveState, ExitClass, Phase, UnitObservation};
 use std::collections::BTreeSet;
 
@@ -173,6 +173,9 @@ impl Twin {
         self.reloads(world);
         let candidate = candidate(self.pool(world));
         if candidate && !self.replacing {
+            if self.pool(world).reload.as_ref().is_some_and(replaces) {
+                return Err(format!("{}: engines are replaced that were not drained", self.id));
+            }
             self.replacing = true;
             self.tell(now, &Happening::Replaces)?;
         }
@@ -307,7 +310,10 @@ impl Twin {
                 self.tell(now, &Happening::OperatorStarts)?;
             }
             Then::Replace { force: false } if !done => self.tell(now, &Happening::DrainCalledOff)?,
-            Then::Replace { .. } => {}
+            Then::Replace { .. } => {
+                self.replacing = true;
+                self.tell(now, &Happening::Replaces)?;
+            }
         }
         self.share_leases();
         Ok(())
@@ -374,6 +380,11 @@ impl Twin {
         if pool.reload.is_none() && !oracle.overdue().is_empty() {
             return Err(format!("{}: replicas {:?} should have been started", self.id, oracle.overdue()));
         }
+        let all = (0..self.replicas()).all(|index| self.serves(index));
+        let started = |reload: &Reload| reload.stage == ReloadStage::Replacing { started: true };
+        if all && pool.reload.as_ref().is_some_and(started) {
+            return Err(format!("{}: everything was replaced, and its reload goes on", self.id));
+        }
         self.compare_leases(world)
     }
 
@@ -422,4 +433,8 @@ fn candidate(pool: &Pool) -> bool {
             ReloadStage::Replacing { .. } | ReloadStage::RollingBack { started: false, .. }
         )
     })
+}
+
+fn replaces(reload: &Reload) -> bool {
+    matches!(reload.stage, ReloadStage::Replacing { .. })
 }

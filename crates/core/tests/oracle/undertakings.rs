@@ -106,6 +106,48 @@ fn an_engine_on_its_way_down_is_not_ready_and_starts_again_if_somebody_asks() {
 }
 
 #[test]
+fn one_that_is_asked_for_while_it_leaves_starts_however_it_ends() {
+    let ends = [Ended(0), Failed(0, "exit:1".into()), Refused(0)];
+    for (end, failures) in ends.into_iter().zip([0, 1, 0]) {
+        let mut story = Story::of(2, Rules::default());
+        story.at(1, &Leaves(0));
+        story.at(2, &OperatorStarts);
+        story.at(3, &end);
+        assert_eq!((story.0.overdue(), story.0.row(ORDINARY)), (vec![0], failures), "{end:?}");
+        assert!(!story.at(3, &Started(0)).restart, "{end:?}");
+        story.at(4, &end);
+        assert_eq!(story.0.overdue(), NOBODY, "once: {end:?}");
+    }
+}
+
+#[test]
+fn a_refused_trial_that_somebody_asked_for_since_is_a_failed_one_and_tried_once_more() {
+    let mut story = Story::tripped(2);
+    story.at(340, &Started(0));
+    story.at(341, &Leaves(0));
+    story.at(342, &OperatorStarts);
+    assert_eq!(story.at(343, &Refused(0)).opened, Some("trial"));
+    let told = story.at(343, &Started(0));
+    assert!(told.trial && !told.restart);
+    assert_eq!(story.crash(344, 0).opened, Some("trial"));
+    assert_eq!(story.0.breaker(ORDINARY), Standing::Open { until: (344 + 1_200) * SECOND });
+}
+
+#[test]
+fn a_permitted_attempt_that_comes_to_nothing_is_made_again_where_somebody_asked_since() {
+    let mut story = Story::tripped(1);
+    story.at(50, &OperatorStarts);
+    story.at(50, &Started(0));
+    story.at(51, &Leaves(0));
+    let mut unasked = Story(story.0.clone());
+    unasked.at(52, &Ended(0));
+    assert_eq!(unasked.0.breaker(ORDINARY), Standing::Open { until: 340 * SECOND });
+    story.at(51, &OperatorStarts);
+    story.at(52, &Ended(0));
+    assert!(story.at(52, &Started(0)).trial);
+}
+
+#[test]
 fn a_length_of_readiness_counts_once_and_a_shorter_one_at_once() {
     let mut story = Story::of(2, Rules::default());
     story.at(0, &BecameReady(0));

@@ -3,7 +3,7 @@
 
 use super::breaker::{self, open};
 use super::observed::let_go;
-use super::wishes::{KILL_AFTER, begin, permit, start_asked};
+use super::wishes::{KILL_AFTER, begin, start_asked};
 use crate::config::{Port, RestartPolicy};
 use crate::host::{Effect, LogKind, Purpose, Turn};
 use crate::name::Usec;
@@ -81,13 +81,13 @@ pub(super) fn ended(pool: &mut Pool, index: usize, seen: &UnitObservation, turn:
 
 /// An engine has exited with status 0, unasked: it is taken as meant.
 fn as_meant(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
+    let asked = asked_for(pool, index);
     let Some(replica) = pool.replicas.get_mut(index) else { return };
     replica.phase = Phase::Stopped;
     replica.last_exit = Some(ExitClass::Exit(0));
-    let anew = std::mem::take(&mut replica.start_anew);
     turn.effects.push(Effect::SaveRuntime);
     breaker::undecided(pool, index, turn);
-    if anew && pool.wish == Wish::Run {
+    if asked {
         let text = "it exited with status 0 after somebody had asked for its start: started again";
         turn.log(pool, Some(index), LogKind::EngineStopped, text.to_owned());
         start_asked(pool, index, turn);
@@ -99,13 +99,13 @@ fn as_meant(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
 
 /// An engine has ended because somebody stopped its unit, who had a reason: it stays down until somebody starts it.
 pub(super) fn stopped_from_outside(pool: &mut Pool, index: usize, turn: &mut Turn<'_>, what: &str) {
+    let asked = asked_for(pool, index);
     let Some(replica) = pool.replicas.get_mut(index) else { return };
     replica.phase = Phase::Stopped;
     replica.unit = Seen::default();
     replica.condemned = None;
-    let anew = std::mem::take(&mut replica.start_anew);
     replica.last_exit = Some(ExitClass::Stopped);
-    if anew && pool.wish == Wish::Run && pool.drain.is_none() && !pool.candidate_runs() {
+    if asked {
         let text = format!("{what}; started again, as somebody has asked for since");
         turn.log(pool, Some(index), LogKind::EngineStopped, text);
         breaker::undecided(pool, index, turn);
@@ -119,32 +119,59 @@ pub(super) fn stopped_from_outside(pool: &mut Pool, index: usize, turn: &mut Tur
     turn.effects.push(Effect::SaveRuntime);
 }
 
+/// Whether nothing that the pool is on its way through keeps its engines from being started.
+fn starts_by_itself(pool: &Pool) -> bool {
+    pool.wish == Wish::Run && pool.drain.is_none() && !pool.candidate_runs()
+}
+
+/// Whether somebody has asked for the start of an engine since its end began; that holds once, and not for one too many.
+fn asked_for(pool: &mut Pool, index: usize) -> bool {
+    let known = starts_by_itself(pool) && index < usize::from(pool.revision.spec.replicas);
+    let replica = pool.replicas.get_mut(index);
+    replica.is_some_and(|replica| std::mem::take(&mut replica.start_anew)) && known
+}
+
 /// Records a failure and decides what follows it.
 pub(super) fn fail(pool: &mut Pool, index: usize, turn: &mut Turn<'_>, class: ExitClass, text: String) {
     pool.went_wrong(class.clone(), text.clone(), turn.real);
     turn.effects.push(Effect::SaveRuntime);
-    let numbers = pool.revision.spec.restart;
-    let candidate = pool.candidate_runs();
+    let (wanted, asked) = (starts_by_itself(pool), asked_for(pool, index));
+    let again = pool.revision.spec.restart.policy != RestartPolicy::Never && class.worth_a_restart();
     let Some(replica) = pool.replicas.get_mut(index) else { return };
     replica.last_exit = Some(class.clone());
-    let anew = std::mem::take(&mut replica.start_anew);
-    let number = replica.id.index;
-    let wanted = pool.wish == Wish::Run && pool.drain.is_none() && !candidate;
-    let again = numbers.policy != RestartPolicy::Never && class.worth_a_restart();
-    if !wanted || !again {
-        replica.phase = Phase::Failed;
+    if wanted && again {
+        restart_later(pool, index, &class, text, turn);
+    } else {
         // But for what the pool is on its way through it would start again, and does if that is called off.
         replica.as_before = again;
-        let refused = matches!(class, ExitClass::Refused(_) | ExitClass::Preflight | ExitClass::StageFailed);
-        let kind = if refused { LogKind::EngineRefused } else { LogKind::EngineFailed };
-        turn.log(pool, Some(index), kind, format!("not started again: {text}"));
-        for (kind, open_for) in pool.troubles.on_trial(number, &numbers) {
-            open(pool, kind, open_for, Opening::Trial, turn);
-        }
-        return;
+        let what = if asked { "started again, as somebody has asked for since" } else { "not started again" };
+        stay_down(pool, index, &class, format!("{what}: {text}"), turn);
     }
+    if asked {
+        start_asked(pool, index, turn);
+    }
+}
+
+/// No restart follows a failure. One that was being tried has failed all the same.
+fn stay_down(pool: &mut Pool, index: usize, class: &ExitClass, text: String, turn: &mut Turn<'_>) {
+    let numbers = pool.revision.spec.restart;
+    let Some(replica) = pool.replicas.get_mut(index) else { return };
+    replica.phase = Phase::Failed;
+    let number = replica.id.index;
+    let refused = matches!(class, ExitClass::Refused(_) | ExitClass::Preflight | ExitClass::StageFailed);
+    let kind = if refused { LogKind::EngineRefused } else { LogKind::EngineFailed };
+    turn.log(pool, Some(index), kind, text);
+    for (kind, open_for) in pool.troubles.on_trial(number, &numbers) {
+        open(pool, kind, open_for, Opening::Trial, turn);
+    }
+}
+
+/// A failure is counted, and a restart follows once nothing is in its way.
+fn restart_later(pool: &mut Pool, index: usize, class: &ExitClass, text: String, turn: &mut Turn<'_>) {
+    let numbers = pool.revision.spec.restart;
+    let Some(replica) = pool.replicas.get_mut(index) else { return };
     replica.failures = replica.failures.saturating_add(1);
-    let (n, gpu) = (replica.failures, class.is_gpu());
+    let (n, gpu, number) = (replica.failures, class.is_gpu(), replica.id.index);
     let kind = if gpu { Kind::Gpu } else { Kind::Ordinary };
     turn.log(pool, Some(index), LogKind::EngineFailed, text);
     match pool.troubles.failed(number, kind, class.is_oom(), turn.mono, &numbers) {
@@ -165,11 +192,6 @@ pub(super) fn fail(pool: &mut Pool, index: usize, turn: &mut Turn<'_>, class: Ex
     }
     // Where it was a trial of the other breaker too, that one has learnt nothing by it.
     breaker::undecided(pool, index, turn);
-    if anew {
-        // Somebody asked for its start while it was ending: that is the one attempt which a breaker permits.
-        permit(pool, turn);
-        start_asked(pool, index, turn);
-    }
 }
 
 fn trip(pool: &mut Pool, index: usize) {

@@ -150,6 +150,10 @@ fn engine_seen(pool: &mut Pool, index: usize, seen: UnitObservation, turn: &mut 
         // Signals of one unit come in order, so this invocation is the newer one: somebody restarted the unit.
         replica.phase = Phase::Starting;
         replica.report = None;
+        if replica.condemned.is_none() && std::mem::take(&mut replica.start_anew) {
+            // That is the start which somebody asked for while it was ending.
+            turn.effects.push(Effect::SaveRuntime);
+        }
         turn.log(
             pool,
             Some(index),

@@ -37,7 +37,7 @@ pub(crate) fn start(pool: &mut Pool, turn: &mut Turn<'_>) {
 }
 
 /// Breakers that are open permit one attempt, unless one is being made.
-pub(super) fn permit(pool: &mut Pool, turn: &mut Turn<'_>) {
+fn permit(pool: &mut Pool, turn: &mut Turn<'_>) {
     if !pool.troubles.any_trial() {
         for timer in pool.troubles.permit() {
             turn.cancel(timer);
@@ -140,8 +140,10 @@ fn run(pool: &mut Pool, turn: &mut Turn<'_>, due: fn(&Replica) -> bool) {
     }
 }
 
-/// Starts an engine whose start was asked for while it was ending, with what the pool is to run by now.
+/// Starts an engine whose start was asked for while it was ending, with what the pool is to run by now. That is the one
+/// attempt which a breaker permits.
 pub(super) fn start_asked(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
+    permit(pool, turn);
     let Some(replica) = pool.replicas.get_mut(index) else { return };
     if let Phase::Backoff { timer, .. } = replica.phase {
         turn.cancel(timer);
