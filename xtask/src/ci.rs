@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::host::{self, Tool};
 use crate::image::Suite;
+use crate::mutants;
 use crate::test_levels::{self, Choice, Level, Tally};
 
 /// What building needs beside Rust.
@@ -30,12 +31,13 @@ struct Step {
 
 /// Runs all steps. Returns the exit code.
 pub fn run() -> u8 {
-    let steps: [(&'static str, Check); 5] = [
+    let steps: [(&'static str, Check); 6] = [
         ("format", format),
         ("clippy", clippy),
         ("licences, bans, sources", deny),
         ("advisories", advisories),
         ("documentation", documentation),
+        ("mutants of the change", mutants_of_the_change),
     ];
     let mut ran = Vec::new();
     let tools = host::ensure(&TOOLS).map(|()| Ended::Passed).map_err(|error| error.to_string());
@@ -109,6 +111,37 @@ fn advisories() -> Result<Ended, String> {
         return Ok(Ended::LeftOut(why));
     }
     cargo(&["deny", "--log-level", "error", "check", "advisories"], &[])
+}
+
+/// As many as keep the whole within its time.
+const MOST_MUTANTS: usize = 60;
+
+/// The core's tests notice what is changed in the lines that this change is about.
+fn mutants_of_the_change() -> Result<Ended, String> {
+    let Some(base) = base_of_the_change() else {
+        let why = "LEFT OUT: no earlier commit is here to compare with; name one in CI_BASE";
+        println!("{why}");
+        return Ok(Ended::LeftOut(why));
+    };
+    println!("mutants of what differs from {base}");
+    let choice = mutants::Choice { diff: Some(base), shard: None, at_most: Some(MOST_MUTANTS) };
+    let outcome = mutants::run(&choice).map_err(|error| error.to_string())?;
+    println!("{outcome}");
+    if outcome.holds() { Ok(Ended::Passed) } else { Err("the tests miss too many".to_owned()) }
+}
+
+/// What this change is based on: `CI_BASE`, else where the branch left origin/main, else ten commits ago.
+fn base_of_the_change() -> Option<String> {
+    let named = std::env::var("CI_BASE").ok().filter(|base| !base.is_empty());
+    let git = |arguments: &[&str]| -> Option<String> {
+        let mut git = Command::new("git");
+        let output =
+            git.current_dir(host::workspace()).args(arguments).stderr(Stdio::null()).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let head = git(&["rev-parse", "HEAD"])?;
+    let left_main = git(&["merge-base", "origin/main", "HEAD"]).filter(|base| *base != head);
+    named.or(left_main).or_else(|| git(&["rev-parse", "--verify", "--quiet", "HEAD~10"]))
 }
 
 fn cargo(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Ended, String> {

@@ -7,6 +7,7 @@
 //! | [`sandbox`] | a tree booted with systemd as PID 1, and everything done in it |
 //! | [`gguf`] | a tiny model that a real llama-server loads |
 //! | [`dist`] | the release binaries and the Debian package |
+//! | [`mutants`] | small changes to the core that its tests have to notice |
 //! | [`replay`] | stepping through a record of the daemon's inputs |
 //! | [`test_levels`], [`demo`], [`ci`] | the commands of those names |
 //! | [`Failure`] | why a command ended, and its exit code |
@@ -20,6 +21,7 @@ mod failure;
 pub mod gguf;
 pub mod host;
 pub mod image;
+pub mod mutants;
 pub mod replay;
 pub mod sandbox;
 pub mod test_levels;

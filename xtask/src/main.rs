@@ -10,7 +10,7 @@ use xtask::host;
 use xtask::image::{self, Recipe, Suite};
 use xtask::sandbox::{self, Sandbox};
 use xtask::test_levels::{self, Choice, Level};
-use xtask::{Failure, ci, demo, gguf, replay};
+use xtask::{Failure, ci, demo, gguf, mutants, replay};
 
 /// What a developer of pool-managerd runs.
 ///
@@ -104,10 +104,28 @@ enum Task {
         #[arg(long)]
         json: bool,
     },
-    /// Run everything that must hold: format, clippy, cargo deny, documentation, all test levels.
+    /// Change the core in small ways, one by one: its tests have to notice nine of ten.
     ///
-    /// Installs cargo-deny with cargo where it is missing, and what `test` installs; the system level needs root. The
-    /// advisories check is left out, and that is said, where its database cannot be fetched.
+    /// Installs cargo-mutants with cargo where it is missing. Some six hundred mutants take about four seconds each; what
+    /// nobody noticed is listed, and exit code 1 says that there are too many of it. What is changed stands in
+    /// .cargo/mutants.toml.
+    Mutants {
+        /// Only what differs from that revision.
+        #[arg(long, value_name = "REVISION")]
+        diff: Option<String>,
+        /// Only the k-th of n parts, from 0/n to n-1/n.
+        #[arg(long, value_name = "K/N", conflicts_with = "at_most")]
+        shard: Option<String>,
+        /// Only about so many, spread evenly over all.
+        #[arg(long, value_name = "N")]
+        at_most: Option<usize>,
+    },
+    /// Run everything that must hold: format, clippy, cargo deny, documentation, mutants, all test levels.
+    ///
+    /// Installs cargo-deny and cargo-mutants with cargo where they are missing, and what `test` installs; the system level
+    /// needs root. The core is mutated where it differs from CI_BASE, else from where the branch left origin/main, else
+    /// from ten commits ago. What cannot be done here is left out, and that is said: the advisories where their database
+    /// cannot be fetched, the mutants where there is no such commit.
     Ci,
 }
 
@@ -155,6 +173,11 @@ fn run(task: Task) -> Result<ExitCode, Failure> {
         }
         Task::Gguf { file } => gguf::write(&file)?,
         Task::Replay { file, previous, json } => replay::run(&file, previous, json)?,
+        Task::Mutants { diff, shard, at_most } => {
+            let outcome = mutants::run(&mutants::Choice { diff, shard, at_most })?;
+            println!("\n{outcome}");
+            return Ok(ExitCode::from(u8::from(!outcome.holds())));
+        }
         Task::Ci => return Ok(ExitCode::from(ci::run())),
     }
     Ok(ExitCode::SUCCESS)

@@ -285,12 +285,13 @@ fn each_engine_says_what_it_waits_for() {
 
 #[test]
 fn a_phase_is_told_in_one_sentence_which_says_what_went_wrong() {
+    type Told = fn() -> World;
     fn stopped(mut world: World) -> World {
         world.stop("a");
         world.settle();
         world
     }
-    let told: [(&str, &str, fn() -> World); 10] = [
+    let told: [(&str, &str, Told); 10] = [
         ("stopped", "stopped; start it with: poolctl start a", || stopped(serving())),
         ("stopped", "stopped: it was ended by SIGKILL", || {
             let mut world = serving();
