@@ -9,6 +9,7 @@ mod drain;
 mod ending;
 mod explain;
 mod lease;
+mod moments;
 mod outside;
 mod random;
 mod reload;
