@@ -164,8 +164,5 @@ fn reload(state: &mut State, clock: Clock, effects: &mut Effects, id: &PoolId) {
 fn at_rest_by_failure(pool: &Pool) -> bool {
     pool.wish == Wish::Run
         && !pool.candidate_runs()
-        && pool
-            .replicas
-            .iter()
-            .all(|replica| matches!(replica.phase, Phase::Failed | Phase::Tripped | Phase::Backoff { .. }))
+        && pool.replicas.iter().all(|replica| replica.phase == Phase::Failed || replica.waits())
 }

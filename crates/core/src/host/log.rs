@@ -2,7 +2,6 @@
 
 use crate::name::{UnitKind, Usec};
 use crate::pool::Pool;
-use crate::replica::Phase;
 use crate::view::DEVICE_MASK_NONE;
 
 /// How much a line matters.
@@ -201,8 +200,8 @@ impl LogLine {
                 let uptime = real.since(replica.unit.started);
                 fields.push(("uptime_seconds", (uptime.0 / 1_000_000).to_string()));
             }
-            if let Phase::Backoff { delay, .. } = replica.phase {
-                fields.push(("backoff_ms", delay.as_millis().to_string()));
+            if let Some((pause, _)) = replica.pause() {
+                fields.push(("backoff_ms", pause.delay.as_millis().to_string()));
             }
         }
         LogLine { kind, message: format!("{subject}: {message}"), fields }

@@ -19,7 +19,7 @@ pub use log::{Level, LogKind, LogLine};
 pub use ports::Ports;
 pub use record::{RECORD_VERSION, RecordHead};
 pub use request::{Accepted, Answer, Denied, Request, RequestId};
-pub use saved::{Saved, SavedPool, SavedWait};
+pub use saved::{Saved, SavedPool};
 pub(crate) use turn::Turn;
 pub use turn::{Purpose, TimerId, Timers};
 

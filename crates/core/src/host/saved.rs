@@ -3,11 +3,11 @@
 
 use super::{Purpose, State, Turn};
 use crate::config::Revision;
-use crate::name::{InvocationId, PoolId, Usec};
+use crate::name::{InvocationId, PoolId};
 use crate::pool::{
     BreakerState, Drain, Kind, LastError, Pool, Reload, ReloadStage, Troubles, Wish, lifecycle,
 };
-use crate::replica::{ExitClass, Phase, Reached, Replica};
+use crate::replica::{ExitClass, Pause, Phase, Reached, Replica};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -64,7 +64,7 @@ pub struct SavedPool {
     pub serving: BTreeMap<u16, InvocationId>,
     /// Replicas that wait for a restart.
     #[serde(default)]
-    pub waiting: BTreeMap<u16, SavedWait>,
+    pub waiting: BTreeMap<u16, Pause>,
     /// Replicas that were asked to stop.
     #[serde(default)]
     pub stopping: BTreeSet<u16>,
@@ -86,20 +86,6 @@ pub struct SavedPool {
     /// Engines that were ending by themselves, and whose start was asked for meanwhile.
     #[serde(default)]
     pub start_anew: BTreeSet<u16>,
-}
-
-/// A restart that was due.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SavedWait {
-    /// The whole delay.
-    pub delay: Usec,
-    /// When it ends, monotonic: a clock that is set does not change it.
-    #[serde(default)]
-    pub due: Usec,
-    /// The same, realtime.
-    pub until: Usec,
-    /// Whether because there were too many restarts.
-    pub storm: bool,
 }
 
 impl State {
@@ -141,7 +127,7 @@ fn saved_pool(pool: &Pool) -> SavedPool {
             .filter(|(_, replica)| replica.ready())
             .map(|(index, replica)| (index, replica.unit.invocation))
             .collect(),
-        waiting: replicas().filter_map(|(index, replica)| Some((index, waiting(replica)?))).collect(),
+        waiting: replicas().filter_map(|(index, replica)| Some((index, replica.pause()?.0))).collect(),
         stopping: which(pool, |replica| replica.phase == Phase::Stopping),
         tripped: which(pool, |replica| replica.phase == Phase::Tripped),
         begun: which(pool, |replica| matches!(replica.phase, Phase::WaitingForName | Phase::Staging)),
@@ -158,24 +144,9 @@ fn which(pool: &Pool, holds: fn(&Replica) -> bool) -> BTreeSet<u16> {
     pool.replicas.iter().filter(|replica| holds(replica)).map(|replica| replica.id.index).collect()
 }
 
-fn waiting(replica: &Replica) -> Option<SavedWait> {
-    match replica.phase {
-        Phase::Backoff { delay, due, until, storm, .. } => Some(SavedWait { delay, due, until, storm }),
-        Phase::Stopped
-        | Phase::WaitingForName
-        | Phase::Staging
-        | Phase::Starting
-        | Phase::Ready { .. }
-        | Phase::Ending
-        | Phase::Stopping
-        | Phase::Tripped
-        | Phase::Failed => None,
-    }
-}
-
 /// How a replica ended that rests although its pool should run, or waits; a refused one is tried again by the next daemon.
 fn ended(replica: &Replica) -> Option<ExitClass> {
-    let kept = matches!(replica.phase, Phase::Stopped | Phase::Backoff { .. } | Phase::Tripped);
+    let kept = replica.phase == Phase::Stopped || replica.waits();
     replica.last_exit.clone().filter(|_| kept)
 }
 
@@ -242,10 +213,11 @@ impl SavedPool {
             if pool.wish != Wish::Run || replica.phase != Phase::Stopped {
                 continue;
             }
-            if let Some(SavedWait { delay, due, storm, .. }) = self.waiting.get(&index).copied() {
-                let left = due.since(turn.mono);
+            if let Some(pause) = self.waiting.get(&index) {
+                let left = pause.due.since(turn.mono);
                 let timer = turn.timer(left, Purpose::Restart(replica.id.clone()));
-                replica.phase = Phase::Backoff { timer, delay, due, until: turn.real.plus(left), storm };
+                replica.phase =
+                    Phase::Backoff { timer, pause: Pause { until: turn.real.plus(left), ..*pause } };
             } else if self.tripped.contains(&index) {
                 replica.phase = Phase::Tripped;
             } else if self.begun.contains(&index) || (rolling_back && !self.down.contains(&index)) {

@@ -316,18 +316,7 @@ impl Pool {
                 .map_or(String::new(), |replica| replica.unit.status_text.clone()),
             PoolPhase::Stopping => "engines are ending".to_owned(),
             PoolPhase::Backoff => {
-                let delay = self.replicas.iter().find_map(|replica| match replica.phase {
-                    Phase::Backoff { delay, .. } => Some(delay),
-                    Phase::Stopped
-                    | Phase::WaitingForName
-                    | Phase::Staging
-                    | Phase::Starting
-                    | Phase::Ready { .. }
-                    | Phase::Ending
-                    | Phase::Stopping
-                    | Phase::Tripped
-                    | Phase::Failed => None,
-                });
+                let delay = self.replicas.iter().find_map(Replica::pause).map(|(pause, _)| pause.delay);
                 format!("restart {} after {}{error}", self.restart_count + 1, delay.unwrap_or_default())
             }
             PoolPhase::Draining => {

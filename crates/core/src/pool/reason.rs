@@ -291,9 +291,9 @@ impl Pool {
             Phase::Staging => reasons.push(now(Cause::Staging)),
             Phase::Starting => reasons.push(now(Cause::Loading(replica.unit.status_text.clone()))),
             Phase::Ending | Phase::Stopping => reasons.push(now(Cause::Ending)),
-            Phase::Backoff { delay, until, storm, .. } => {
-                let cause = Cause::WaitsForRestart { delay: *delay, storm: *storm };
-                reasons.push(Reason { until: *until, ..now(cause) });
+            Phase::Backoff { pause, .. } => {
+                let cause = Cause::WaitsForRestart { delay: pause.delay, storm: pause.storm };
+                reasons.push(Reason { until: pause.until, ..now(cause) });
             }
             Phase::Failed => {
                 let error =

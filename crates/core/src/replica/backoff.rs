@@ -3,6 +3,21 @@
 
 use crate::config::Restart;
 use crate::name::Usec;
+use serde::{Deserialize, Serialize};
+
+/// A pause before a restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pause {
+    /// The whole delay.
+    pub delay: Usec,
+    /// When it ends, monotonic: a clock that is set does not change it.
+    #[serde(default)]
+    pub due: Usec,
+    /// The same, realtime.
+    pub until: Usec,
+    /// Whether because there were too many restarts.
+    pub storm: bool,
+}
 
 /// The delay before restart `n` (from 1), jittered by `seed`.
 #[must_use]

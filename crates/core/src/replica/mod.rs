@@ -8,7 +8,7 @@ mod exit;
 mod observation;
 mod report;
 
-pub use backoff::delay;
+pub use backoff::{Pause, delay};
 pub use exit::ExitClass;
 pub use observation::{ActiveState, UnitObservation};
 pub use report::{Report, ReportError};
@@ -146,14 +146,8 @@ pub enum Phase {
     Backoff {
         /// The timer that starts it.
         timer: TimerId,
-        /// The whole delay.
-        delay: Usec,
-        /// When it ends, monotonic.
-        due: Usec,
-        /// The same, realtime.
-        until: Usec,
-        /// Whether it waits because there were too many restarts.
-        storm: bool,
+        /// For how long, and why.
+        pause: Pause,
     },
     /// It failed and waits for the pool's breaker.
     Tripped,
@@ -228,9 +222,7 @@ impl Replica {
     /// Whether its main process lives and is not known to hang.
     #[must_use]
     pub fn live(&self) -> bool {
-        matches!(self.phase, Phase::Starting | Phase::Ready { .. })
-            && self.unit.main_pid != 0
-            && self.condemned.is_none()
+        self.engine_runs() && self.unit.main_pid != 0 && self.condemned.is_none()
     }
 
     /// Whether it serves.
@@ -249,6 +241,41 @@ impl Replica {
     #[must_use]
     pub fn rests(&self) -> bool {
         self.last_exit == Some(ExitClass::Stopped) || self.ended_as_meant()
+    }
+
+    /// What it waits for before its restart, and by which timer.
+    #[must_use]
+    pub fn pause(&self) -> Option<(Pause, TimerId)> {
+        match self.phase {
+            Phase::Backoff { timer, pause } => Some((pause, timer)),
+            Phase::Stopped
+            | Phase::WaitingForName
+            | Phase::Staging
+            | Phase::Starting
+            | Phase::Ready { .. }
+            | Phase::Ending
+            | Phase::Stopping
+            | Phase::Tripped
+            | Phase::Failed => None,
+        }
+    }
+
+    /// Whether an engine of it loads or serves.
+    #[must_use]
+    pub fn engine_runs(&self) -> bool {
+        matches!(self.phase, Phase::Starting | Phase::Ready { .. })
+    }
+
+    /// Whether nothing of it runs or is on its way: it is down, or waits.
+    #[must_use]
+    pub fn idle(&self) -> bool {
+        matches!(self.phase, Phase::Stopped | Phase::Failed) || self.waits()
+    }
+
+    /// Whether it is down and waits for its restart or for a breaker.
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        matches!(self.phase, Phase::Backoff { .. } | Phase::Tripped)
     }
 
     /// Whether it is done with everything: no process, no unit, no timer.

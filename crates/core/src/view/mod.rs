@@ -216,19 +216,9 @@ fn pool_view(pool: &Pool, unsaved: Option<&str>) -> PoolView {
         .find_map(|replica| replica.revision.as_ref())
         .unwrap_or(&pool.revision);
     let (digest, spec) = (&spec.digest, &spec.spec);
-    let backoff = pool.replicas.iter().filter_map(|replica| match replica.phase {
-        Phase::Backoff { delay, until, .. } => Some((until, delay)),
-        Phase::Stopped
-        | Phase::WaitingForName
-        | Phase::Staging
-        | Phase::Starting
-        | Phase::Ready { .. }
-        | Phase::Ending
-        | Phase::Stopping
-        | Phase::Tripped
-        | Phase::Failed => None,
-    });
-    let (next_restart_timestamp, backoff) = backoff.min().unwrap_or_default();
+    let pauses = pool.replicas.iter().filter_map(Replica::pause);
+    let next = pauses.map(|(pause, _)| (pause.until, pause.delay)).min();
+    let (next_restart_timestamp, backoff) = next.unwrap_or_default();
     let error = pool.last_error.as_ref();
     let reports = pool.replicas.iter().filter(|replica| replica.ready()).filter_map(|r| r.report.as_ref());
     let slots = reports.filter_map(|report| report.slots).fold(0, u32::saturating_add);

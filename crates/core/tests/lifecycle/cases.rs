@@ -7,7 +7,7 @@ use pool_core::config::{Listen, PoolSpec, Port};
 use pool_core::job::JobResult;
 use pool_core::name::{UnitKind, Usec};
 use pool_core::pool::{Drain, DrainFor, Pool, PoolPhase, Wish};
-use pool_core::replica::{ActiveState, ExitClass, Phase};
+use pool_core::replica::{ActiveState, ExitClass, Pause, Phase};
 use pool_core::{Denied, Request};
 
 fn new() -> PoolSpec {
@@ -251,7 +251,10 @@ fn the_phase_is_the_first_that_holds() {
         (Phase::Stopping, PoolPhase::Stopping),
         (Phase::Ending, PoolPhase::Stopping),
         (
-            Phase::Backoff { timer, delay: Usec(1), due: Usec(1), until: Usec(1), storm: false },
+            Phase::Backoff {
+                timer,
+                pause: Pause { delay: Usec(1), due: Usec(1), until: Usec(1), storm: false },
+            },
             PoolPhase::Backoff,
         ),
         (Phase::Tripped, PoolPhase::Tripped),

@@ -170,7 +170,7 @@ fn what_is_left_of_an_earlier_engine_is_let_go_of_when_it_has_ended_and_not_befo
         std::mem::take(&mut world.let_go)
     };
     assert_eq!(says(&mut world, |unit| unit.active = ActiveState::Deactivating), []);
-    assert_eq!(says(&mut world, |unit| unit.active = ActiveState::Failed), [older.clone()]);
+    assert_eq!(says(&mut world, |unit| unit.active = ActiveState::Failed), *std::slice::from_ref(&older));
     assert_eq!(world.phase("a"), PoolPhase::Ready);
 }
 

@@ -12,7 +12,7 @@ pub(super) fn open(pool: &mut Pool, kind: Kind, open_for: Usec, why: Opening, tu
     pool.troubles.breaker_mut(kind).open_for = open_for;
     keep_open(pool, kind, open_for, turn);
     for replica in &mut pool.replicas {
-        if let Phase::Backoff { timer, .. } = replica.phase {
+        if let Some((_, timer)) = replica.pause() {
             turn.cancel(timer);
             replica.phase = Phase::Tripped;
         }

@@ -9,7 +9,7 @@ use crate::host::{Effect, LogKind, Purpose, Turn};
 use crate::name::Usec;
 use crate::pool::{Kind, Leave, Opening, Pool, ReloadStage, Verdict, Wish};
 use crate::refusal::Refusal;
-use crate::replica::{self, ActiveState, ExitClass, Phase, Replica, Seen, UnitObservation};
+use crate::replica::{self, ActiveState, ExitClass, Pause, Phase, Replica, Seen, UnitObservation};
 
 /// Whether another automatic port is worth a try; the one in use is left alone from now on.
 pub(super) fn next_port(replica: &mut Replica, turn: &mut Turn<'_>) -> bool {
@@ -204,8 +204,8 @@ fn trip(pool: &mut Pool, index: usize) {
 fn wait(pool: &mut Pool, index: usize, delay: Usec, storm: bool, turn: &mut Turn<'_>) {
     let Some(replica) = pool.replicas.get_mut(index) else { return };
     let timer = turn.timer(delay, Purpose::Restart(replica.id.clone()));
-    let (due, until) = (turn.mono.plus(delay), turn.real.plus(delay));
-    replica.phase = Phase::Backoff { timer, delay, due, until, storm };
+    let pause = Pause { delay, due: turn.mono.plus(delay), until: turn.real.plus(delay), storm };
+    replica.phase = Phase::Backoff { timer, pause };
 }
 
 /// A restart is due.
@@ -240,16 +240,8 @@ pub(super) fn await_storm(pool: &mut Pool, index: usize, delay: Usec, turn: &mut
 /// The daemon itself ends an engine that must not go on.
 pub(crate) fn condemn(pool: &mut Pool, index: usize, class: ExitClass, text: String, turn: &mut Turn<'_>) {
     let Some(replica) = pool.replicas.get_mut(index) else { return };
-    match replica.phase {
-        Phase::Starting | Phase::Ready { .. } => {}
-        Phase::Stopped
-        | Phase::WaitingForName
-        | Phase::Staging
-        | Phase::Ending
-        | Phase::Stopping
-        | Phase::Backoff { .. }
-        | Phase::Tripped
-        | Phase::Failed => return,
+    if !replica.engine_runs() {
+        return;
     }
     let name = replica.unit_name(crate::name::UnitKind::Engine);
     replica.condemned = Some((class, text.clone()));

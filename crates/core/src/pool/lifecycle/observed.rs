@@ -188,16 +188,8 @@ fn engine_seen(pool: &mut Pool, index: usize, seen: UnitObservation, turn: &mut 
         ActiveState::Active if seen.exited => ended(pool, index, &seen, turn),
         ActiveState::Active => became_ready(pool, index, turn),
         ActiveState::Deactivating => {
-            match replica.phase {
-                Phase::Ready { .. } | Phase::Starting => {}
-                Phase::Stopped
-                | Phase::WaitingForName
-                | Phase::Staging
-                | Phase::Ending
-                | Phase::Stopping
-                | Phase::Backoff { .. }
-                | Phase::Tripped
-                | Phase::Failed => return,
+            if !replica.engine_runs() {
+                return;
             }
             replica.phase = match pool.wish {
                 Wish::Run => Phase::Ending,
@@ -233,8 +225,10 @@ fn condemned(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
 /// A prober says how the engine beside it stands.
 pub(crate) fn reported(pool: &mut Pool, index: usize, name: &UnitName, report: Report) {
     let Some(replica) = pool.replicas.get_mut(index) else { return };
-    let runs = matches!(replica.phase, Phase::Starting | Phase::Ready { .. });
-    if runs && *name == replica.unit_name(UnitKind::Engine) && report.invocation == replica.unit.invocation {
+    if replica.engine_runs()
+        && *name == replica.unit_name(UnitKind::Engine)
+        && report.invocation == replica.unit.invocation
+    {
         if let Some(version) = report.version.as_ref().filter(|version| !version.is_empty()) {
             replica.engine_version.clone_from(version);
         }

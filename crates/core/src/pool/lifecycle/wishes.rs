@@ -31,9 +31,7 @@ pub(crate) fn start(pool: &mut Pool, turn: &mut Turn<'_>) {
     permit(pool, turn);
     // What the attempt is permitted for is started; one too many would wait for a breaker that nothing closes.
     retire(pool, turn);
-    run(pool, turn, |replica| {
-        matches!(replica.phase, Phase::Stopped | Phase::Failed | Phase::Tripped | Phase::Backoff { .. })
-    });
+    run(pool, turn, Replica::idle);
 }
 
 /// Breakers that are open permit one attempt, unless one is being made.
@@ -86,9 +84,7 @@ pub(crate) fn reset(pool: &mut Pool, turn: &mut Turn<'_>) {
     turn.effects.push(Effect::SaveRuntime);
     if pool.wish == Wish::Run && pool.drain.is_none() && !pool.candidate_runs() {
         retire(pool, turn);
-        run(pool, turn, |replica| {
-            matches!(replica.phase, Phase::Failed | Phase::Tripped | Phase::Backoff { .. })
-        });
+        run(pool, turn, |replica| replica.phase == Phase::Failed || replica.waits());
         complete(pool, turn);
     }
 }
@@ -96,10 +92,10 @@ pub(crate) fn reset(pool: &mut Pool, turn: &mut Turn<'_>) {
 /// Engines that the pool has one too many of wait for nothing any more.
 fn retire(pool: &mut Pool, turn: &mut Turn<'_>) {
     for replica in pool.replicas.iter_mut().skip(usize::from(pool.revision.spec.replicas)) {
-        if let Phase::Backoff { timer, .. } = replica.phase {
+        if let Some((_, timer)) = replica.pause() {
             turn.cancel(timer);
         }
-        if matches!(replica.phase, Phase::Failed | Phase::Tripped | Phase::Backoff { .. }) {
+        if replica.phase == Phase::Failed || replica.waits() {
             replica.phase = Phase::Stopped;
         }
     }
@@ -108,10 +104,7 @@ fn retire(pool: &mut Pool, turn: &mut Turn<'_>) {
 fn run(pool: &mut Pool, turn: &mut Turn<'_>, due: fn(&Replica) -> bool) {
     pool.wish = Wish::Run;
     turn.effects.push(Effect::SaveRuntime);
-    let idle = |replica: &Replica| {
-        matches!(replica.phase, Phase::Stopped | Phase::Failed | Phase::Tripped | Phase::Backoff { .. })
-    };
-    if pool.replicas.iter().all(idle) {
+    if pool.replicas.iter().all(Replica::idle) {
         retire(pool, turn);
         for gone in pool.resize(pool.revision.spec.replicas) {
             turn.ports.release(&gone);
@@ -124,14 +117,14 @@ fn run(pool: &mut Pool, turn: &mut Turn<'_>, due: fn(&Replica) -> bool) {
         if !due(replica) {
             continue;
         }
-        if let Phase::Backoff { timer, .. } = replica.phase {
+        if let Some((_, timer)) = replica.pause() {
             turn.cancel(timer);
         }
         if !std::mem::take(&mut replica.as_before) {
             replica.revision = None;
         }
         let refused = pool.troubles.leave(replica.id.index, turn.mono, &numbers) == Leave::Refused;
-        if refused && matches!(replica.phase, Phase::Tripped | Phase::Backoff { .. }) {
+        if refused && replica.waits() {
             // It waits as before, now for the breaker alone.
             replica.phase = Phase::Tripped;
             continue;
@@ -145,7 +138,7 @@ fn run(pool: &mut Pool, turn: &mut Turn<'_>, due: fn(&Replica) -> bool) {
 pub(super) fn start_asked(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
     permit(pool, turn);
     let Some(replica) = pool.replicas.get_mut(index) else { return };
-    if let Phase::Backoff { timer, .. } = replica.phase {
+    if let Some((_, timer)) = replica.pause() {
         turn.cancel(timer);
     }
     replica.revision = None;
@@ -354,16 +347,7 @@ pub(crate) fn settle(pool: &mut Pool, turn: &mut Turn<'_>) {
     let error = || pool.last_error.as_ref().map_or_else(|| pool.detail(), |error| error.text.clone());
     let over = match operation {
         Operation::Start if pool.ready() => Some((JobResult::Done, String::new())),
-        Operation::Start => pool
-            .replicas
-            .iter()
-            .all(|replica| {
-                matches!(
-                    replica.phase,
-                    Phase::Stopped | Phase::Failed | Phase::Tripped | Phase::Backoff { .. }
-                )
-            })
-            .then(|| (JobResult::Failed, error())),
+        Operation::Start => pool.replicas.iter().all(Replica::idle).then(|| (JobResult::Failed, error())),
         Operation::Stop | Operation::Drain => {
             (pool.at_rest() && pool.drain.is_none()).then(|| (JobResult::Done, String::new()))
         }
