@@ -1,16 +1,18 @@
-//! Carrying out what takes time: calls to systemd, in order for each replica and beside the loop, and timers.
+//! Carrying effects out. What takes time does so beside the loop: calls to systemd, in order for each replica, and timers.
 
 #![allow(clippy::disallowed_methods, reason = "effects run beside the loop")]
 
-use super::Returned;
-use crate::ports::{Systemd, SystemdError};
-use crate::telemetry::chain;
-use pool_core::host::TimerId;
+use super::handle::Told;
+use super::{Returned, Supervisor};
+use crate::ports::{Clock, Files, Probers, Systemd, SystemdError};
+use crate::telemetry::{self, chain};
+use pool_core::host::{Answer, TimerId};
+use pool_core::lease::LeaseEnd;
 use pool_core::name::ReplicaId;
-use pool_core::{Effect, Event};
+use pool_core::{Denied, Effect, Effects, Event};
 use std::collections::HashMap;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 pub(super) async fn send(returned: &mpsc::Sender<Returned>, what: Returned) {
@@ -117,5 +119,67 @@ impl TimerTasks {
         let id = self.fired.1.recv().await?;
         self.running.remove(&id);
         Some(id)
+    }
+}
+
+impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
+    /// Carries effects out and hands back the replies, which leave with the next view.
+    pub(super) fn carry_out(&mut self, effects: Effects) -> Vec<(oneshot::Sender<Told>, Told)> {
+        let mut replies = Vec::new();
+        // What is saved is saved before what follows from it is started.
+        if effects.contains(&Effect::SaveWishes) {
+            let error = self.outside.store.save_wishes(&self.state.stopped).err();
+            let error = error.map(|error| chain(&error));
+            if error.is_some() || self.state.unsaved.is_some() {
+                self.follow_ups.push_back(Event::WishesSaved { error });
+            }
+        }
+        if effects.contains(&Effect::SaveRuntime) {
+            saved(self.outside.store.save_runtime(&self.state.saved()));
+        }
+        for effect in effects {
+            match effect {
+                Effect::StartUnit(_) | Effect::StopUnit(_) | Effect::KillUnit(_) | Effect::ForgetUnit(_) => {
+                    self.lanes.carry_out(effect, &self.returned.0);
+                }
+                Effect::SetTimer(id, after) => self.timers.set(id, Duration::from_micros(after.0)),
+                Effect::CancelTimer(id) => self.timers.cancel(id),
+                Effect::SaveRuntime | Effect::SaveWishes => {}
+                Effect::OpenLease(id) => match self.outside.leases.open(&id) {
+                    Ok(descriptor) => self.descriptor = Some(descriptor),
+                    Err(error) => {
+                        let how = LeaseEnd::NotOpened(chain(&error));
+                        self.follow_ups.push_back(Event::LeaseEnded { lease: id, how });
+                    }
+                },
+                Effect::CloseLease(id) => self.outside.leases.close(&id),
+                Effect::LeaseRevoked { lease, reason } => self.revoked.push((lease, reason)),
+                Effect::Reply(request, answer) => {
+                    if let Some(caller) = self.callers.remove(&request) {
+                        replies.push((caller, self.told(answer)));
+                    }
+                }
+                Effect::Log(line) => telemetry::write(&line),
+            }
+        }
+        replies
+    }
+
+    /// An answer with the descriptor that belongs to it; without it, a lease is none.
+    fn told(&mut self, answer: Answer) -> Told {
+        match (answer, self.descriptor.take()) {
+            (Answer::Lease { lease, .. }, None) => {
+                let why = format!("that of lease {lease}; see journalctl -u pool-managerd");
+                Answer::Denied(Denied::LeaseNotOpened(why)).into()
+            }
+            (answer @ Answer::Lease { .. }, descriptor) => Told { answer, descriptor },
+            (answer, _) => answer.into(),
+        }
+    }
+}
+
+fn saved(result: Result<(), crate::store::StoreError>) {
+    if let Err(error) = result {
+        tracing::error!("{}; what is decided now may not survive a restart", chain(&error));
     }
 }

@@ -13,6 +13,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "the loop spawns what it must not wait for")]
 
+mod asked;
 mod clock;
 mod effects;
 mod files;
@@ -22,21 +23,19 @@ mod reading;
 pub use clock::HostClock;
 pub use handle::{Call, Handle, Refused, ReloadPool, Told, answer, calls};
 
-use crate::config;
 use crate::leases::Fifos;
+use crate::notify;
 use crate::ports::{Clock, Files, Observation, Probers, Systemd, SystemdError};
 use crate::recording::Recorder;
 use crate::store::Store;
-use crate::{notify, telemetry};
 use effects::{Lanes, TimerTasks};
-use handle::Wanted;
 use pool_core::config::Configuration;
-use pool_core::host::{Answer, RequestId, UnitFacts};
+use pool_core::host::{RequestId, UnitFacts};
 use pool_core::lease::{LeaseEnd, LeaseId};
-use pool_core::name::{PoolId, UnitName};
+use pool_core::name::UnitName;
 use pool_core::replica::{Report, UnitObservation};
 use pool_core::view::View;
-use pool_core::{Denied, Effect, Effects, Event, Input, Request, State, apply, decide};
+use pool_core::{Effects, Event, Input, State, apply};
 use reading::UnitsReading;
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::OwnedFd;
@@ -315,103 +314,6 @@ impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
         }
     }
 
-    fn called(&mut self, call: Call, events: &mut Vec<Event>) {
-        let Call { wanted, reply } = call;
-        match wanted {
-            Wanted::Request(request) => match decide(&self.state, &request) {
-                Ok(accepted) => {
-                    let request = self.expect(reply);
-                    events.push(Event::Asked { request, accepted });
-                }
-                Err(denied) => answer(reply, Answer::Denied(denied)),
-            },
-            Wanted::Reload => {
-                let request = self.expect(reply);
-                self.read_configuration(Some(request));
-            }
-            Wanted::ReloadPool(wanted) => match self.reload_request(wanted) {
-                Ok(request) => self.called(Call { wanted: Wanted::Request(request), reply }, events),
-                Err(denied) => answer(reply, Answer::Denied(denied)),
-            },
-        }
-    }
-
-    /// A pool's reload with the spec that it means: the pool's own, or that with another model.
-    fn reload_request(&self, wanted: ReloadPool) -> Result<Request, Denied> {
-        let ReloadPool { pool, model, deadline, force } = wanted;
-        let known = pool.parse().ok().and_then(|id: PoolId| self.state.pools.get(&id));
-        let revision = match known {
-            // Who it is not known is told so by the decision.
-            None => None,
-            Some(_) if model.is_empty() => None,
-            Some(pool) => {
-                Some(Box::new(config::with_model(&pool.revision.spec, &model).map_err(Denied::InvalidSpec)?))
-            }
-        };
-        Ok(Request::Reload { pool, revision, deadline, force })
-    }
-
-    fn expect(&mut self, reply: oneshot::Sender<Told>) -> RequestId {
-        self.last_request += 1;
-        let request = RequestId(self.last_request);
-        self.callers.insert(request, reply);
-        request
-    }
-
-    /// Carries effects out and hands back the replies, which leave with the next view.
-    fn carry_out(&mut self, effects: Effects) -> Vec<(oneshot::Sender<Told>, Told)> {
-        let mut replies = Vec::new();
-        // What is saved is saved before what follows from it is started.
-        if effects.contains(&Effect::SaveWishes) {
-            let error = self.outside.store.save_wishes(&self.state.stopped).err();
-            let error = error.map(|error| telemetry::chain(&error));
-            if error.is_some() || self.state.unsaved.is_some() {
-                self.follow_ups.push_back(Event::WishesSaved { error });
-            }
-        }
-        if effects.contains(&Effect::SaveRuntime) {
-            saved(self.outside.store.save_runtime(&self.state.saved()));
-        }
-        for effect in effects {
-            match effect {
-                Effect::StartUnit(_) | Effect::StopUnit(_) | Effect::KillUnit(_) | Effect::ForgetUnit(_) => {
-                    self.lanes.carry_out(effect, &self.returned.0);
-                }
-                Effect::SetTimer(id, after) => self.timers.set(id, Duration::from_micros(after.0)),
-                Effect::CancelTimer(id) => self.timers.cancel(id),
-                Effect::SaveRuntime | Effect::SaveWishes => {}
-                Effect::OpenLease(id) => match self.outside.leases.open(&id) {
-                    Ok(descriptor) => self.descriptor = Some(descriptor),
-                    Err(error) => {
-                        let how = LeaseEnd::NotOpened(telemetry::chain(&error));
-                        self.follow_ups.push_back(Event::LeaseEnded { lease: id, how });
-                    }
-                },
-                Effect::CloseLease(id) => self.outside.leases.close(&id),
-                Effect::LeaseRevoked { lease, reason } => self.revoked.push((lease, reason)),
-                Effect::Reply(request, answer) => {
-                    if let Some(caller) = self.callers.remove(&request) {
-                        replies.push((caller, self.told(answer)));
-                    }
-                }
-                Effect::Log(line) => telemetry::write(&line),
-            }
-        }
-        replies
-    }
-
-    /// An answer with the descriptor that belongs to it; without it, a lease is none.
-    fn told(&mut self, answer: Answer) -> Told {
-        match (answer, self.descriptor.take()) {
-            (Answer::Lease { lease, .. }, None) => {
-                let why = format!("that of lease {lease}; see journalctl -u pool-managerd");
-                Answer::Denied(Denied::LeaseNotOpened(why)).into()
-            }
-            (answer @ Answer::Lease { .. }, descriptor) => Told { answer, descriptor },
-            (answer, _) => answer.into(),
-        }
-    }
-
     async fn publish(
         &mut self,
         replies: Vec<(oneshot::Sender<Told>, Told)>,
@@ -471,9 +373,3 @@ pub enum Signal {
 
 /// Where [`Signal`]s come from.
 pub type Signals = mpsc::Receiver<Signal>;
-
-fn saved(result: Result<(), crate::store::StoreError>) {
-    if let Err(error) = result {
-        tracing::error!("{}; what is decided now may not survive a restart", telemetry::chain(&error));
-    }
-}

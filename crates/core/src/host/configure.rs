@@ -153,7 +153,7 @@ fn applies_by_itself(pool: &Pool) -> bool {
 }
 
 fn reload(state: &mut State, clock: Clock, effects: &mut Effects, id: &PoolId) {
-    super::begin_job(state, clock, effects, id, Operation::Reload);
+    super::asked::begin_job(state, clock, effects, id, Operation::Reload);
     state.with_pool(clock, effects, id, |pool, turn| {
         let (to, deadline) = (pool.revision.clone(), pool.revision.spec.drain.deadline);
         lifecycle::reload::ask(pool, lifecycle::reload::Wanted { to, deadline, force: false }, turn);

@@ -4,7 +4,9 @@
 //! denied. Effects are requests to the outside and are carried out in order.
 
 mod adoption;
+mod asked;
 mod configure;
+mod decide;
 mod event;
 mod log;
 mod ports;
@@ -14,6 +16,7 @@ mod saved;
 mod turn;
 
 pub use adoption::UnitFacts;
+pub use decide::decide;
 pub use event::{Effect, Effects, Event, Input};
 pub use log::{Level, LogKind, LogLine};
 pub use ports::Ports;
@@ -24,10 +27,10 @@ pub(crate) use turn::Turn;
 pub use turn::{Purpose, TimerId, Timers};
 
 use crate::config::{FileError, Settings};
-use crate::job::{JobId, JobResult, JobState, Jobs, Operation, Waiter};
-use crate::lease::{LeaseEnd, LeaseId, Leases};
+use crate::job::{Jobs, Waiter};
+use crate::lease::Leases;
 use crate::name::{PoolId, UnitName, Usec};
-use crate::pool::{DrainFor, Pool, Wish, lifecycle};
+use crate::pool::{Pool, Wish, lifecycle};
 use crate::registry::{HealthStatus, Registry};
 use crate::replica::{ActiveState, UnitObservation};
 use serde::{Deserialize, Serialize};
@@ -72,121 +75,8 @@ pub struct State {
     pub unsaved: Option<String>,
 }
 
-/// At most so many callers wait at once.
-const MOST_WAITERS: usize = 1024;
-/// At most so many leases are held at once: each is a descriptor of the daemon's.
-const MOST_LEASES: usize = 100_000;
 /// What could not be saved is tried again after this time.
 const SAVE_AGAIN: Usec = Usec::from_secs(10);
-
-/// Judges a request.
-///
-/// # Errors
-/// Why it cannot be.
-pub fn decide(state: &State, request: &Request) -> Result<Accepted, Denied> {
-    let known = |text: &str| {
-        let id: Option<PoolId> = text.parse().ok();
-        id.filter(|id| state.pools.contains_key(id)).ok_or_else(|| Denied::NoSuchPool(text.to_owned()))
-    };
-    let pool_of = |text: &str| {
-        let id = known(text)?;
-        match state.pools.get(&id) {
-            Some(pool) if pool.leaving => Err(Denied::Leaving(id)),
-            Some(pool) => Ok((id, pool)),
-            None => Err(Denied::NoSuchPool(text.to_owned())),
-        }
-    };
-    match request {
-        Request::Start { pool } => {
-            let (id, pool) = pool_of(pool)?;
-            match pool.reload {
-                Some(_) => Err(Denied::TransitionInProgress { pool: id, doing: "reloaded" }),
-                None => Ok(Accepted::Start(id)),
-            }
-        }
-        Request::Stop { pool } => known(pool).map(Accepted::Stop),
-        Request::Drain { pool, deadline } => {
-            let (id, pool) = pool_of(pool)?;
-            let own = pool.revision.spec.drain.deadline;
-            Ok(Accepted::Drain(id, if *deadline == Usec(0) { own } else { *deadline }))
-        }
-        Request::Reload { pool, revision, deadline, force } => {
-            let (id, pool) = pool_of(pool)?;
-            if pool.drain.as_ref().is_some_and(|drain| drain.purpose != DrainFor::Reload) {
-                return Err(Denied::TransitionInProgress { pool: id, doing: "drained" });
-            }
-            if pool.reload.is_some() && !force {
-                return Err(Denied::TransitionInProgress { pool: id, doing: "reloaded" });
-            }
-            let revision = revision.clone().unwrap_or_else(|| Box::new(pool.revision.clone()));
-            let own = pool.revision.spec.drain.deadline;
-            let deadline = if *deadline == Usec(0) { own } else { *deadline };
-            Ok(Accepted::Reload(id, revision, deadline, *force))
-        }
-        Request::Reset { pool } => pool_of(pool).map(|(id, _)| Accepted::Reset(id)),
-        Request::AllocateLease { pool } => {
-            let (id, pool) = pool_of(pool)?;
-            may_lease(state, &id, pool)?;
-            Ok(Accepted::AllocateLease(id))
-        }
-        Request::ReleaseLease { lease } => {
-            let id: Option<LeaseId> = lease.parse().ok();
-            let held = id.filter(|id| state.leases.contains(id));
-            held.map(Accepted::ReleaseLease).ok_or_else(|| Denied::NoSuchLease(lease.clone()))
-        }
-        Request::CancelJob { job } => may_cancel(state, *job).map(|()| Accepted::CancelJob(*job)),
-        Request::WaitReady { .. } | Request::WaitJob { .. } if state.waiting() >= MOST_WAITERS => {
-            Err(Denied::TooManyWaiters)
-        }
-        Request::WaitReady { pool, timeout } => Ok(Accepted::WaitReady(known(pool)?, *timeout)),
-        Request::WaitJob { job } => {
-            if state.jobs.all.contains_key(job) {
-                Ok(Accepted::WaitJob(*job))
-            } else {
-                Err(Denied::NoSuchJob(job.0))
-            }
-        }
-    }
-}
-
-/// Whether a lease can be given.
-fn may_lease(state: &State, id: &PoolId, pool: &Pool) -> Result<(), Denied> {
-    if state.leases.len() >= MOST_LEASES {
-        return Err(Denied::TooManyLeases(MOST_LEASES));
-    }
-    if pool.drain.is_some() {
-        return Err(Denied::Draining(id.clone()));
-    }
-    if !pool.ready() {
-        return Err(Denied::NotReady { pool: id.clone(), why: pool.detail() });
-    }
-    if lifecycle::lease::choose(pool).is_none() {
-        let (held, capacity) = (pool.active_leases(), pool.capacity().unwrap_or(u32::MAX));
-        return Err(Denied::AtCapacity { pool: id.clone(), held, capacity });
-    }
-    Ok(())
-}
-
-/// Whether a job can be called off: only while what it began can still be undone.
-fn may_cancel(state: &State, id: JobId) -> Result<(), Denied> {
-    let job = state.jobs.all.get(&id).ok_or(Denied::NoSuchJob(id.0))?;
-    let refused = |why| Err(Denied::NotCancelable(id.0, why));
-    if job.state != JobState::Running {
-        return refused("it has ended");
-    }
-    let pool = state.pools.get(&job.pool);
-    if pool.is_some_and(|pool| pool.leaving) {
-        return refused("the pool's file is gone");
-    }
-    match job.operation {
-        Operation::Start => refused("it is a start; stop the pool instead"),
-        Operation::Stop => refused("it is a stop; start the pool again instead"),
-        Operation::Drain if pool.is_some_and(|pool| pool.drain.is_some()) => Ok(()),
-        Operation::Drain => refused("its engines are ending already; start the pool again instead"),
-        Operation::Reload if pool.is_some_and(|pool| pool.reload.is_some()) => Ok(()),
-        Operation::Reload => refused("nothing of it is left to undo"),
-    }
-}
 
 /// Takes in an event.
 pub fn apply(state: &mut State, input: Input) -> Effects {
@@ -202,7 +92,7 @@ pub fn apply(state: &mut State, input: Input) -> Effects {
         Event::ConfigurationRead { configuration, requests } => {
             configure::read_again(state, clock, &mut effects, configuration, &requests);
         }
-        Event::Asked { request, accepted } => asked(state, clock, &mut effects, request, accepted),
+        Event::Asked { request, accepted } => asked::asked(state, clock, &mut effects, request, accepted),
         Event::UnitSeen(seen) => unit_seen(state, clock, &mut effects, seen),
         Event::UnitForgotten(name) => forgotten(state, clock, &mut effects, &name),
         Event::UnitTaken(name) => {
@@ -240,7 +130,7 @@ pub fn apply(state: &mut State, input: Input) -> Effects {
                 lifecycle::reported(pool, index, &unit, report);
             });
         }
-        Event::LeaseEnded { lease, how } => lease_ended(state, clock, &mut effects, &lease, &how),
+        Event::LeaseEnded { lease, how } => asked::lease_ended(state, clock, &mut effects, &lease, &how),
         Event::EngineCondemned { replica, class, text } => {
             state.with_replica(clock, &mut effects, &replica, |pool, index, turn| {
                 lifecycle::condemn(pool, index, class, text, turn);
@@ -306,26 +196,6 @@ fn timer_fired(state: &mut State, clock: turn::Clock, effects: &mut Effects, id:
     }
 }
 
-fn lease_ended(
-    state: &mut State,
-    clock: turn::Clock,
-    effects: &mut Effects,
-    lease: &LeaseId,
-    how: &LeaseEnd,
-) {
-    if !state.leases.contains(lease) {
-        return;
-    }
-    if let LeaseEnd::NotOpened(error) = how {
-        let message = format!("the descriptor of lease {lease} could not be made: {error}");
-        effects.push(Effect::Log(LogLine::plain(LogKind::Anomaly, message)));
-    }
-    state.with_replica(clock, effects, &lease.replica, |pool, index, turn| {
-        lifecycle::lease::ended(pool, index, lease, turn);
-    });
-    effects.push(Effect::CloseLease(lease.clone()));
-}
-
 fn wishes_saved(state: &mut State, effects: &mut Effects, error: Option<String>) {
     if let Some(error) = &error {
         state.timers.set(SAVE_AGAIN, Purpose::SaveAgain, effects);
@@ -339,175 +209,6 @@ fn wishes_saved(state: &mut State, effects: &mut Effects, error: Option<String>)
         state.touched.extend(state.pools.keys().cloned());
     }
     state.unsaved = error;
-}
-
-fn asked(
-    state: &mut State,
-    clock: turn::Clock,
-    effects: &mut Effects,
-    request: RequestId,
-    accepted: Accepted,
-) {
-    match accepted {
-        Accepted::Start(id) => {
-            open_job(state, clock, effects, request, &id, Operation::Start);
-            keep_stopped(state, effects, &id, false);
-            state.with_pool(clock, effects, &id, lifecycle::start);
-            // Also where nothing is started yet: who was told of a job counts on it.
-            effects.push(Effect::SaveRuntime);
-        }
-        Accepted::Stop(id) => {
-            open_job(state, clock, effects, request, &id, Operation::Stop);
-            keep_stopped(state, effects, &id, true);
-            state.with_pool(clock, effects, &id, lifecycle::stop);
-        }
-        Accepted::Drain(id, deadline) => drain(state, clock, effects, request, &id, deadline),
-        Accepted::Reload(id, to, deadline, force) => {
-            open_job(state, clock, effects, request, &id, Operation::Reload);
-            state.with_pool(clock, effects, &id, |pool, turn| {
-                lifecycle::reload::ask(pool, lifecycle::reload::Wanted { to: *to, deadline, force }, turn);
-            });
-        }
-        Accepted::Reset(id) => {
-            state.with_pool(clock, effects, &id, lifecycle::reset);
-            effects.push(Effect::Reply(request, Answer::Done));
-        }
-        Accepted::AllocateLease(id) => lease(state, clock, effects, request, &id),
-        Accepted::ReleaseLease(id) => {
-            lease_ended(state, clock, effects, &id, &LeaseEnd::Closed);
-            effects.push(Effect::Reply(request, Answer::Done));
-        }
-        Accepted::CancelJob(job) => cancel(state, clock, effects, request, job),
-        Accepted::WaitReady(pool, timeout) => {
-            let timer = (timeout != Usec(0) && timeout != Usec(u64::MAX))
-                .then(|| state.timers.set(timeout, Purpose::EndWait(request), effects));
-            state.waiters.insert(request, Waiter { pool, timer });
-        }
-        Accepted::WaitJob(id) => {
-            match state.jobs.all.get_mut(&id).map(|job| (job.state.clone(), &mut job.waiters)) {
-                Some((JobState::Running, waiters)) => waiters.push(request),
-                Some((JobState::Ended { result, .. }, _)) => {
-                    effects.push(Effect::Reply(request, Answer::JobEnded(result)))
-                }
-                None => effects.push(Effect::Reply(request, Answer::Denied(Denied::NoSuchJob(id.0)))),
-            }
-        }
-    }
-}
-
-/// Remembers over a reboot whether an operator wants a pool stopped.
-fn keep_stopped(state: &mut State, effects: &mut Effects, id: &PoolId, stopped: bool) {
-    let news = if stopped { state.stopped.insert(id.clone()) } else { state.stopped.remove(id) };
-    if let Some(pool) = state.pools.get_mut(id) {
-        pool.by_operator = stopped;
-    }
-    if news {
-        effects.push(Effect::SaveWishes);
-    }
-}
-
-fn drain(
-    state: &mut State,
-    clock: turn::Clock,
-    effects: &mut Effects,
-    request: RequestId,
-    id: &PoolId,
-    deadline: Usec,
-) {
-    keep_stopped(state, effects, id, true);
-    let drains = |pool: &Pool| match (&pool.drain, pool.job) {
-        (Some(drain), Some((job, Operation::Drain))) if drain.purpose != DrainFor::Reload => Some(job),
-        _ => None,
-    };
-    // Asked again, it is the same job, and the earlier deadline wins.
-    if let Some(job) = state.pools.get(id).and_then(drains) {
-        effects.push(Effect::Reply(request, Answer::Job(job)));
-    } else {
-        open_job(state, clock, effects, request, id, Operation::Drain);
-    }
-    state.with_pool(clock, effects, id, |pool, turn| lifecycle::drain::ask(pool, deadline, turn));
-}
-
-fn lease(state: &mut State, clock: turn::Clock, effects: &mut Effects, request: RequestId, id: &PoolId) {
-    let may = state.pools.get(id).map(|pool| may_lease(state, id, pool));
-    let given = match may {
-        Some(Ok(())) => state.with_pool(clock, effects, id, |pool, turn| {
-            let index = lifecycle::lease::choose(pool)?;
-            lifecycle::lease::give(pool, index, turn)
-        }),
-        Some(Err(denied)) => {
-            effects.push(Effect::Reply(request, Answer::Denied(denied)));
-            return;
-        }
-        None => None,
-    };
-    let answer = match given.flatten() {
-        Some((lease, endpoint)) => Answer::Lease { lease, endpoint: endpoint.to_string() },
-        None => Answer::Denied(Denied::NoSuchPool(id.to_string())),
-    };
-    effects.push(Effect::Reply(request, answer));
-}
-
-fn cancel(state: &mut State, clock: turn::Clock, effects: &mut Effects, request: RequestId, id: JobId) {
-    if let Err(denied) = may_cancel(state, id) {
-        effects.push(Effect::Reply(request, Answer::Denied(denied)));
-        return;
-    }
-    let Some(job) = state.jobs.all.get(&id) else { return };
-    let (pool, operation) = (job.pool.clone(), job.operation);
-    match operation {
-        Operation::Drain => {
-            keep_stopped(state, effects, &pool, false);
-            state.with_pool(clock, effects, &pool, |pool, turn| {
-                pool.job = None;
-                lifecycle::drain::call_off(pool, turn);
-                turn.end_job(
-                    id,
-                    JobResult::Canceled,
-                    "the drain was cancelled; the pool serves on".to_owned(),
-                );
-            });
-        }
-        Operation::Reload => {
-            state.with_pool(clock, effects, &pool, lifecycle::reload::call_off);
-        }
-        Operation::Start | Operation::Stop => {}
-    }
-    effects.push(Effect::Reply(request, Answer::Done));
-}
-
-/// Opens a job on a pool; the one that runs there is superseded.
-fn open_job(
-    state: &mut State,
-    clock: turn::Clock,
-    effects: &mut Effects,
-    request: RequestId,
-    id: &PoolId,
-    operation: Operation,
-) {
-    let job = begin_job(state, clock, effects, id, operation);
-    effects.push(Effect::Reply(request, Answer::Job(job)));
-}
-
-/// Opens a job that nobody is told of.
-fn begin_job(
-    state: &mut State,
-    clock: turn::Clock,
-    effects: &mut Effects,
-    id: &PoolId,
-    operation: Operation,
-) -> JobId {
-    let job = state.jobs.open(id.clone(), operation, clock.mono);
-    state.with_pool(clock, effects, id, |pool, turn| {
-        if let Some((older, _)) = pool.job.replace((job, operation)) {
-            turn.end_job(
-                older,
-                JobResult::Superseded,
-                format!("a newer {} took its place", operation.as_str()),
-            );
-        }
-    });
-    job
 }
 
 fn unit_seen(state: &mut State, clock: turn::Clock, effects: &mut Effects, seen: UnitObservation) {

@@ -2,7 +2,7 @@
 //! wait for somebody.
 
 use super::breaker::{self, open};
-use super::observed::let_go;
+use super::release::let_go;
 use super::wishes::{KILL_AFTER, begin, start_asked};
 use crate::config::{Port, RestartPolicy};
 use crate::host::{Effect, LogKind, Purpose, Turn};

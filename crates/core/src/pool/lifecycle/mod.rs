@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | `wishes` | what somebody wants: start, stop, reset, and when that has come true |
 //! | `observed` | what systemd and probers say, adoption included |
+//! | `release` | letting go of units that have ended, and getting their names back |
 //! | `failure` | how an engine ended, and what follows |
 //! | `breaker` | breakers, and the lengths of readiness that matter |
 //! | `drain` | emptying a pool |
@@ -16,13 +17,14 @@ pub(crate) mod drain;
 mod failure;
 pub(crate) mod lease;
 mod observed;
+mod release;
 pub(crate) mod reload;
 mod wishes;
 
 pub(crate) use breaker::{catch_up, go_on, steady, trial_due};
 pub(crate) use failure::{condemn, restart_due};
 pub(crate) use observed::{
-    StartProblem, adopt, give_up_name, job_failed, kill, release_again, reported, still_stuck, stop_refused,
-    unit_forgotten, unit_refused, unit_seen, unit_taken,
+    StartProblem, adopt, reported, unit_forgotten, unit_refused, unit_seen, unit_taken,
 };
+pub(crate) use release::{give_up_name, job_failed, kill, release_again, still_stuck, stop_refused};
 pub(crate) use wishes::{begin, reset, resume, settle, start, start_more, stop};

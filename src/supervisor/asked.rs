@@ -1,0 +1,55 @@
+//! Owns what callers ask of the loop: it is judged at once, and answered once it has come true.
+
+use super::Supervisor;
+use super::handle::{Call, ReloadPool, Told, Wanted, answer};
+use crate::config;
+use crate::ports::{Clock, Files, Probers, Systemd};
+use pool_core::host::{Answer, RequestId};
+use pool_core::name::PoolId;
+use pool_core::{Denied, Event, Request, decide};
+use tokio::sync::oneshot;
+
+impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
+    pub(super) fn called(&mut self, call: Call, events: &mut Vec<Event>) {
+        let Call { wanted, reply } = call;
+        match wanted {
+            Wanted::Request(request) => match decide(&self.state, &request) {
+                Ok(accepted) => {
+                    let request = self.expect(reply);
+                    events.push(Event::Asked { request, accepted });
+                }
+                Err(denied) => answer(reply, Answer::Denied(denied)),
+            },
+            Wanted::Reload => {
+                let request = self.expect(reply);
+                self.read_configuration(Some(request));
+            }
+            Wanted::ReloadPool(wanted) => match self.reload_request(wanted) {
+                Ok(request) => self.called(Call { wanted: Wanted::Request(request), reply }, events),
+                Err(denied) => answer(reply, Answer::Denied(denied)),
+            },
+        }
+    }
+
+    /// A pool's reload with the spec that it means: the pool's own, or that with another model.
+    fn reload_request(&self, wanted: ReloadPool) -> Result<Request, Denied> {
+        let ReloadPool { pool, model, deadline, force } = wanted;
+        let known = pool.parse().ok().and_then(|id: PoolId| self.state.pools.get(&id));
+        let revision = match known {
+            // Who it is not known is told so by the decision.
+            None => None,
+            Some(_) if model.is_empty() => None,
+            Some(pool) => {
+                Some(Box::new(config::with_model(&pool.revision.spec, &model).map_err(Denied::InvalidSpec)?))
+            }
+        };
+        Ok(Request::Reload { pool, revision, deadline, force })
+    }
+
+    fn expect(&mut self, reply: oneshot::Sender<Told>) -> RequestId {
+        self.last_request += 1;
+        let request = RequestId(self.last_request);
+        self.callers.insert(request, reply);
+        request
+    }
+}
