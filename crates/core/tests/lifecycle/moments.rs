@@ -1,7 +1,8 @@
 //! Stories of single signals, timers and reports that come at a moment of their own.
 
 use crate::acts::{of, open, seconds};
-use crate::world::{World, spec, unit};
+use crate::reload::{newer, replacing};
+use crate::world::{World, configuration, spec, unit};
 use pool_core::Event;
 use pool_core::config::{BreakerNumbers, PoolSpec, Restart};
 use pool_core::name::{InvocationId, UnitKind, UnitName, Usec};
@@ -238,4 +239,80 @@ fn of_failed_jobs_only_those_of_stops_mean_that_a_unit_is_stuck() {
     let mut world = serving();
     world.stop("a");
     assert!(fails(&mut world, "timeout"));
+}
+
+#[test]
+fn a_start_that_systemd_refuses_after_a_stop_leaves_the_pool_stopped() {
+    let mut world = World::with(&[spec("a")]);
+    world.stop("a");
+    let stage = unit(UnitKind::Stage, "a", 0);
+    world.units.remove(&stage);
+    let refused = |name| Event::UnitRefused { name, name_taken: false, error: "no".into() };
+    world.event(refused(stage));
+    assert_eq!((world.phase("a"), world.last_class("a")), (PoolPhase::Stopped, String::new()));
+    // While its checks are not forgotten it is not over.
+    let mut world = World::with(&[spec("a")]);
+    let stage = unit(UnitKind::Stage, "a", 0);
+    world.seen(&stage, |unit| (unit.active, unit.exited) = (ActiveState::Active, true));
+    world.stop("a");
+    world.units.remove(&engine());
+    world.event(refused(engine()));
+    assert_eq!(world.phase("a"), PoolPhase::Stopping);
+    world.settle();
+    assert_eq!(world.phase("a"), PoolPhase::Stopped);
+}
+
+#[test]
+fn an_engine_that_the_daemon_was_ending_is_ended_by_the_next_one_for_the_same_reason() {
+    let mut world = serving();
+    world.condemn("a", 0, ExitClass::GpuLost);
+    world.units.get_mut(&engine()).unwrap().active = ActiveState::Active;
+    world.let_go.clear();
+    world.kill_daemon(&[spec("a")]);
+    assert_eq!((world.phases("a"), world.let_go.contains(&engine())), (vec!["stopping"], true));
+    world.settle();
+    assert_eq!(world.last_class("a"), "gpu-lost");
+}
+
+#[test]
+fn a_candidate_that_gives_way_to_another_reload_ends_at_once() {
+    let (mut world, _) = replacing(1);
+    world.reload(&newer(), true).unwrap();
+    assert_eq!(world.phases("a"), ["stopping"]);
+}
+
+#[test]
+fn an_engine_of_a_pool_that_leaves_is_not_started_by_the_next_daemon() {
+    let mut world = World::with(&[of(2)]);
+    world.serve("a", 0);
+    world.lease("a").unwrap();
+    world.configure(&[]);
+    world.settle();
+    assert_eq!(world.phases("a"), ["ready", "stopped"]);
+    world.kill_daemon(&[]);
+    assert_eq!(world.phases("a").first(), Some(&"ready"));
+    assert!(!world.phases("a").contains(&"staging"));
+}
+
+#[test]
+fn a_file_with_more_engines_starts_none_beside_one_that_ended_as_meant() {
+    let mut world = serving();
+    world.exits_0("a", 0);
+    world.settle();
+    world.configure(&[of(2)]);
+    assert_eq!(world.phases("a"), ["stopped"]);
+}
+
+#[test]
+fn an_engine_for_which_no_port_is_left_says_so() {
+    let mut world = World::empty();
+    let mut narrow = configuration(&[of(2)]);
+    narrow.settings.auto_ports = 20_000..=20_000;
+    world.start_daemon_by(narrow, Default::default(), Default::default());
+    assert_eq!((world.phases("a"), world.last_class("a")), (vec!["staging", "failed"], "port-in-use".into()));
+    assert!(
+        world.last_text("a").starts_with("every port from 20000 to 20000 is in use"),
+        "{}",
+        world.last_text("a")
+    );
 }
