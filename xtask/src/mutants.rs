@@ -89,8 +89,12 @@ pub fn run(choice: &Choice) -> Result<Outcome, Failure> {
             "round-robin".to_owned(),
         ]);
     }
-    if there == 0 {
-        return Ok(Outcome::default());
+    match (there, &diff) {
+        (0, Some(_)) => return Ok(Outcome::default()),
+        (0, None) => {
+            return Err(Failure::Broken("there is nothing to change; see .cargo/mutants.toml".to_owned()));
+        }
+        _ => {}
     }
     let results = folder.join("mutants.out");
     match fs::remove_dir_all(&results) {
@@ -150,7 +154,7 @@ fn write_diff(revision: &str, folder: &Path) -> Result<PathBuf, Failure> {
 
 fn mutants() -> Command {
     let mut command = host::cargo();
-    command.arg("mutants");
+    command.args(["mutants", "--package", "pool-core"]);
     command
 }
 
