@@ -20,6 +20,9 @@ use std::sync::{Arc, Mutex};
 #[derive(Debug, Clone, Default)]
 pub struct Callers(Arc<Mutex<Log>>);
 
+/// By pool: who asked last, and what for; nothing while that is not certain.
+type Wishes = BTreeMap<PoolId, (u64, Option<Wish>)>;
+
 /// A lease that somebody holds.
 #[derive(Debug)]
 struct Held {
@@ -34,7 +37,9 @@ struct Log {
     /// Who waits for an answer, and for what.
     open: BTreeMap<u64, String>,
     /// What is certainly wished of a pool; nothing while somebody's wish has not been answered.
-    wishes: BTreeMap<PoolId, (u64, Option<Wish>)>,
+    wishes: Wishes,
+    /// What was certain before somebody asked for the end of a job, whatever job that is, and has not been answered.
+    doubted: BTreeMap<u64, Wishes>,
     /// Jobs that somebody was told of.
     jobs: usize,
     /// Reloads to a model of their own: where their jobs are told of, which, and the model.
@@ -109,6 +114,7 @@ impl Callers {
                             *wish = kind.wish;
                         }
                     }
+                    Ok(Answer::Denied(_)) => log.nothing_came_of(number),
                     Ok(Answer::Done) => log.over.extend(released.and_then(|(_, descriptor)| descriptor)),
                     Ok(_) | Err(Refused::ShuttingDown) => {}
                     Err(Refused::Full) => world.fail("the loop was not fast enough for callers".to_owned()),
@@ -132,6 +138,8 @@ impl Callers {
         log.open.insert(number, words);
         if let Asked::Request(Request::CancelJob { .. }) = asked {
             // Whatever job that is, what it was asked for may no longer hold.
+            let before = log.wishes.clone();
+            log.doubted.insert(number, before);
             log.wishes.values_mut().for_each(|wish| *wish = (number, None));
         }
         if let Some(pool) = asked.about().filter(|_| kind.wish.is_some()) {
@@ -196,6 +204,15 @@ impl Callers {
 }
 
 impl Log {
+    /// What somebody asked was denied: where nobody has asked for anything since, all holds that held before.
+    fn nothing_came_of(&mut self, number: u64) {
+        for (pool, before) in self.doubted.remove(&number).into_iter().flatten() {
+            if let Some(wish) = self.wishes.get_mut(&pool).filter(|wish| wish.0 == number) {
+                *wish = before;
+            }
+        }
+    }
+
     /// A lease was given to somebody.
     fn took(&mut self, told: Told, published: &Published) -> Option<LeaseId> {
         let (Answer::Lease { lease, .. }, Some(descriptor)) = (told.answer, told.descriptor) else {
