@@ -22,9 +22,13 @@ fn launch(stand: &Stand, health: &Health, more: &[&str], engine: &[&str]) -> Com
         "--start-limit",
         "600000000",
     ]);
-    for (name, value) in
-        [("interval", "100000"), ("timeout", "100000"), ("failures", "3"), ("stall-timeout", "1000000")]
-    {
+    for (name, value) in [
+        ("interval", "100000"),
+        ("timeout", "100000"),
+        ("failures", "3"),
+        ("stall-timeout", "1000000"),
+        ("computing-timeout", "10000000"),
+    ] {
         if !more.contains(&format!("--{name}").as_str()) {
             command.arg(format!("--{name}")).arg(value);
         }
