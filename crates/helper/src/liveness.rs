@@ -84,7 +84,7 @@ pub(crate) struct Liveness {
     counters: Option<Vec<f64>>,
     /// How long it has been busy without progress.
     still: Duration,
-    /// The part of that in which it did not compute either.
+    /// The last part of that, in which it did not compute either.
     stalled: Duration,
     /// Whether the counters were read in that time: then the CPU time is no progress.
     counted: bool,
@@ -143,7 +143,7 @@ impl Liveness {
             self.counted = false;
         } else if !works {
             self.still += time;
-            self.stalled += if computes { Duration::ZERO } else { time };
+            self.stalled = if computes { Duration::ZERO } else { self.stalled + time };
         }
         self.count_failures(round.health, progress);
         self.verdict(round.health)
@@ -224,12 +224,13 @@ impl Liveness {
         if let Some(count) = self.in_flight.filter(|&count| count > 0) {
             parts.push(format!("{count} in flight"));
         }
-        if !self.health_silent.is_zero() {
+        let about_as_long = self.health_silent + self.limits.longest_round >= self.metrics_silent;
+        if !self.health_silent.is_zero() && about_as_long {
             parts.push(format!("no answer from {} for {}", self.names.health, time(self.health_silent)));
         } else if !self.metrics_silent.is_zero() {
             parts.push(format!("no answer from {} for {}", self.names.metrics, time(self.metrics_silent)));
         }
-        if !self.still.is_zero() {
+        if time(self.still) > Usec::from_millis(0) {
             let what = match (self.counted, self.cpu) {
                 (true, _) => "no counter moved",
                 (false, Some(_)) => "no CPU time used",
