@@ -12,13 +12,11 @@ const TIMEOUT: Duration = Duration::from_millis(200);
 const STALL: Duration = Duration::from_secs(3);
 /// Twice what an engine may stall: one that is not left alone is gone by then.
 const ENOUGH: Duration = Duration::from_secs(6);
-/// So long that several questions of the prober went unanswered in their time.
-const SILENT: Duration = Duration::from_secs(1);
 /// For the longest work that a test gives to an engine.
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// A pool of one slot, one thread and one batch for a whole prompt; `None` on a release without llama-server.
-fn llama<'a>(host: &'a Host, id: &str) -> Option<Pool<'a>> {
+fn llama<'a>(host: &'a Host, id: &str, stall: Duration) -> Option<Pool<'a>> {
     if !host.has_llama() {
         // The run on forky proves it.
         assert!(host.run(&["which", "llama-server"]).stdout.is_empty(), "llama-server is there: test it");
@@ -34,7 +32,7 @@ fn llama<'a>(host: &'a Host, id: &str) -> Option<Pool<'a>> {
              interval = \"{}ms\"\ntimeout = \"{}ms\"\nstall_timeout = \"{}s\"\n",
             INTERVAL.as_millis(),
             TIMEOUT.as_millis(),
-            STALL.as_secs()
+            stall.as_secs()
         ),
     );
     pool.wait_ready();
@@ -89,7 +87,7 @@ struct Waits {
 /// Lets the engine run for a quarter of the time, as a CPU with much else to do would.
 fn slow_down(engine: Pid, enough: &AtomicBool) {
     let begun = monotonic();
-    while !enough.load(Ordering::Relaxed) && monotonic() - begun < LIMIT / 2 {
+    while !enough.load(Ordering::Relaxed) && monotonic() - begun < LIMIT / 6 {
         for (signal, time) in [(Signal::SIGSTOP, 150), (Signal::SIGCONT, 50)] {
             if kill(engine, signal).is_err() {
                 return;
@@ -150,7 +148,7 @@ fn assert_left_alone(pool: &Pool<'_>, main_pid: u32, invocation: &[u8]) {
 #[test]
 fn a_busy_llama_server_that_is_stopped_is_hung_and_another_one_takes_its_place() {
     let host = host();
-    let Some(pool) = llama(&host, "halted") else { return };
+    let Some(pool) = llama(&host, "halted", STALL) else { return };
     let (unit, engine) = (pool.unit(0), pool.main_pid(0));
     let _request = completions(&pool, 1, "a", 12_000);
     let generates =
@@ -183,7 +181,7 @@ fn a_busy_llama_server_that_is_stopped_is_hung_and_another_one_takes_its_place()
 #[test]
 fn a_llama_server_whose_batch_takes_longer_than_it_may_stall_is_left_alone() {
     let host = host();
-    let Some(pool) = llama(&host, "batch") else { return };
+    let Some(pool) = llama(&host, "batch", STALL) else { return };
     let (main_pid, invocation) = (pool.main_pid(0), pool.invocation(0));
     let mut request = completions(&pool, 1, &"a".repeat(12_000), 4);
     let Waits { still, silent, all, said } = look_on(&pool, &mut request, |waits| waits.still > ENOUGH);
@@ -196,14 +194,14 @@ fn a_llama_server_whose_batch_takes_longer_than_it_may_stall_is_left_alone() {
 #[test]
 fn a_llama_server_with_too_many_requests_to_answer_the_prober_is_left_alone() {
     let host = host();
-    let Some(pool) = llama(&host, "crowded") else { return };
+    // Its silence lasts for a second or several; less of it would be no hang by any rule.
+    let Some(pool) = llama(&host, "crowded", Duration::from_secs(1)) else { return };
     let (main_pid, invocation) = (pool.main_pid(0), pool.invocation(0));
     // They wait for the only slot, and each holds one of the threads that answer.
     let mut requests = completions(&pool, 200, "a", 400);
-    let Waits { still, silent, all, said } =
-        look_on(&pool, &mut requests, |waits| waits.silent > SILENT && waits.all > ENOUGH);
+    let Waits { still, silent, all, said } = look_on(&pool, &mut requests, |waits| waits.silent > ENOUGH / 2);
     println!("no counter seen to move for {still:?}, no answer for {silent:?} at most, of {all:?}; {said:?}");
     assert_eq!(answers(requests), vec!["200"; 200]);
-    assert!(silent > SILENT && all > ENOUGH, "too quick to prove anything: {silent:?} of {all:?}");
+    assert!(silent > 2 * TIMEOUT && all > ENOUGH / 2, "too quick to prove anything: {silent:?} of {all:?}");
     assert_left_alone(&pool, main_pid, &invocation);
 }
