@@ -12,6 +12,7 @@ mod failures;
 mod hang;
 mod host;
 mod journal;
+mod llama;
 mod readiness;
 mod record;
 mod refusal;

@@ -18,7 +18,8 @@ pool-helper: runs inside the units of pool-managerd, not by hand
       address. With --version-arg, run the program with these arguments and report the version that it prints.
 
   pool-helper launch --health URL --listen HOST:PORT --model PATH --start-timeout USEC --start-limit USEC
-                     --interval USEC --timeout USEC --failures N --stall-timeout USEC --report PATH
+                     --interval USEC --timeout USEC --failures N --stall-timeout USEC
+                     --computing-timeout USEC --report PATH
                      [--progress URL [--in-flight NAME]... --counter NAME...]
                      [--slots URL --slots-pointer POINTER] [--version-url URL --version-pointer POINTER]
                      -- PROGRAM [ARG]...
@@ -30,7 +31,8 @@ pool-helper: runs inside the units of pool-managerd, not by hand
       another status than 200 and without progress, --failures times in a row, or that was busy for --stall-timeout
       without progress. Busy: the gauges named by --in-flight (Prometheus metrics at --progress) add up to more than
       0, or a question goes unanswered. Progress: a counter named by --counter moved, or, where they cannot be read,
-      the unit used CPU time. After each round it sends what it counted to the socket --report, with the number of
+      the unit used CPU time. While counters are read and stand still but the unit uses 5 % of a CPU or more, the time
+      is --computing-timeout instead: a step of an engine that computes on the CPU may be long. After each round it sends what it counted to the socket --report, with the number of
       slots and the version, which JSON documents of the engine hold at the given pointers.
 
   pool-helper --help | --version
@@ -230,7 +232,7 @@ mod tests {
     }
 
     const WATCH: &str = "--health http://h:1/health --start-timeout 5 --start-limit 7 --interval 11 --timeout 13 \
-                         --failures 3 --stall-timeout 17 --report /r";
+                         --failures 3 --stall-timeout 17 --computing-timeout 19 --report /r";
 
     fn launch_with(options: &str) -> String {
         format!("launch {WATCH} --listen h:1 --model /m {options}")
@@ -247,6 +249,7 @@ mod tests {
         let times =
             [watch.start_timeout, watch.start_limit, watch.interval, watch.timeout, watch.stall_timeout];
         assert_eq!(times, [5, 7, 11, 13, 17].map(Duration::from_micros));
+        assert_eq!(watch.computing_timeout, Duration::from_micros(19));
         assert_eq!((watch.failures, &watch.progress), (3, &None));
     }
 

@@ -6,7 +6,9 @@
 //!
 //! Counters say more than CPU time, for an engine can spin and do nothing. Where they can be read they alone are progress.
 //! Where they cannot, CPU time is; and an engine whose counters stood still before it fell silent, but that is at work, gets
-//! neither a reprieve for that nor a count against it.
+//! neither a reprieve for that nor a count against it. Counters move once a step, and a step may take minutes on a CPU, with
+//! every question answered meanwhile: counters that stand still while the engine computes are a hang only after a time
+//! limit of their own.
 
 use std::time::Duration;
 
@@ -23,6 +25,8 @@ const SLOW: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub(crate) struct Limits {
     pub(crate) stall: Duration,
+    /// The same for an engine that answers and computes while its counters stand still.
+    pub(crate) computing: Duration,
     pub(crate) failures: u32,
     /// More time than a round can take does not count: then it was the prober that did not run.
     pub(crate) longest_round: Duration,
@@ -79,6 +83,8 @@ pub(crate) struct Liveness {
     in_flight: Option<u32>,
     counters: Option<Vec<f64>>,
     /// How long it has been busy without progress.
+    still: Duration,
+    /// The last part of that, in which it did not compute either.
     stalled: Duration,
     /// Whether the counters were read in that time: then the CPU time is no progress.
     counted: bool,
@@ -100,6 +106,7 @@ impl Liveness {
             cpu: None,
             in_flight: None,
             counters: None,
+            still: Duration::ZERO,
             stalled: Duration::ZERO,
             counted: false,
             health_silent: Duration::ZERO,
@@ -124,6 +131,7 @@ impl Liveness {
         let moved = self.read(&round.metrics);
         let counted = matches!(&round.metrics, Seen::Read(metrics) if metrics.counters.is_some());
         let works = !counted && used.is_some_and(|used| progress::is_work(used, since));
+        let computes = counted && used.is_some_and(|used| progress::is_computing(used, since));
         let progress = moved || (works && !self.counted);
         let silent = matches!(round.health, Answer::Silent | Answer::NotHttp);
         add(&mut self.health_silent, silent, asked, time);
@@ -131,10 +139,11 @@ impl Liveness {
         let unanswered = !self.health_silent.is_zero() || !self.metrics_silent.is_zero();
         let busy = unanswered || self.in_flight.is_some_and(|count| count > 0);
         if progress || !busy {
-            self.stalled = Duration::ZERO;
+            (self.still, self.stalled) = (Duration::ZERO, Duration::ZERO);
             self.counted = false;
         } else if !works {
-            self.stalled += time;
+            self.still += time;
+            self.stalled = if computes { Duration::ZERO } else { self.stalled + time };
         }
         self.count_failures(round.health, progress);
         self.verdict(round.health)
@@ -174,7 +183,7 @@ impl Liveness {
     }
 
     fn verdict(&self, answer: Answer) -> Verdict {
-        let Limits { stall, failures, .. } = self.limits;
+        let failures = self.limits.failures;
         let Names { endpoint, health, .. } = &self.names;
         let trouble = match answer {
             Answer::NotListening => Some(format!("nothing listens on {endpoint}")),
@@ -189,20 +198,24 @@ impl Liveness {
                 Verdict::Lost(format!("dead: {trouble}, {failures} times in a row"))
             } else if self.bad >= failures {
                 Verdict::Lost(format!("unhealthy: {trouble}, {failures} times in a row"))
-            } else if self.stalled >= stall {
+            } else if self.is_hung() {
                 Verdict::Lost(format!("hung: {}", self.stuck(exact)))
             } else {
                 Verdict::Serving(format!("serving, but {trouble}"))
             };
         }
-        if self.stalled >= stall {
+        if self.is_hung() {
             return Verdict::Lost(format!("hung: {}", self.stuck(exact)));
         }
-        let longest = self.stalled.max(self.health_silent).max(self.metrics_silent);
+        let longest = self.still.max(self.health_silent).max(self.metrics_silent);
         if longest < SLOW {
             return Verdict::Serving(super::serving::WELL.to_owned());
         }
         Verdict::Serving(format!("serving, slow: {}", self.stuck(rounded)))
+    }
+
+    fn is_hung(&self) -> bool {
+        self.stalled >= self.limits.stall || self.still >= self.limits.computing
     }
 
     /// What it does not do, in numbers.
@@ -211,18 +224,22 @@ impl Liveness {
         if let Some(count) = self.in_flight.filter(|&count| count > 0) {
             parts.push(format!("{count} in flight"));
         }
-        if !self.health_silent.is_zero() {
+        let about_as_long = self.health_silent + self.limits.longest_round >= self.metrics_silent;
+        if !self.health_silent.is_zero() && about_as_long {
             parts.push(format!("no answer from {} for {}", self.names.health, time(self.health_silent)));
         } else if !self.metrics_silent.is_zero() {
             parts.push(format!("no answer from {} for {}", self.names.metrics, time(self.metrics_silent)));
         }
-        if !self.stalled.is_zero() {
+        if time(self.still) > Usec::from_millis(0) {
             let what = match (self.counted, self.cpu) {
                 (true, _) => "no counter moved",
                 (false, Some(_)) => "no CPU time used",
                 (false, None) => "nothing seen to move",
             };
-            parts.push(format!("{what} for {}", time(self.stalled)));
+            parts.push(format!("{what} for {}", time(self.still)));
+            if self.stalled < self.still && self.stalled < self.limits.stall {
+                parts.push("CPU time used meanwhile".to_owned());
+            }
         }
         if let Some(gone) =
             self.processes.and_then(|now| self.most_processes.checked_sub(now)).filter(|&gone| gone > 0)

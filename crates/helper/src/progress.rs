@@ -30,6 +30,14 @@ pub(crate) fn is_seen(before: &Usage, now: &Usage, new_answer: bool) -> bool {
     }
 }
 
+/// More than this part of one CPU is computing; less may be an engine that only answers everybody's questions.
+const COMPUTING: f64 = 0.05;
+
+/// Whether so much CPU time in that time is the engine's own computing.
+pub(crate) fn is_computing(cpu: Duration, time: Duration) -> bool {
+    cpu.as_secs_f64() > COMPUTING * time.as_secs_f64()
+}
+
 /// Whether so much CPU time in that time is work.
 pub(crate) fn is_work(cpu: Duration, time: Duration) -> bool {
     cpu.as_secs_f64() > BUSY * time.as_secs_f64()

@@ -186,6 +186,7 @@ fn liveness(options: &Watch, now: Duration) -> Liveness {
     let questions = 4;
     let limits = Limits {
         stall: options.stall_timeout,
+        computing: options.computing_timeout,
         failures: options.failures,
         longest_round: options.interval + options.timeout * questions + SLACK,
     };

@@ -10,7 +10,7 @@ use crate::endpoint::Url;
 use crate::refused::Refused;
 
 /// The options that `launch` and `probe` share.
-pub(crate) const OPTIONS: [&str; 15] = [
+pub(crate) const OPTIONS: [&str; 16] = [
     "--health",
     "--start-timeout",
     "--start-limit",
@@ -18,6 +18,7 @@ pub(crate) const OPTIONS: [&str; 15] = [
     "--timeout",
     "--failures",
     "--stall-timeout",
+    "--computing-timeout",
     "--progress",
     "--in-flight",
     "--counter",
@@ -42,6 +43,8 @@ pub(crate) struct Watch {
     pub(crate) failures: u32,
     /// The longest time that it may be busy without progress.
     pub(crate) stall_timeout: Duration,
+    /// The same while it computes and its counters stand still.
+    pub(crate) computing_timeout: Duration,
     pub(crate) progress: Option<Progress>,
     pub(crate) slots: Option<Fact>,
     pub(crate) version: Option<Fact>,
@@ -72,7 +75,7 @@ impl Watch {
         let mut time = |name| given.parsed(name, "a number of microseconds", usec);
         let (start_timeout, start_limit) = (time("--start-timeout")?, time("--start-limit")?);
         let (interval, timeout) = (time("--interval")?, time("--timeout")?);
-        let stall_timeout = time("--stall-timeout")?;
+        let (stall_timeout, computing_timeout) = (time("--stall-timeout")?, time("--computing-timeout")?);
         let number = |text: &str| text.parse().ok().filter(|&count| count > 0);
         Ok(Watch {
             health: given.parsed("--health", URL, Url::parse)?,
@@ -82,6 +85,7 @@ impl Watch {
             timeout,
             failures: given.parsed("--failures", "a number above 0", number)?,
             stall_timeout,
+            computing_timeout,
             progress: progress(given)?,
             slots: fact(given, "--slots", "--slots-pointer")?,
             version: fact(given, "--version-url", "--version-pointer")?,
@@ -100,6 +104,7 @@ impl Watch {
             ("--timeout", usec(self.timeout)),
             ("--failures", self.failures.to_string()),
             ("--stall-timeout", usec(self.stall_timeout)),
+            ("--computing-timeout", usec(self.computing_timeout)),
         ];
         if let Some(progress) = &self.progress {
             arguments.push(("--progress", progress.url.to_string()));

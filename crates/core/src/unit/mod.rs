@@ -11,6 +11,9 @@ use crate::config::PoolSpec;
 use crate::engine::fill;
 use crate::name::{Endpoint, UnitName, Usec};
 
+/// So many stall time-outs may one step of an engine take that computes on the CPU, as every pool's does. On a device it
+/// would be 1: what waits for a hung device may spin as well.
+const COMPUTING: u64 = 10;
 /// Where the helper is installed.
 pub const HELPER: &str = "/usr/libexec/llamaorch/pool-helper";
 /// Where probers report what they count, one datagram a round. An engine's unit reaches this folder of the daemon's and
@@ -160,6 +163,7 @@ fn questions(launch: &Launch<'_>) -> Vec<String> {
         ("--timeout", health.timeout.0.to_string()),
         ("--failures", health.failures.to_string()),
         ("--stall-timeout", health.stall_timeout.0.to_string()),
+        ("--computing-timeout", (health.stall_timeout.0.saturating_mul(COMPUTING)).to_string()),
         ("--report", REPORT_SOCKET.to_owned()),
     ];
     if let Some(progress) = &template.progress {
@@ -317,6 +321,7 @@ mod tests {
         let asked: Vec<&str> =
             command.iter().map(String::as_str).skip_while(|arg| *arg != "--interval").collect();
         let expected = "--interval 2000000 --timeout 1000000 --failures 3 --stall-timeout 120000000 \
+                        --computing-timeout 1200000000 \
                         --report /run/pool-managerd/report/socket --progress http://127.0.0.1:20000/metrics \
                         --in-flight x:a --in-flight x:b --counter x:c --slots http://127.0.0.1:20000/props \
                         --slots-pointer /total_slots -- llama-server";

@@ -1,4 +1,4 @@
-//! Engines in ten minutes of rounds, two seconds apart: which are ended, when, and why.
+//! Engines in 25 minutes of rounds, two seconds apart: which are ended, when, and why.
 
 use std::io::ErrorKind;
 
@@ -7,13 +7,15 @@ use super::*;
 const OK: Answer = Answer::Status(200);
 const UNAVAILABLE: Answer = Answer::Status(503);
 const INTERVAL: u64 = 2;
-/// CPU time of one round, in milliseconds: none, and more than 1 % of one CPU.
+/// CPU time of one round, in milliseconds: none, more than 1 % of one CPU, more than 5 %.
 const ASLEEP: u64 = 0;
 const AT_WORK: u64 = 30;
+const COMPUTING: u64 = 110;
 
 fn new() -> Liveness {
     let limits = Limits {
         stall: Duration::from_secs(120),
+        computing: Duration::from_secs(1_200),
         failures: 3,
         longest_round: Duration::from_secs(INTERVAL + 5),
     };
@@ -29,12 +31,12 @@ fn counted(in_flight: u32, steps: u64) -> Seen {
 /// What an engine shows in the round at that second: health, metrics, CPU milliseconds since the last, processes.
 type Engine = fn(u64) -> (Answer, Seen, u64, u32);
 
-/// The second of its end and the reason, within ten minutes; every status text before, without repetitions.
+/// The second of its end and the reason, within 25 minutes; every status text before, without repetitions.
 fn fate(engine: Engine) -> (Option<(u64, String)>, Vec<String>) {
     let mut liveness = new();
     let mut cpu = Duration::ZERO;
     let mut said: Vec<String> = Vec::new();
-    for second in (INTERVAL..600).step_by(2) {
+    for second in (INTERVAL..1_500).step_by(2) {
         let (health, metrics, used, processes) = engine(second);
         cpu += Duration::from_millis(used);
         let ended = Duration::from_secs(second);
@@ -51,7 +53,7 @@ fn fate(engine: Engine) -> (Option<(u64, String)>, Vec<String>) {
 
 #[test]
 fn an_engine_that_gets_on_is_left_alone() {
-    let engines: [(&str, Engine); 15] = [
+    let engines: [(&str, Engine); 17] = [
         ("idle", |_| (OK, counted(0, 5), ASLEEP, 3)),
         ("idle, without metrics", |_| (OK, Seen::NotAsked, ASLEEP, 3)),
         ("idle, with metrics that say nothing", |_| (OK, Seen::Read(Metrics::default()), ASLEEP, 3)),
@@ -73,6 +75,12 @@ fn an_engine_that_gets_on_is_left_alone() {
             0 => (OK, counted(1, second), AT_WORK, 3),
             _ => (Answer::Silent, Seen::Silent, AT_WORK, 3),
         }),
+        ("a batch takes 19 minutes, every question is answered", |second| {
+            (OK, counted(1, second / 1_140), COMPUTING, 3)
+        }),
+        ("the same on and off, and mostly off", |second| {
+            (OK, counted(1, second / 1_140), if second % 20 == 0 { COMPUTING } else { ASLEEP }, 3)
+        }),
         ("completes without counting", |second| (OK, counted(2 - (second as u32 / 60) % 2, 5), ASLEEP, 3)),
         ("503 at times", |second| (if second % 6 == 0 { OK } else { UNAVAILABLE }, counted(0, 5), ASLEEP, 3)),
         ("503 and moving", |second| (UNAVAILABLE, counted(2, second), ASLEEP, 3)),
@@ -88,7 +96,7 @@ fn an_engine_that_gets_on_is_left_alone() {
 
 #[test]
 fn an_engine_that_does_not_is_ended_with_a_reason() {
-    let engines: [(&str, Engine, u64, &str); 16] = [
+    let engines: [(&str, Engine, u64, &str); 18] = [
         (
             "its core is frozen, health is 200",
             |second| (OK, counted(2, second.min(10)), ASLEEP, 3),
@@ -100,6 +108,22 @@ fn an_engine_that_does_not_is_ended_with_a_reason() {
             |second| (OK, counted(2, second.min(10)), AT_WORK, 3),
             130,
             "hung: 2 in flight, no counter moved for 2 min",
+        ),
+        (
+            "the same, and it computes for ever",
+            |second| (OK, counted(2, second.min(10)), COMPUTING, 3),
+            1_210,
+            "hung: 2 in flight, no counter moved for 20 min, CPU time used meanwhile",
+        ),
+        (
+            "it was stopped in the middle of a long batch",
+            |second| match second {
+                ..=10 => (OK, counted(2, second), COMPUTING, 3),
+                11..=310 => (OK, counted(2, 10), COMPUTING, 3),
+                _ => (Answer::Silent, Seen::Silent, ASLEEP, 3),
+            },
+            430,
+            "hung: 2 in flight, no answer from /health for 119 s, no counter moved for 7 min",
         ),
         (
             "it was never seen idle",

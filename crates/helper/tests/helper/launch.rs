@@ -14,7 +14,7 @@ use crate::stand::{Health, Launched, Stand, eventually, probers};
 const SERVING: &str = "STATUS=serving\nREADY=1";
 const SOON: Duration = Duration::from_secs(2);
 /// How an engine that is ready is watched: by the defaults.
-const WATCH: [&str; 10] = [
+const WATCH: [&str; 12] = [
     "--interval",
     "2000000",
     "--timeout",
@@ -23,6 +23,8 @@ const WATCH: [&str; 10] = [
     "3",
     "--stall-timeout",
     "120000000",
+    "--computing-timeout",
+    "1200000000",
     "--report",
     "/nobody/listens",
 ];

@@ -22,9 +22,14 @@ fn launch(stand: &Stand, health: &Health, more: &[&str], engine: &[&str]) -> Com
         "--start-limit",
         "600000000",
     ]);
-    for (name, value) in
-        [("interval", "100000"), ("timeout", "100000"), ("failures", "3"), ("stall-timeout", "1000000")]
-    {
+    for (name, value) in [
+        ("interval", "100000"),
+        ("timeout", "100000"),
+        ("failures", "3"),
+        ("stall-timeout", "1000000"),
+        // The same: what else runs in the control group of these tests computes as well.
+        ("computing-timeout", "1000000"),
+    ] {
         if !more.contains(&format!("--{name}").as_str()) {
             command.arg(format!("--{name}")).arg(value);
         }
