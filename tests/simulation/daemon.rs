@@ -68,6 +68,7 @@ pub struct Daemon {
     signals: mpsc::Sender<Signal>,
     reports: mpsc::UnboundedSender<(UnitName, Report)>,
     task: JoinHandle<Ending>,
+    publisher: JoinHandle<()>,
 }
 
 impl Daemon {
@@ -99,7 +100,7 @@ impl Daemon {
             callers: callers.clone(),
             dice: Dice::new(dice.next(), "publisher"),
         };
-        tokio::spawn(publisher.run(published, books.clone()));
+        let publisher = tokio::spawn(publisher.run(published, books.clone()));
         let (reports, reported) = mpsc::unbounded_channel();
         let outside = Outside {
             folders: SlowFolders {
@@ -116,7 +117,7 @@ impl Daemon {
         };
         let supervisor = Supervisor::new(outside, observations, asked, publications);
         let task = tokio::spawn(live(supervisor, signalled, grave.clone(), shared.clone(), run));
-        Daemon { handle, grave, published: books, in_calm, signals, reports, task }
+        Daemon { handle, grave, published: books, in_calm, signals, reports, task, publisher }
     }
 
     /// Sends it a signal, as `kill` does.
@@ -133,6 +134,11 @@ impl Daemon {
     /// Waits for its end.
     pub async fn end(&mut self) -> Ending {
         (&mut self.task).await.unwrap()
+    }
+
+    /// Waits until all is published that a run which has ended had to say.
+    pub async fn all_published(&mut self) {
+        (&mut self.publisher).await.unwrap();
     }
 }
 

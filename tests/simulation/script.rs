@@ -290,6 +290,7 @@ impl Script {
         let Some(mut daemon) = self.daemon.take() else { return Err("there is no daemon".to_owned()) };
         match daemon.end().await {
             Ending::Ended(state) => {
+                daemon.all_published().await;
                 always::holds(&state, &self.files)?;
                 let view = daemon.published.lock().unwrap().view.clone();
                 Ok((state, view))
