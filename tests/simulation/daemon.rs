@@ -166,7 +166,11 @@ async fn live(
         tokio::select! { biased; () = grave.died() => None, ended = mortal => Some(ended) }
     };
     // Whatever its tasks still want is not heard any more.
-    grave.kill();
+    if let Some(Ok(())) = &ended {
+        grave.lay_down()
+    } else {
+        grave.kill()
+    }
     let mut world = shared.lock();
     world.died(run);
     let (line, ending) = match ended {
@@ -299,7 +303,7 @@ impl Publisher {
             if self.dice.chance(10) {
                 tokio::time::sleep(self.dice.delay()).await;
             }
-            if self.grave.is_dead() {
+            if self.grave.is_silent() {
                 return;
             }
             let broken = {

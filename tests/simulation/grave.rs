@@ -42,6 +42,7 @@ struct Inner {
     calls: AtomicU64,
     polls: AtomicU64,
     dead: AtomicBool,
+    in_order: AtomicBool,
     spared: AtomicBool,
     died: Notify,
     files: Vec<PathBuf>,
@@ -57,6 +58,7 @@ impl Grave {
             calls: AtomicU64::new(0),
             polls: AtomicU64::new(0),
             dead: AtomicBool::new(false),
+            in_order: AtomicBool::new(false),
             spared: AtomicBool::new(false),
             died: Notify::new(),
             // In the order in which a turn writes them.
@@ -68,6 +70,17 @@ impl Grave {
 
     pub fn is_dead(&self) -> bool {
         self.0.dead.load(Ordering::Relaxed)
+    }
+
+    /// Whether even what it had said already is not heard.
+    pub fn is_silent(&self) -> bool {
+        self.is_dead() && !self.0.in_order.load(Ordering::Relaxed)
+    }
+
+    /// It has ended, and what it said before is heard.
+    pub fn lay_down(&self) {
+        self.0.in_order.store(true, Ordering::Relaxed);
+        self.kill();
     }
 
     pub fn kill(&self) {
