@@ -311,8 +311,10 @@ fn drain(
 ) -> DrainNumbers {
     let known = DrainNumbers::default();
     let deadline = restart::time(&["drain", "deadline"], fragment.deadline.as_deref(), known.deadline, found);
+    // What came in last is known after the next question that the engine answers.
+    let seen = health.map_or(Usec(0), |health| health.interval.plus(health.timeout));
     let settle = fragment.settle.as_deref();
-    let settle = restart::time(&["drain", "settle"], settle, known.settle.min(deadline), found);
+    let settle = restart::time(&["drain", "settle"], settle, known.settle.max(seen).min(deadline), found);
     let numbers = DrainNumbers { deadline, settle };
     if numbers.deadline < numbers.settle {
         let text = format!(
@@ -321,8 +323,6 @@ fn drain(
         );
         found.add(&["drain", "deadline"], text);
     }
-    // What came in last is known after the next question that the engine answers.
-    let seen = health.map_or(Usec(0), |health| health.interval.plus(health.timeout));
     if fragment.settle.is_some() && numbers.settle < seen {
         let text = format!(
             "{} is below health.interval + health.timeout ({seen}): a drain could miss requests that came in last",
@@ -479,6 +479,17 @@ mod tests {
         fragment.drain = Some(DrainFragment { deadline: Some("3s".into()), ..Default::default() });
         let drain = run(fragment).expect("a valid file").drain;
         assert_eq!((drain.deadline, drain.settle), (Usec::from_secs(3), Usec::from_secs(3)));
+    }
+
+    #[test]
+    fn a_drain_of_an_engine_that_is_seldom_asked_settles_for_as_long() {
+        let mut fragment = minimal();
+        fragment.health = Some(crate::config::fragment::HealthFragment {
+            interval: Some("50s".into()),
+            ..Default::default()
+        });
+        let spec = run(fragment).expect("a valid file");
+        assert_eq!(spec.drain.settle, spec.health.interval.plus(spec.health.timeout));
     }
 
     #[test]

@@ -80,6 +80,12 @@ pub(super) fn started(state: &mut State, clock: Clock, effects: &mut Effects, fo
             state.insert_pool(id.clone(), pool);
         }
     }
+    // What runs has its port, before anything that is to start is given one.
+    for facts in units.iter().filter(|facts| facts.seen.name.kind == UnitKind::Engine) {
+        if let Some(endpoint) = facts.endpoint.as_ref().filter(|_| facts.seen.active != ActiveState::Failed) {
+            state.ports.keep(&facts.seen.name.replica, endpoint.port);
+        }
+    }
     let (mut adopted, mut orphans) = (0_usize, 0_usize);
     for facts in units {
         let id = facts.seen.name.replica.pool.clone();
@@ -117,7 +123,10 @@ pub(super) fn started(state: &mut State, clock: Clock, effects: &mut Effects, fo
             taken = lifecycle::lease::adopt(pool, index, &lease, served.get(&lease.replica), turn);
         });
         if !taken {
-            effects.push(Effect::CloseLease(lease));
+            let reason =
+                format!("engine {} no longer serves: it ended while the daemon was away", lease.replica);
+            effects.push(Effect::CloseLease(lease.clone()));
+            effects.push(Effect::LeaseRevoked { lease, reason });
         }
     }
     let message = format!(

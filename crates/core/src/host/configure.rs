@@ -7,7 +7,6 @@ use crate::config::{Activation, Configuration, OnChange};
 use crate::job::{JobResult, Operation};
 use crate::name::PoolId;
 use crate::pool::{Pool, Wish, lifecycle};
-use crate::replica::Phase;
 
 pub(super) fn read_again(
     state: &mut State,
@@ -61,7 +60,7 @@ pub(super) fn read_again(
                 let apply = differs && applies_by_itself(pool);
                 if back && pool.drain.is_some() {
                     come_back(state, clock, effects, &id);
-                } else if (differs && at_rest_by_failure(pool)) || back {
+                } else if (differs && lifecycle::down_by_failure(pool)) || back {
                     start_resident(state, clock, effects, &id, lifecycle::start);
                 } else if apply {
                     reload(state, clock, effects, &id);
@@ -158,11 +157,4 @@ fn reload(state: &mut State, clock: Clock, effects: &mut Effects, id: &PoolId) {
         let (to, deadline) = (pool.revision.clone(), pool.revision.spec.drain.deadline);
         lifecycle::reload::ask(pool, lifecycle::reload::Wanted { to, deadline, force: false }, turn);
     });
-}
-
-/// Whether a changed file may be what mends the pool.
-fn at_rest_by_failure(pool: &Pool) -> bool {
-    pool.wish == Wish::Run
-        && !pool.candidate_runs()
-        && pool.replicas.iter().all(|replica| replica.phase == Phase::Failed || replica.waits())
 }

@@ -126,8 +126,8 @@ pub fn apply(state: &mut State, input: Input) -> Effects {
             adoption::units_read(state, clock, &mut effects, &asked, &heard, units);
         }
         Event::Reported { unit, report } => {
-            state.with_replica(clock, &mut effects, &unit.replica, |pool, index, _| {
-                lifecycle::reported(pool, index, &unit, report);
+            state.with_replica(clock, &mut effects, &unit.replica, |pool, index, turn| {
+                lifecycle::reported(pool, index, &unit, report, turn);
             });
         }
         Event::LeaseEnded { lease, how } => asked::lease_ended(state, clock, &mut effects, &lease, &how),
@@ -198,7 +198,9 @@ fn timer_fired(state: &mut State, clock: turn::Clock, effects: &mut Effects, id:
 
 fn wishes_saved(state: &mut State, effects: &mut Effects, error: Option<String>) {
     if let Some(error) = &error {
-        state.timers.set(SAVE_AGAIN, Purpose::SaveAgain, effects);
+        if !state.timers.runs_for(&Purpose::SaveAgain) {
+            state.timers.set(SAVE_AGAIN, Purpose::SaveAgain, effects);
+        }
         if state.unsaved.is_none() {
             let message =
                 format!("what operators asked for cannot be saved and would be lost in a reboot: {error}");
@@ -327,6 +329,7 @@ impl State {
     fn insert_pool(&mut self, id: PoolId, pool: Pool) {
         self.touched.insert(id.clone());
         // Leases of an earlier run are counted before it is told whether the pool drains.
+        self.registry.take_over(&id);
         self.registry.set_health(&id, HealthStatus::default());
         self.pools.insert(id, pool);
     }

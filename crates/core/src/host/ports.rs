@@ -28,10 +28,12 @@ impl Ports {
         Some(port)
     }
 
-    /// Records the port that a running engine has.
+    /// Records the port that a running engine has. Whoever was given it has it no more.
     pub fn keep(&mut self, replica: &ReplicaId, port: u16) {
         self.give_back(replica);
-        self.by_port.insert(port, replica.clone());
+        if let Some(former) = self.by_port.insert(port, replica.clone()) {
+            self.by_replica.remove(&former);
+        }
         self.by_replica.insert(replica.clone(), port);
     }
 
@@ -40,6 +42,11 @@ impl Ports {
         if let Some(port) = self.give_back(replica) {
             self.avoided.entry(replica.clone()).or_default().insert(port);
         }
+    }
+
+    /// The replica serves on its port: what others held before it found that may be free by now.
+    pub fn works(&mut self, replica: &ReplicaId) {
+        self.avoided.remove(replica);
     }
 
     /// The replica is gone.
@@ -72,6 +79,29 @@ mod tests {
         assert_eq!(ports.assign(&replica(2), &(1..=2)), None);
         ports.release(&replica(0));
         assert_eq!(ports.assign(&replica(2), &(1..=2)), Some(1));
+    }
+
+    #[test]
+    fn an_engine_that_runs_has_its_port_whoever_was_given_it() {
+        let mut ports = Ports::default();
+        assert_eq!(ports.assign(&replica(0), &(1..=2)), Some(1));
+        ports.keep(&replica(1), 1);
+        assert_eq!(ports.assign(&replica(0), &(1..=2)), Some(2));
+        assert_eq!(ports.assign(&replica(1), &(1..=2)), Some(1));
+        ports.release(&replica(0));
+        assert_eq!(ports.assign(&replica(1), &(1..=2)), Some(1));
+    }
+
+    #[test]
+    fn what_was_avoided_may_be_used_again_once_a_port_works() {
+        let mut ports = Ports::default();
+        for port in [1, 2] {
+            assert_eq!(ports.assign(&replica(0), &(1..=2)), Some(port));
+            ports.avoid(&replica(0));
+        }
+        assert_eq!(ports.assign(&replica(0), &(1..=2)), None);
+        ports.works(&replica(0));
+        assert_eq!(ports.assign(&replica(0), &(1..=2)), Some(1));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::name::{InvocationId, PoolId};
 use crate::pool::{
     BreakerState, Drain, Kind, LastError, Pool, Reload, ReloadStage, Troubles, Wish, lifecycle,
 };
-use crate::replica::{ExitClass, Pause, Phase, Reached, Replica};
+use crate::replica::{ExitClass, Pause, Phase, Reached, Replica, Report};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -62,6 +62,9 @@ pub struct SavedPool {
     /// The runs of the engines that serve, by number: leases are of a run.
     #[serde(default)]
     pub serving: BTreeMap<u16, InvocationId>,
+    /// The slots of those, by number, as far as they are known: so many leases they have at most.
+    #[serde(default)]
+    pub slots: BTreeMap<u16, u32>,
     /// Replicas that wait for a restart.
     #[serde(default)]
     pub waiting: BTreeMap<u16, Pause>,
@@ -127,6 +130,10 @@ fn saved_pool(pool: &Pool) -> SavedPool {
             .filter(|(_, replica)| replica.ready())
             .map(|(index, replica)| (index, replica.unit.invocation))
             .collect(),
+        slots: replicas()
+            .filter(|(_, replica)| replica.ready())
+            .filter_map(|(index, replica)| Some((index, replica.report.as_ref()?.slots?)))
+            .collect(),
         waiting: replicas().filter_map(|(index, replica)| Some((index, replica.pause()?.0))).collect(),
         stopping: which(pool, |replica| replica.phase == Phase::Stopping),
         tripped: which(pool, |replica| replica.phase == Phase::Tripped),
@@ -161,8 +168,8 @@ impl SavedPool {
             pool.revision = self.revision.clone();
         }
         // A reload may have put more of them in place than the file says, or fewer.
-        let in_place = self.reload.as_ref().and_then(Reload::in_place);
-        pool.resize(in_place.map_or(pool.revision.spec.replicas, |revision| revision.spec.replicas));
+        pool.reload.clone_from(&self.reload);
+        pool.resize(pool.in_force().spec.replicas);
         for replica in &mut pool.replicas {
             let index = replica.id.index;
             replica.last_exit = self.ended.get(&index).cloned();
@@ -187,7 +194,6 @@ impl SavedPool {
             }
         }
         pool.drain.clone_from(&self.drain);
-        pool.reload.clone_from(&self.reload);
         lifecycle::drain::resume(pool, turn);
     }
 
@@ -209,6 +215,10 @@ impl SavedPool {
             let index = replica.id.index;
             if replica.phase == Phase::Stopping && replica.taken.is_empty() {
                 replica.phase = Phase::Stopped;
+            }
+            if replica.ready() && self.serving.get(&index) == Some(&replica.unit.invocation) {
+                let slots = self.slots.get(&index).copied();
+                replica.report = slots.map(|slots| Report::of_slots(replica.unit.invocation, slots));
             }
             if pool.wish != Wish::Run || replica.phase != Phase::Stopped {
                 continue;

@@ -171,6 +171,12 @@ impl Pool {
         gone
     }
 
+    /// What its engines are to run: what a reload has put in place, else what its file says or an earlier reload did.
+    #[must_use]
+    pub fn in_force(&self) -> &Revision {
+        self.reload.as_ref().and_then(Reload::in_place).unwrap_or(&self.revision)
+    }
+
     /// Whether nothing of it runs, waits or is left.
     #[must_use]
     pub fn at_rest(&self) -> bool {

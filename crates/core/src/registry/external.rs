@@ -227,6 +227,25 @@ impl Registry {
         }
     }
 
+    /// A file has that id by now: it is no external pool any more, and nothing that was said of that holds.
+    ///
+    /// ```
+    /// # use pool_core::registry::*;
+    /// # let chat = "chat".parse()?;
+    /// let mut registry = Registry::default();
+    /// registry.register(&chat, External::of(1000))?;
+    /// registry.set_version(&chat, "2");
+    /// registry.take_over(&chat);
+    /// assert_eq!((registry.get_external(&chat), registry.get_version(&chat)), (None, None));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn take_over(&mut self, pool: &PoolId) {
+        let external = |entry: &&mut Entry| entry.external.is_some();
+        if let Some(entry) = self.pools.get_mut(pool).filter(external) {
+            *entry = Entry::default();
+        }
+    }
+
     /// What was registered; `None` for an unknown pool and for one of the daemon's own.
     ///
     /// ```

@@ -54,6 +54,12 @@ pub enum ReportError {
 }
 
 impl Report {
+    /// Nothing but how many slots an engine has.
+    pub(crate) fn of_slots(invocation: InvocationId, slots: u32) -> Self {
+        let (in_flight, version, progress, processes) = (None, None, None, None);
+        Report { invocation, in_flight, slots: Some(slots), version, progress, processes }
+    }
+
     /// Reads a report.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use crate::world::{World, configuration, spec, unit};
 use pool_core::host::Saved;
-use pool_core::name::UnitKind;
+use pool_core::name::{InvocationId, UnitKind};
 use pool_core::pool::PoolPhase;
 use pool_core::refusal::Refusal;
 use pool_core::replica::ActiveState;
@@ -141,4 +141,40 @@ fn a_changed_file_is_tried_where_the_old_one_had_failed() {
     world.settle();
     world.configure(&[pool_core::config::PoolSpec { model: "/srv/n".into(), ..spec("a") }]);
     assert_eq!(world.phase("a"), PoolPhase::Staging);
+}
+
+#[test]
+fn an_engine_that_runs_keeps_its_port_from_those_that_are_started_beside_it() {
+    let mut world = World::with(&[spec("b")]);
+    world.serve("b", 0);
+    world.kill_daemon(&[spec("a"), spec("b")]);
+    let port = |world: &World, pool: &str| world.pool(pool).replicas[0].endpoint.as_ref().map(|at| at.port);
+    assert_eq!((world.phase("a"), port(&world, "a")), (PoolPhase::Staging, Some(20_001)));
+    assert_eq!((world.phase("b"), port(&world, "b")), (PoolPhase::Ready, Some(20_000)));
+}
+
+#[test]
+fn a_lease_of_an_engine_that_ended_while_the_daemon_was_away_is_revoked() {
+    let mut world = World::with(&[spec("a")]);
+    world.serve("a", 0);
+    let lease = world.lease("a").unwrap();
+    world.units.clear();
+    world.kill_daemon(&[spec("a")]);
+    assert_eq!((world.revoked.as_slice(), world.held.len()), ([lease].as_slice(), 0));
+}
+
+#[test]
+fn how_many_leases_an_engine_can_have_is_known_to_the_next_daemon() {
+    let mut world = World::with(&[spec("a")]);
+    world.serve("a", 0);
+    world.reports("a", 0, 0, Some(1));
+    world.lease("a").unwrap();
+    world.kill_daemon(&[spec("a")]);
+    let refused = world.lease("a");
+    assert!(matches!(refused, Err(Denied::AtCapacity { held: 1, capacity: 1, .. })), "{refused:?}");
+    // What is known of one is not what is known of the next.
+    let invocation = InvocationId([200; 16]);
+    world.units.get_mut(&unit(UnitKind::Engine, "a", 0)).unwrap().invocation = invocation;
+    world.kill_daemon(&[spec("a")]);
+    assert_eq!(world.pool("a").capacity(), None);
 }

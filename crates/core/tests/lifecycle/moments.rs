@@ -316,3 +316,13 @@ fn an_engine_for_which_no_port_is_left_says_so() {
         world.last_text("a")
     );
 }
+
+#[test]
+fn what_cannot_be_saved_is_tried_again_by_one_timer() {
+    let mut world = serving();
+    let before = world.timers.len();
+    for _ in 0..3 {
+        world.event(Event::WishesSaved { error: Some("no space left".into()) });
+    }
+    assert_eq!(world.timers.len(), before + 1);
+}

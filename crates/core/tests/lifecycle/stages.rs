@@ -355,3 +355,37 @@ fn engines_that_are_lost_while_they_are_started_again_are_started_again_though_t
     assert!(old_serves(&world));
     assert_eq!(world.phases("a"), ["ready"; 3]);
 }
+
+#[test]
+fn a_reset_while_the_old_model_is_started_again_starts_no_other_one() {
+    let (mut world, _) = replacing(2);
+    world.configure(&[newer()]);
+    world.crash("a", 0);
+    world.settle();
+    world.serve("a", 1);
+    world.crash("a", 1);
+    assert_eq!(world.phases("a"), ["staging", "backoff"]);
+    world.reset("a");
+    assert_eq!((world.phases("a"), world.model("a", 1)), (vec!["staging"; 2], "/srv/m".into()));
+}
+
+#[test]
+fn a_file_that_changed_meanwhile_is_tried_where_new_and_old_model_have_failed() {
+    let refused = |world: &mut World| {
+        world.refuses("a", Refusal::ModelUnreadable);
+        world.settle();
+    };
+    let (mut world, job) = replacing(1);
+    world.configure(&[newer()]);
+    world.crash("a", 0);
+    world.settle();
+    refused(&mut world);
+    assert_eq!(world.result(job), Some(JobResult::Failed));
+    assert_eq!((world.phases("a"), world.model("a", 0)), (vec!["staging"], "/srv/newer".into()));
+    // Where it says what it said before, it is as good as it was.
+    let (mut world, _) = replacing(1);
+    world.crash("a", 0);
+    world.settle();
+    refused(&mut world);
+    assert_eq!(world.phases("a"), ["failed"]);
+}

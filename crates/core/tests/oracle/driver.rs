@@ -96,7 +96,7 @@ impl Story {
         self.world.started.clear();
         for twin in &mut self.twins {
             twin.forget_classes();
-            (twin.replaced, twin.began) = (0, 0);
+            (twin.replaced, twin.began, twin.mended) = (0, 0, 0);
         }
         if self.dice.once_in(20)
             && let Some((_, at)) = self.world.next_timer()
@@ -254,7 +254,10 @@ impl Story {
         for twin in 0..self.twins.len() {
             let own = &mut self.twins[twin];
             own.in_flight.fill(None);
-            own.slots.fill(None);
+            // What an engine that serves has said of its slots is known of it for as long as it does.
+            for index in 0..own.replicas() {
+                own.slots[index] = own.slots[index].filter(|_| own.serves(index));
+            }
             if let Some(emptying) = &mut own.emptying {
                 // What its engines work on has to be told again first.
                 emptying.settles = now + own.file.drain.settle.0.min(emptying.deadline.saturating_sub(now));

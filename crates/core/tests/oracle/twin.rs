@@ -56,6 +56,8 @@ pub struct Twin {
     /// How often in this step its spec was replaced while nothing of it ran, and how often a reload of it began.
     pub replaced: usize,
     pub began: usize,
+    /// How often a file that had changed meanwhile was tried because new and old spec had failed.
+    pub mended: usize,
     /// The reload that begins is one that somebody asked for.
     pub reload_asked: bool,
 }
@@ -99,6 +101,7 @@ impl Twin {
             asked: false,
             changed: false,
             replaced: 0,
+            mended: 0,
             began: 0,
             reload_asked: false,
         }
@@ -112,7 +115,7 @@ impl Twin {
         &world.state.pools[&self.id]
     }
 
-    fn serves(&self, index: usize) -> bool {
+    pub fn serves(&self, index: usize) -> bool {
         self.oracle.runs() && self.oracle.stands(index) == Stands::Serves
     }
 
@@ -170,6 +173,7 @@ impl Twin {
         self.share_leases();
         self.is_empty(world)?;
         self.replaced_at_rest(world)?;
+        self.newest_is_tried(world)?;
         self.reloads(world);
         let candidate = candidate(self.pool(world));
         if candidate && !self.replacing {
@@ -212,6 +216,21 @@ impl Twin {
             return self.tell(world.now.0, &Happening::OperatorStarts);
         }
         Ok(())
+    }
+
+    /// New and old spec have failed, and a file that changed meanwhile is tried as if somebody had asked for it.
+    fn newest_is_tried(&mut self, world: &World) -> Fine {
+        let line = format!("pool {}: both models failed; the file has changed since, and is tried", self.id);
+        let mended = world.lines.iter().filter(|said| **said == line).count();
+        if mended == std::mem::replace(&mut self.mended, mended) {
+            return Ok(());
+        }
+        let failed = |index| self.oracle.stands(index) == Stands::Waits || self.oracle.has_failed(index);
+        if !self.changed || !(0..self.replicas()).all(failed) {
+            let stand: Vec<_> = (0..self.replicas()).map(|index| self.oracle.stands(index)).collect();
+            return Err(format!("{}: changed: {}; a file is tried beside {stand:?}", self.id, self.changed));
+        }
+        self.tell(world.now.0, &Happening::OperatorStarts)
     }
 
     /// A reload has begun. One that nobody asked for follows from a changed file, and goes by that.

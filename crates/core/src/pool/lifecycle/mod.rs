@@ -27,4 +27,4 @@ pub(crate) use observed::{
     StartProblem, adopt, reported, unit_forgotten, unit_refused, unit_seen, unit_taken,
 };
 pub(crate) use release::{give_up_name, job_failed, kill, release_again, still_stuck, stop_refused};
-pub(crate) use wishes::{begin, reset, resume, settle, start, start_more, stop};
+pub(crate) use wishes::{begin, down_by_failure, reset, resume, settle, start, start_more, stop};

@@ -155,6 +155,7 @@ fn became_ready(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
     replica.phase = Phase::Ready { since: turn.mono };
     replica.unit.became_ready = turn.real;
     replica.ports_tried = 0;
+    turn.ports.works(&replica.id);
     let took = turn.real.since(replica.unit.started);
     turn.log(pool, Some(index), LogKind::EngineReady, format!("ready after {took}"));
 }
@@ -169,7 +170,7 @@ fn condemned(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
 }
 
 /// A prober says how the engine beside it stands.
-pub(crate) fn reported(pool: &mut Pool, index: usize, name: &UnitName, report: Report) {
+pub(crate) fn reported(pool: &mut Pool, index: usize, name: &UnitName, report: Report, turn: &mut Turn<'_>) {
     let Some(replica) = pool.replicas.get_mut(index) else { return };
     if replica.engine_runs()
         && *name == replica.unit_name(UnitKind::Engine)
@@ -177,6 +178,10 @@ pub(crate) fn reported(pool: &mut Pool, index: usize, name: &UnitName, report: R
     {
         if let Some(version) = report.version.as_ref().filter(|version| !version.is_empty()) {
             replica.engine_version.clone_from(version);
+        }
+        let slots = replica.report.as_ref().and_then(|known| known.slots);
+        if slots != report.slots {
+            turn.effects.push(Effect::SaveRuntime);
         }
         replica.report = Some(report);
     }

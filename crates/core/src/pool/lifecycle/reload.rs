@@ -3,7 +3,7 @@
 
 use super::breaker;
 use super::drain::{self, may_rest};
-use super::wishes::{address, begin, launch_checked, start, start_again, stop_replica};
+use super::wishes::{address, begin, down_by_failure, launch_checked, start, start_again, stop_replica};
 use crate::config::{OnChange, Revision};
 use crate::host::{Effect, LogKind, Turn};
 use crate::job::JobResult;
@@ -275,21 +275,23 @@ pub(super) fn refused(pool: &mut Pool, class: ExitClass, text: String, turn: &mu
     give_up(pool, JobResult::Failed, class, text, turn);
 }
 
+/// Whether an engine runs that spec, or is on its way to.
+fn runs(replica: &Replica, spec: &Revision) -> bool {
+    replica.revision.as_ref().is_some_and(|revision| revision.digest == spec.digest)
+        && (replica.phase == Phase::Staging || replica.engine_runs())
+}
+
 /// Has everything end that does not run `keep`; whether nothing of it is left.
 fn emptied(pool: &mut Pool, keep: &Revision, turn: &mut Turn<'_>) -> bool {
     for index in 0..pool.replicas.len() {
         let Some(replica) = pool.replicas.get(index) else { continue };
-        let kept = replica.revision.as_ref().is_some_and(|revision| revision.digest == keep.digest)
-            && matches!(replica.phase, Phase::Staging | Phase::Starting | Phase::Ready { .. });
-        if !kept && !may_rest(&replica.phase) && replica.phase != Phase::Stopping {
+        if !runs(replica, keep) && !may_rest(&replica.phase) && replica.phase != Phase::Stopping {
             stop_replica(pool, index, turn);
         }
     }
     let left = |replica: &Replica| {
-        let kept = replica.revision.as_ref().is_some_and(|revision| revision.digest == keep.digest)
-            && matches!(replica.phase, Phase::Staging | Phase::Starting | Phase::Ready { .. });
         let gone = may_rest(&replica.phase) && replica.taken.is_empty();
-        !kept && !gone
+        !runs(replica, keep) && !gone
     };
     !pool.replicas.iter().any(left)
 }
@@ -366,6 +368,12 @@ fn rolled_back(pool: &mut Pool, canceled: bool, class: ExitClass, text: String, 
         pool.reload = None;
         let again = pool.last_error.as_ref().map_or(String::new(), |error| error.text.clone());
         end(pool, result, format!("{text}; and the old one failed too: {again}"), turn);
+        if pool.revision.digest != wanted && down_by_failure(pool) {
+            let text = "both models failed; the file has changed since, and is tried".to_owned();
+            turn.log(pool, None, LogKind::ReloadFailed, text);
+            start(pool, turn);
+            return;
+        }
         breaker::go_on(pool, turn);
         start_again(pool, turn);
     }

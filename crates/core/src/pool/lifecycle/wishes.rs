@@ -6,7 +6,7 @@ use crate::config::{Listen, Port};
 use crate::host::{Effect, LogKind, Purpose, Turn};
 use crate::job::{JobResult, Operation};
 use crate::name::{Endpoint, UnitKind, Usec};
-use crate::pool::{DrainFor, Leave, Pool, Wish};
+use crate::pool::{DrainFor, Leave, Pool, Reload, Wish};
 use crate::refusal::Refusal;
 use crate::replica::{ExitClass, Phase, Replica, Seen};
 use crate::unit::{Launch, engine_unit, stage_unit};
@@ -50,6 +50,12 @@ pub(crate) fn resume(pool: &mut Pool, turn: &mut Turn<'_>) {
     }
 }
 
+/// Whether nothing of a pool runs that should, because all of it has failed: a changed file may be what mends it.
+pub(crate) fn down_by_failure(pool: &Pool) -> bool {
+    let down = |replica: &Replica| replica.phase == Phase::Failed || replica.waits();
+    pool.wish == Wish::Run && !pool.candidate_runs() && pool.replicas.iter().all(down)
+}
+
 /// Its file has changed. What waits for a unit's name will be started by the new one, and where nothing runs by an older
 /// one, so are those that only the new one has.
 pub(crate) fn start_more(pool: &mut Pool, turn: &mut Turn<'_>) {
@@ -91,7 +97,8 @@ pub(crate) fn reset(pool: &mut Pool, turn: &mut Turn<'_>) {
 
 /// Engines that the pool has one too many of wait for nothing any more.
 fn retire(pool: &mut Pool, turn: &mut Turn<'_>) {
-    for replica in pool.replicas.iter_mut().skip(usize::from(pool.revision.spec.replicas)) {
+    let replicas = usize::from(pool.in_force().spec.replicas);
+    for replica in pool.replicas.iter_mut().skip(replicas) {
         if let Some((_, timer)) = replica.pause() {
             turn.cancel(timer);
         }
@@ -106,12 +113,13 @@ fn run(pool: &mut Pool, turn: &mut Turn<'_>, due: fn(&Replica) -> bool) {
     turn.effects.push(Effect::SaveRuntime);
     if pool.replicas.iter().all(Replica::idle) {
         retire(pool, turn);
-        for gone in pool.resize(pool.revision.spec.replicas) {
+        for gone in pool.resize(pool.in_force().spec.replicas) {
             turn.ports.release(&gone);
         }
     }
     let numbers = pool.revision.spec.restart;
-    let wanted = pool.replicas.len().min(usize::from(pool.revision.spec.replicas));
+    let in_place = pool.reload.as_ref().and_then(Reload::in_place).cloned();
+    let wanted = pool.replicas.len().min(usize::from(pool.in_force().spec.replicas));
     for index in 0..wanted {
         let Some(replica) = pool.replicas.get_mut(index) else { continue };
         if !due(replica) {
@@ -121,7 +129,7 @@ fn run(pool: &mut Pool, turn: &mut Turn<'_>, due: fn(&Replica) -> bool) {
             turn.cancel(timer);
         }
         if !std::mem::take(&mut replica.as_before) {
-            replica.revision = None;
+            replica.revision.clone_from(&in_place);
         }
         let refused = pool.troubles.leave(replica.id.index, turn.mono, &numbers) == Leave::Refused;
         if refused && replica.waits() {
