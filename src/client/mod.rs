@@ -57,7 +57,7 @@ pub struct Reloaded {
 /// How a pool is to be given other settings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reloading {
-    /// Its model from now on, as a pool file names it; `None`: what its file says.
+    /// Its model from now on, as a pool file names it; `None`: the one that it has.
     pub model: Option<String>,
     /// How long the drain of its old engines may take; `None`: what its file says.
     pub deadline: Option<Duration>,

@@ -19,7 +19,7 @@ pub(super) enum Wanted {
 pub struct ReloadPool {
     /// Which pool.
     pub pool: String,
-    /// Its model from now on, as a pool file names it; "": what the file says.
+    /// Its model from now on, as a pool file names it; "": the one that it has.
     pub model: String,
     /// How long its drain may take; 0: what its file says.
     pub deadline: Usec,

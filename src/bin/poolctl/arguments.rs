@@ -133,14 +133,14 @@ pub(crate) enum Verb {
     /// Engines that run keep their settings, see "poolctl diff" and "poolctl apply".
     /// Fails where a file is not valid: its pool stays as it is.
     ///
-    /// With a pool: gives it another model, or what its file says. That is checked
+    /// With a pool: gives it another model, or starts the one that it has anew. That is checked
     /// first; then the old engines run empty and end, and new ones start. Where that
     /// fails, the old ones serve again. A stopped pool stays stopped.
     #[command(verbatim_doc_comment, override_usage = RELOAD)]
     Reload {
         /// The pool's id; without one, the configuration is read
         pool: Option<String>,
-        /// The model from now on, as in a pool file; default: what the file says
+        /// The model from now on, as in a pool file; default: the one that it has (for what the file says: apply)
         #[arg(long, requires = "pool")]
         model: Option<String>,
         /// Give up when the old engines are not empty after this time; default: what the file says

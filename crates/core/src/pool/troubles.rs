@@ -155,7 +155,7 @@ impl Troubles {
             self.ooms.retain(|at| now.since(*at) < storm.oom_window);
             self.ooms.push(now);
         }
-        let ooms = count(self.ooms.iter().filter(|at| now.since(**at) < storm.oom_window).count());
+        let ooms = count(self.ooms.len());
         let restarts = count(self.restarts.iter().filter(|at| now.since(**at) < storm.trip_window).count());
         let breaker = self.breaker_mut(kind);
         breaker.in_row = breaker.in_row.saturating_add(1);

@@ -382,6 +382,24 @@ fn a_pool_that_started_by_hand_and_was_stopped_by_an_operator_says_the_latter() 
 }
 
 #[test]
+fn a_failure_beside_an_engine_that_serves_says_since_when() {
+    let mut world = World::with(&[of(2)]);
+    world.serve("a", 1);
+    world.pass(seconds(5));
+    world.refuses("a", Refusal::ModelUnreadable);
+    let failed_at = world.pool("a").last_error.as_ref().unwrap().at;
+    assert!(failed_at > world.pool("a").changed);
+    assert_eq!(found(&world, "failed").since, failed_at);
+}
+
+#[test]
+fn an_engine_that_says_nothing_while_it_loads_is_starting() {
+    let mut world = World::with(&[spec("a")]);
+    world.checks_pass("a", 0);
+    assert_eq!(found(&world, "loading").cause.text(), "its engine is starting");
+}
+
+#[test]
 fn a_failure_says_since_when_and_of_which_class() {
     let mut world = World::with(&[spec("a")]);
     world.refuses("a", Refusal::ModelUnreadable);

@@ -2,7 +2,8 @@
 
 use crate::acts::{of, open, seconds};
 use crate::breaker::state;
-use crate::world::World;
+use crate::world::{World, unit};
+use pool_core::name::UnitKind;
 
 /// Engine 0 serves; engine 1 has opened the breaker.
 fn one_serves_and_one_is_tripped() -> World {
@@ -15,13 +16,16 @@ fn one_serves_and_one_is_tripped() -> World {
 
 #[test]
 fn a_trial_of_an_engine_that_the_file_no_longer_has_keeps_no_other_waiting() {
-    let mut world = one_serves_and_one_is_tripped();
+    let mut world = World::with(&[of(3)]);
+    world.serve("a", 0);
+    world.serve("a", 1);
+    world.crash_loop("a", 2, 5);
     world.pass(seconds(300));
     world.crash("a", 0);
-    assert_eq!(world.phases("a"), ["tripped", "staging"]);
-    world.units.clear();
-    world.kill_daemon(&[of(1)]);
-    assert_eq!(world.phases("a"), ["staging"]);
+    assert_eq!(world.phases("a"), ["tripped", "ready", "staging"]);
+    world.units.remove(&unit(UnitKind::Stage, "a", 2));
+    world.kill_daemon(&[of(2)]);
+    assert_eq!(world.phases("a"), ["staging", "ready"]);
     assert!(world.pool("a").troubles.tries(0));
 }
 
