@@ -106,7 +106,7 @@ enum Task {
     },
     /// Change the core in small ways, one by one: its tests have to notice nine of ten.
     ///
-    /// Installs cargo-mutants with cargo where it is missing. Some six hundred mutants take about four seconds each; what
+    /// Installs cargo-mutants with cargo where it is missing. About a thousand mutants take some four seconds each; what
     /// nobody noticed is listed, and exit code 1 says that there are too many of it. What is changed stands in
     /// .cargo/mutants.toml.
     Mutants {
