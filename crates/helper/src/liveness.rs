@@ -176,7 +176,7 @@ impl Liveness {
         };
         self.bad = match answer {
             Answer::Status(200) | Answer::NotListening | Answer::Outsider => 0,
-            Answer::Status(_) if progress => 1,
+            Answer::Status(_) if progress => 0,
             Answer::Status(_) => self.bad.saturating_add(1),
             Answer::Silent | Answer::NotHttp | Answer::Unreachable(_) => self.bad,
         };
