@@ -118,6 +118,11 @@ impl Liveness {
         }
     }
 
+    /// Requests that it works on or has waiting; of an engine that does not say so now, what it said last.
+    pub(crate) fn in_flight(&self) -> Option<u32> {
+        self.in_flight
+    }
+
     pub(crate) fn judge(&mut self, round: &Round) -> Verdict {
         let since = round.ended.saturating_sub(self.seen);
         let time = since.min(self.limits.longest_round);
