@@ -217,8 +217,8 @@ impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
         loop {
             let mut events = Vec::new();
             let mut alive = false;
-            // Leaving comes first, then what systemd says, then what follows from it; callers come last, so that a
-            // flood of them cannot delay the news that they ask for.
+            // Leaving comes first, then what systemd says, then what follows from it; callers come behind that, so that a
+            // flood of them cannot delay the news that they ask for. Reports, which anybody can send, delay nothing.
             tokio::select! {
                 biased;
                 signal = signals.recv() => match signal {
@@ -234,11 +234,11 @@ impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
                 Some(lease) = self.outside.leases.ended() => {
                     events.push(Event::LeaseEnded { lease, how: LeaseEnd::Closed });
                 }
+                _ = heartbeat.tick() => alive = true,
+                Some(call) = self.calls.recv() => self.called(call, &mut events),
                 (unit, report) = next_report(&mut self.outside.reports) => {
                     events.push(Event::Reported { unit, report });
                 }
-                _ = heartbeat.tick() => alive = true,
-                Some(call) = self.calls.recv() => self.called(call, &mut events),
             }
             while events.len() < EVENTS_A_TURN {
                 match self.observations.try_recv() {
@@ -373,3 +373,6 @@ pub enum Signal {
 
 /// Where [`Signal`]s come from.
 pub type Signals = mpsc::Receiver<Signal>;
+
+#[cfg(test)]
+mod tests;
