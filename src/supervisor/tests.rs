@@ -158,3 +158,31 @@ async fn a_flood_of_reports_keeps_neither_the_heartbeat_nor_callers_waiting() {
     assert!(call.is_finished(), "the caller is starved");
     assert!(matches!(call.await.expect("it was asked"), Ok(Answer::Denied(_))));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_signal_while_files_are_read_has_them_read_once_more() {
+    let mut bench = Bench::start("signal", None);
+    bench.settle().await;
+    for _ in 0..2 {
+        bench.signals.send(Signal::Reload).await.expect("the loop runs");
+        bench.settle().await;
+    }
+    assert_eq!(bench.readings(), 2, "one is under way");
+    bench.files.gate.add_permits(10);
+    bench.settle().await;
+    assert_eq!(bench.readings(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_who_ask_while_files_are_read_are_answered_by_one_reading_more() {
+    let mut bench = Bench::start("late", None);
+    bench.settle().await;
+    for _ in 0..4 {
+        let handle = bench.handle.clone();
+        tokio::spawn(async move { handle.reload().await });
+        bench.settle().await;
+    }
+    bench.files.gate.add_permits(10);
+    assert_eq!(bench.settle().await, 4);
+    assert_eq!(bench.readings(), 3, "at the start, for the first one, for the others");
+}
