@@ -1,7 +1,8 @@
 //! The test levels, from fast to real, and the count of what they ran.
 //!
 //! A level that cannot run is a failure that says what is missing; it is never passed over. All levels run whatever the
-//! ones before them did. A test that says that it left itself out is counted as that and has not passed. The last line is `N passed, N failed`, and a level that could not run counts as one failed.
+//! ones before them did. A test that says that it left itself out is counted as that, and has not passed. The last line
+//! is `N passed, N failed`, and a level that could not run counts as one failed.
 
 use std::fmt;
 use std::io::{BufRead, BufReader, Write};
