@@ -15,12 +15,12 @@
 //! | --- | --- | --- |
 //! | [`pool_core`] | every decision; no IO | serde, thiserror |
 //! | [`ports`] | what the loop needs of the world, as traits | core |
-//! | [`supervisor`] | the loop, timers, the order of effects | core, `ports`, `config`, `store`, `leases`, `report`, `recording`, `telemetry`, `notify` |
+//! | [`supervisor`] | the loop, timers, the order of effects | core, `ports`, `config`, `store`, `leases`, `recording`, `telemetry`, `notify` |
 //! | [`systemd`] | units and what systemd says of them | core, `ports` |
 //! | [`config`] | reading configuration folders | core |
 //! | [`store`] | what is saved | core |
 //! | [`leases`] | the descriptors of leases | core |
-//! | [`report`] | numbers from probers | core |
+//! | [`report`] | numbers from probers | core, `ports` |
 //! | [`recording`] | the last inputs of the loop | core |
 //! | [`dbus`] | the served objects, the publisher | core, `supervisor`'s handle, `notify`, `telemetry` |
 //! | [`telemetry`] | lines for the journal | core |

@@ -74,7 +74,7 @@ const ROOMS: [Room; 14] = [
     },
     Room {
         name: "supervisor",
-        rooms: &["config", "leases", "ports", "recording", "report", "store", "telemetry", "notify"],
+        rooms: &["config", "leases", "ports", "recording", "store", "telemetry", "notify"],
         crates: &["tokio", "nix"],
         why: "the loop knows the ports and never the bus: what it asks for is a port's, what it publishes is a view",
     },

@@ -6,21 +6,29 @@
 
 use crate::ports::Probers;
 use nix::cmsg_space;
+use nix::errno::Errno;
 use nix::sys::socket::{
     ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, setsockopt, sockopt::PassCred,
 };
 use pool_core::name::UnitName;
 use pool_core::replica::Report;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, IoSliceMut};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
+use tokio::time::Instant;
 
-/// The longest report.
-const LONGEST: usize = 1024;
+/// The longest report that the core takes.
+const LONGEST: usize = 4096;
+/// Of one unit a report in this time is taken in, in the long run; a prober sends half as many at most.
+const EVERY: Duration = Duration::from_millis(50);
+/// So many may come at once, for rounds are not equally long.
+const BURST: u32 = 4;
 
 /// The socket could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +45,15 @@ pub struct Reports {
     socket: UnixDatagram,
     /// Where processes are looked up.
     proc: PathBuf,
+    /// Until when each unit has had its share.
+    shares: BTreeMap<UnitName, Instant>,
+}
+
+/// What was received, and from which process.
+#[derive(Debug)]
+struct Datagram {
+    sender: i32,
+    text: Vec<u8>,
 }
 
 impl Reports {
@@ -57,42 +74,64 @@ impl Reports {
         let socket = UnixDatagram::bind(&path).map_err(failed)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).map_err(failed)?;
         setsockopt(&socket, PassCred, &true).map_err(|errno| failed(errno.into()))?;
-        Ok(Reports { socket, proc: PathBuf::from("/proc") })
+        Ok(Reports { socket, proc: PathBuf::from("/proc"), shares: BTreeMap::new() })
+    }
+
+    /// The report in a datagram, if it is one of a unit of ours that has not sent too many.
+    fn read(&mut self, datagram: &Datagram) -> Option<(UnitName, Report)> {
+        let report = Report::parse(str::from_utf8(&datagram.text).ok()?).ok()?;
+        let unit = unit_of(&self.proc, datagram.sender)?;
+        self.has_share(&unit, Instant::now()).then_some((unit, report))
+    }
+
+    /// Whether one more of that unit is taken in, which it then is.
+    fn has_share(&mut self, unit: &UnitName, now: Instant) -> bool {
+        self.shares.retain(|_, until| *until > now);
+        let until = self.shares.get(unit).copied().unwrap_or(now) + EVERY;
+        let has = until <= now + EVERY * BURST;
+        if has {
+            self.shares.insert(unit.clone(), until);
+        }
+        has
     }
 }
 
 impl Probers for Reports {
-    /// The next report of a unit of ours. What comes from elsewhere, or is no report, is dropped.
+    /// The next report of a unit of ours. What comes from elsewhere, is no report, or is one too many, is dropped.
     async fn next(&mut self) -> io::Result<(UnitName, Report)> {
         loop {
-            let received = self.socket.async_io(Interest::READABLE, || receive(&self.socket)).await;
-            let (sender, text) = match received {
-                Err(error) if error.kind() == io::ErrorKind::InvalidData => continue,
-                received => received?,
-            };
-            let unit = sender.and_then(|pid| unit_of(&self.proc, pid));
-            match (unit, Report::parse(&text)) {
-                (Some(unit), Ok(report)) => return Ok((unit, report)),
-                _ => tracing::debug!("a report of nobody's, or that is none, was dropped"),
+            let datagram = self.socket.async_io(Interest::READABLE, || receive(&self.socket)).await?;
+            if let Some(report) = datagram.and_then(|datagram| self.read(&datagram)) {
+                return Ok(report);
             }
+            tracing::debug!("a report of nobody's, one that is none, or one too many was dropped");
+            // A flood of these must not keep the loop from anything else.
+            tokio::task::yield_now().await;
         }
     }
 }
 
-/// One datagram, and the process that sent it.
-fn receive(socket: &UnixDatagram) -> io::Result<(Option<i32>, String)> {
+/// One datagram; `None`: what came is none that could be a report. An error is the socket's own.
+fn receive(socket: &UnixDatagram) -> io::Result<Option<Datagram>> {
     let mut bytes = [0; LONGEST];
+    // The kernel puts the credentials first. They leave no room for descriptors, so that those of a stranger are closed
+    // before they become ours.
     let mut space = cmsg_space!(UnixCredentials);
     let mut slices = [IoSliceMut::new(&mut bytes)];
     let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-    let message = recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut space), flags)?;
+    let message = match recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut space), flags) {
+        Err(Errno::EINTR | Errno::ENOMEM | Errno::ENOBUFS) => return Ok(None),
+        received => received?,
+    };
+    if message.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC) {
+        return Ok(None);
+    }
     let sender = message.cmsgs()?.find_map(|control| match control {
         ControlMessageOwned::ScmCredentials(credentials) => Some(credentials.pid()),
         _ => None,
     });
-    let text: Vec<u8> = message.iovs().flatten().copied().collect();
-    let text = String::from_utf8(text).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-    Ok((sender, text))
+    let text = message.iovs().flatten().copied().collect();
+    Ok(sender.map(|sender| Datagram { sender, text }))
 }
 
 /// The unit of ours whose cgroup a process is in.
@@ -111,8 +150,8 @@ fn unit_of(proc: &Path, pid: i32) -> Option<UnitName> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::sys::socket::{ControlMessage, UnixAddr, sendmsg};
     use std::os::unix::net::UnixDatagram;
-    use std::time::Duration;
 
     const UNIT: &str = "llamaorch-engine-chat-r0.g1.service";
 
@@ -161,6 +200,75 @@ mod tests {
         prober.send_to(text.as_bytes(), &socket).expect("it is heard");
         let (unit, report) = next(&mut reports).await.expect("a report");
         assert_eq!((unit.to_string().as_str(), report.in_flight), (UNIT, Some(3)));
+    }
+
+    fn text(in_flight: usize) -> String {
+        format!("INVOCATION_ID={}\nIN_FLIGHT={in_flight}\n", "ab".repeat(16))
+    }
+
+    /// What a datagram brings that the receiver did not ask for: the writing end of a pipe, of which no other copy is left.
+    fn send_descriptor(prober: &UnixDatagram, socket: &Path) -> std::io::PipeReader {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        let address = UnixAddr::new(socket).expect("a short path");
+        let rights = [ControlMessage::ScmRights(&[writer.as_raw_fd()])];
+        let text = text(9);
+        let slices = [io::IoSlice::new(text.as_bytes())];
+        sendmsg(prober.as_raw_fd(), &slices, &rights, MsgFlags::empty(), Some(&address))
+            .expect("it is heard");
+        reader
+    }
+
+    #[tokio::test]
+    async fn a_datagram_that_is_cut_off_is_dropped_and_the_next_one_heard() {
+        let folder = Folder::new("cut");
+        let mut reports = Reports::below(&folder.0).expect("a socket");
+        reports.proc = folder.proc(&format!("0::/llamaorch.slice/{UNIT}\n"));
+        let prober = UnixDatagram::unbound().expect("a socket");
+        let socket = folder.0.join("report/socket");
+        let mut reader = send_descriptor(&prober, &socket);
+        let long = |length: usize| format!("{}X={}\n", text(8), "x".repeat(length - text(8).len() - 3));
+        prober.send_to(long(LONGEST + 1).as_bytes(), &socket).expect("it is heard");
+        prober.send_to(long(LONGEST + 1_000).as_bytes(), &socket).expect("it is heard");
+        prober.send_to(long(4096).as_bytes(), &socket).expect("it is heard");
+        assert_eq!(
+            next(&mut reports).await.expect("a report").1.in_flight,
+            Some(8),
+            "the longest that there is"
+        );
+        prober.send_to(text(3).as_bytes(), &socket).expect("it is heard");
+        assert_eq!(next(&mut reports).await.expect("a report").1.in_flight, Some(3));
+        let read = tokio::task::spawn_blocking(move || io::Read::read(&mut reader, &mut [0]));
+        let ended = tokio::time::timeout(Duration::from_secs(3), read).await;
+        assert!(matches!(ended, Ok(Ok(Ok(0)))), "somebody holds the descriptor: {ended:?}");
+    }
+
+    #[tokio::test]
+    async fn of_a_flood_of_one_unit_few_are_taken_in_and_each_lets_others_run() {
+        let folder = Folder::new("flood");
+        let mut reports = Reports::below(&folder.0).expect("a socket");
+        reports.proc = folder.proc(&format!("0::/llamaorch.slice/{UNIT}\n"));
+        let prober = UnixDatagram::unbound().expect("a socket");
+        prober.set_nonblocking(true).expect("a socket");
+        let socket = folder.0.join("report/socket");
+        let (mut taken, mut polls) = (0, 0);
+        let begun = std::time::Instant::now();
+        while taken < 2 * BURST {
+            while prober.send_to(text(1).as_bytes(), &socket).is_ok() {}
+            tokio::select! {
+                biased;
+                report = reports.next() => taken += u32::from(report.is_ok()),
+                () = tokio::task::yield_now() => polls += 1,
+            }
+        }
+        assert!(begun.elapsed() >= EVERY * BURST, "{taken} of a flood of {:?}", begun.elapsed());
+        assert!(polls > taken, "{polls}");
+        tokio::time::sleep(EVERY * BURST).await;
+        while next(&mut reports).await.is_some() {}
+        for round in 0..10 {
+            prober.send_to(text(round).as_bytes(), &socket).expect("it is heard");
+            assert_eq!(next(&mut reports).await.expect("a report").1.in_flight, u32::try_from(round).ok());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 
     #[tokio::test]

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 const VERSION: u32 = 1;
@@ -88,12 +89,22 @@ fn save<T: Serialize>(file: &Path, boot: &str, content: &T) -> Result<(), StoreE
     let write = || {
         let bytes = serde_json::to_vec(&Versioned { version: VERSION, boot: boot.to_owned(), content })?;
         let beside = file.with_extension("json.new");
-        let mut out = File::create(&beside)?;
+        let mut out = create(&beside)?;
         out.write_all(&bytes)?;
         out.sync_data()?;
         fs::rename(&beside, file)
     };
     write().map_err(|source| StoreError { file: file.to_owned(), source })
+}
+
+/// A new file that is nobody else's to read, for what is saved holds pools' arguments and environments; in the place of
+/// what was left of one that was not written to its end.
+fn create(file: &Path) -> io::Result<File> {
+    match fs::remove_file(file) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    File::options().write(true).create_new(true).mode(0o600).open(file)
 }
 
 fn load<T: DeserializeOwned + Default>(file: &Path, boot: &str, complaints: &mut Vec<String>) -> T {
@@ -120,6 +131,7 @@ fn load<T: DeserializeOwned + Default>(file: &Path, boot: &str, complaints: &mut
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     fn folder(name: &str) -> PathBuf {
         let folder = std::env::temp_dir().join(format!("pool-store-{name}-{}", std::process::id()));
@@ -151,6 +163,21 @@ mod tests {
         store.save_runtime(&saved).unwrap();
         assert_eq!(store.load(), (saved, stopped, vec![]));
         fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn what_is_saved_is_nobody_elses_to_read() {
+        let folder = folder("mode");
+        let store = Store::new(&folder, &folder);
+        // As an earlier version left it behind.
+        fs::write(folder.join("pools.json.new"), "half").expect("a file");
+        store.save_runtime(&sample()).expect("it can be saved");
+        store.save_wishes(&BTreeSet::new()).expect("it can be saved");
+        for file in [&store.runtime, &store.wishes] {
+            let mode = fs::metadata(file).expect("it is there").permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{}", file.display());
+        }
+        fs::remove_dir_all(folder).expect("a folder of the test's own");
     }
 
     #[test]

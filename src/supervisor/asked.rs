@@ -22,7 +22,7 @@ impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
             },
             Wanted::Reload => {
                 let request = self.expect(reply);
-                self.read_configuration(Some(request));
+                self.read_configuration(vec![request]);
             }
             Wanted::ReloadPool(wanted) => match self.reload_request(wanted) {
                 Ok(request) => self.called(Call { wanted: Wanted::Request(request), reply }, events),

@@ -36,7 +36,7 @@ use pool_core::name::UnitName;
 use pool_core::replica::{Report, UnitObservation};
 use pool_core::view::View;
 use pool_core::{Effects, Event, Input, State, apply};
-use reading::UnitsReading;
+use reading::{FilesReading, UnitsReading};
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -117,8 +117,8 @@ pub struct Supervisor<S, C, F, P> {
     lanes: Lanes<S>,
     timers: TimerTasks,
     said: String,
-    /// Callers of a reading of the files that runs, and those who came too late for it.
-    reading: Option<Vec<RequestId>>,
+    /// The reading of the files that runs.
+    reading: Option<FilesReading>,
     /// The reading of the units that runs.
     units_reading: Option<UnitsReading>,
     /// All units are to be read once what came in this turn has been taken in: what is asked for by then is told apart.
@@ -217,12 +217,12 @@ impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
         loop {
             let mut events = Vec::new();
             let mut alive = false;
-            // Leaving comes first, then what systemd says, then what follows from it; callers come last, so that a
-            // flood of them cannot delay the news that they ask for.
+            // Leaving comes first, then what systemd says, then what follows from it; callers come behind that, so that a
+            // flood of them cannot delay the news that they ask for. Reports, which anybody can send, delay nothing.
             tokio::select! {
                 biased;
                 signal = signals.recv() => match signal {
-                    Some(Signal::Reload) => self.read_configuration(None),
+                    Some(Signal::Reload) => self.read_configuration(Vec::new()),
                     Some(Signal::Terminate) | None => return Ok(()),
                 },
                 seen = self.observations.recv() => match seen {
@@ -234,11 +234,11 @@ impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
                 Some(lease) = self.outside.leases.ended() => {
                     events.push(Event::LeaseEnded { lease, how: LeaseEnd::Closed });
                 }
+                _ = heartbeat.tick() => alive = true,
+                Some(call) = self.calls.recv() => self.called(call, &mut events),
                 (unit, report) = next_report(&mut self.outside.reports) => {
                     events.push(Event::Reported { unit, report });
                 }
-                _ = heartbeat.tick() => alive = true,
-                Some(call) = self.calls.recv() => self.called(call, &mut events),
             }
             while events.len() < EVENTS_A_TURN {
                 match self.observations.try_recv() {
@@ -304,11 +304,8 @@ impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
             }
             Returned::Configuration(configuration, requests) => {
                 events.push(Event::ConfigurationRead { configuration: *configuration, requests });
-                // Who asked while the files were read may mean a newer state of them.
-                if let Some(late) = self.reading.take().filter(|late| !late.is_empty()) {
-                    for request in late {
-                        self.read_configuration(Some(request));
-                    }
+                if let Some(FilesReading { late, again: true }) = self.reading.take() {
+                    self.read_configuration(late);
                 }
             }
         }
@@ -373,3 +370,6 @@ pub enum Signal {
 
 /// Where [`Signal`]s come from.
 pub type Signals = mpsc::Receiver<Signal>;
+
+#[cfg(test)]
+mod tests;

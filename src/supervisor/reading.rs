@@ -12,6 +12,15 @@ use pool_core::replica::Hold;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+/// A reading of the files. Who asks meanwhile may mean a newer state of them.
+#[derive(Default)]
+pub(super) struct FilesReading {
+    /// Callers who did.
+    pub(super) late: Vec<RequestId>,
+    /// Anybody did, a signal included: all of it once more, for all of them.
+    pub(super) again: bool,
+}
+
 /// A reading of all units. What is said of a unit meanwhile may overtake what is read of it.
 pub(super) struct UnitsReading {
     /// Those that were there or asked for when it began.
@@ -24,18 +33,18 @@ pub(super) struct UnitsReading {
 
 impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
     /// Reads the files beside the loop: a slow file system must not stop it.
-    pub(super) fn read_configuration(&mut self, request: Option<RequestId>) {
-        if let Some(late) = &mut self.reading {
-            late.extend(request);
+    pub(super) fn read_configuration(&mut self, requests: Vec<RequestId>) {
+        if let Some(reading) = &mut self.reading {
+            reading.late.extend(requests);
+            reading.again = true;
             return;
         }
-        self.reading = Some(Vec::new());
+        self.reading = Some(FilesReading::default());
         let folders = self.outside.folders.clone();
         let returned = self.returned.0.clone();
         tokio::spawn(async move {
             let configuration = Box::new(folders.read().await);
-            effects::send(&returned, Returned::Configuration(configuration, request.into_iter().collect()))
-                .await;
+            effects::send(&returned, Returned::Configuration(configuration, requests)).await;
         });
     }
 

@@ -89,6 +89,20 @@ impl Host {
         self.sandbox.suite() == Suite::Forky
     }
 
+    /// The same for a test that is about it: where there is none it says so, in words that `cargo xtask test` counts.
+    pub fn has_llama_to_test(&self) -> bool {
+        if self.has_llama() {
+            return true;
+        }
+        assert!(self.run(&["which", "llama-server"]).stdout.is_empty(), "llama-server is there: test it");
+        println!(
+            "{} on {}: no llama-server; forky runs it",
+            xtask::test_levels::LEFT_OUT,
+            self.sandbox.suite()
+        );
+        false
+    }
+
     pub fn shell(&self, script: &str) -> String {
         self.sandbox.shell(script).unwrap()
     }

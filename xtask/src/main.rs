@@ -51,7 +51,7 @@ enum Task {
     ///
     /// The unit and simulation levels need cargo alone. The bus level needs dbus-daemon. The system level needs root; it
     /// installs what `demo` does and makes the trees that `image` does. A level that cannot run says what is missing and
-    /// fails the run.
+    /// fails the run; a test that a release has nothing for says so, and is counted as left out.
     /// The last line is `N passed, N failed`.
     Test {
         /// A level to run; may be repeated. All if none is given.

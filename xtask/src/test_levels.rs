@@ -1,7 +1,8 @@
 //! The test levels, from fast to real, and the count of what they ran.
 //!
 //! A level that cannot run is a failure that says what is missing; it is never passed over. All levels run whatever the
-//! ones before them did. The last line is `N passed, N failed`, and a level that could not run counts as one failed.
+//! ones before them did. A test that says that it left itself out is counted as that, and has not passed. The last line
+//! is `N passed, N failed`, and a level that could not run counts as one failed.
 
 use std::fmt;
 use std::io::{BufRead, BufReader, Write};
@@ -57,6 +58,9 @@ pub const BUS_TOOLS: [Tool; 2] = [Tool::new("dbus-daemon", "dbus-daemon"), Tool:
 /// Test targets that the unit level leaves to the others.
 const NOT_UNIT: [&str; 4] = ["simulation", "bus", "system", "sandbox"];
 
+/// How the line begins in which a test says that it cannot run here, and why.
+pub const LEFT_OUT: &str = "LEFT OUT";
+
 /// What to run.
 #[derive(Debug, Clone)]
 pub struct Choice {
@@ -77,11 +81,17 @@ pub struct Tally {
     pub failed: u64,
     /// Tests marked to be left out.
     pub ignored: u64,
+    /// Tests that said that they cannot run here.
+    pub left_out: u64,
 }
 
 impl Tally {
-    /// Counts one line of a test binary's output, if it is its result.
+    /// Counts one line of a test binary's output, if it is its result or a test's word that it did not run.
     fn count_line(&mut self, line: &str) {
+        // With --nocapture the test harness's own dots may stand before it.
+        if line.trim_start_matches(['.', ' ']).starts_with(LEFT_OUT) {
+            self.left_out += 1;
+        }
         let Some(result) = line.trim_start().strip_prefix("test result: ") else { return };
         for part in result.split_once(". ").map_or("", |(_, counts)| counts).split(';') {
             let Some((number, what)) = part.trim().split_once(' ') else { continue };
@@ -95,10 +105,16 @@ impl Tally {
         }
     }
 
+    /// The same once all lines are counted: a test that left itself out has passed to the test harness alone.
+    fn without_left_out(self) -> Self {
+        Tally { passed: self.passed.saturating_sub(self.left_out), ..self }
+    }
+
     fn add(&mut self, other: Self) {
         self.passed += other.passed;
         self.failed += other.failed;
         self.ignored += other.ignored;
+        self.left_out += other.left_out;
     }
 }
 
@@ -160,6 +176,9 @@ impl fmt::Display for Report {
             write!(f, "{:<17} {}", row.name, row.tally)?;
             if row.tally.ignored > 0 {
                 write!(f, ", {} ignored", row.tally.ignored)?;
+            }
+            if row.tally.left_out > 0 {
+                write!(f, ", {} left out", row.tally.left_out)?;
             }
             if row.could_not_run.is_some() {
                 write!(f, " (could not run, see above)")?;
@@ -303,7 +322,7 @@ fn cargo_test(
         // It did not compile, or a test binary died before it could say anything.
         tally.failed = 1;
     }
-    Ok(tally)
+    Ok(tally.without_left_out())
 }
 
 fn require_target(package: &str, target: &str) -> Result<(), Failure> {
@@ -350,7 +369,7 @@ mod tests {
     use super::*;
 
     fn tally(passed: u64, failed: u64, ignored: u64) -> Tally {
-        Tally { passed, failed, ignored }
+        Tally { passed, failed, ignored, left_out: 0 }
     }
 
     #[test]
@@ -365,6 +384,28 @@ mod tests {
             sum.count_line(line);
         }
         assert_eq!(sum, tally(17, 2, 1));
+    }
+
+    #[test]
+    fn a_test_that_left_itself_out_has_not_passed() {
+        let mut sum = Tally::default();
+        for line in [
+            "---- llama::it_serves stdout ----",
+            "LEFT OUT on bookworm: no llama-server; forky runs it",
+            "..LEFT OUT on bookworm: no llama-server; forky runs it",
+            "nothing was LEFT OUT on bookworm",
+            "test result: ok. 13 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s",
+        ] {
+            sum.count_line(line);
+        }
+        let sum = sum.without_left_out();
+        assert_eq!(sum, Tally { left_out: 2, ..tally(11, 0, 1) });
+        let mut report = Report::default();
+        report.push("system bookworm".to_owned(), Instant::now(), Ok(sum));
+        let text = report.to_string();
+        assert!(text.contains("11 passed, 0 failed, 1 ignored, 2 left out, "), "{text}");
+        assert_eq!(text.lines().last(), Some("11 passed, 0 failed"));
+        assert_eq!(report.exit_code(), 0);
     }
 
     #[test]

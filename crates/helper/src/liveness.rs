@@ -118,6 +118,11 @@ impl Liveness {
         }
     }
 
+    /// Requests that it works on or has waiting; of an engine that does not say so now, what it said last.
+    pub(crate) fn in_flight(&self) -> Option<u32> {
+        self.in_flight
+    }
+
     pub(crate) fn judge(&mut self, round: &Round) -> Verdict {
         let since = round.ended.saturating_sub(self.seen);
         let time = since.min(self.limits.longest_round);
@@ -176,7 +181,7 @@ impl Liveness {
         };
         self.bad = match answer {
             Answer::Status(200) | Answer::NotListening | Answer::Outsider => 0,
-            Answer::Status(_) if progress => 1,
+            Answer::Status(_) if progress => 0,
             Answer::Status(_) => self.bad.saturating_add(1),
             Answer::Silent | Answer::NotHttp | Answer::Unreachable(_) => self.bad,
         };

@@ -129,25 +129,28 @@ impl<'a> Prober<'a> {
             processes.retain(|&pid| pid != std::process::id());
             u32::try_from(processes.len()).unwrap_or(u32::MAX)
         });
-        self.report(&seen, processes);
         let (ended, cpu) = (self.started.elapsed(), self.meter.cpu());
-        self.liveness.judge(&Round { began, ended, health, metrics: seen, cpu, processes })
+        let round = Round { began, ended, health, metrics: seen, cpu, processes };
+        let verdict = self.liveness.judge(&round);
+        self.report(&round);
+        verdict
     }
 
-    fn report(&self, seen: &Seen, processes: Option<u32>) {
+    /// Reports a round that was judged.
+    fn report(&self, round: &Round) {
         let Some(reporter) = &self.reporter else { return };
-        let (in_flight, counters) = match seen {
-            Seen::Read(metrics) => (metrics.in_flight, metrics.counters.as_ref()),
-            Seen::NotAsked | Seen::Silent | Seen::Unreadable => (None, None),
+        let counters = match &round.metrics {
+            Seen::Read(metrics) => metrics.counters.as_ref(),
+            Seen::NotAsked | Seen::Silent | Seen::Unreadable => None,
         };
         reporter.send(&Report {
             invocation: reporter.invocation(),
-            in_flight,
+            in_flight: self.liveness.in_flight(),
             slots: self.slots.known().copied(),
             version: self.version.known().cloned(),
             // A cast from a float is cut off at the type's ends.
             progress: counters.map(|counters| counters.iter().sum::<f64>() as u64),
-            processes,
+            processes: round.processes,
         });
     }
 

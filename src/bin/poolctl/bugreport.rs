@@ -105,54 +105,125 @@ fn record(path: &Path) -> Value {
     }
 }
 
-/// Takes out what looks like a secret: the value behind a name or an option that says so.
+/// Takes out what looks like a secret: what stands behind a name or an option that says so, and every value of an
+/// environment.
 fn redact(value: &mut Value) {
     match value {
         Value::Object(members) => {
             for (name, member) in members {
-                if is_secret(name) && member.is_string() {
-                    *member = json!(REDACTED);
-                } else {
-                    redact(member);
+                match member {
+                    Value::String(text) if is_secret(name) => *text = REDACTED.to_owned(),
+                    Value::Array(items) if is_secret(name) => redact_texts(items.iter_mut()),
+                    Value::Object(inner) if is_environment(name) => redact_texts(inner.values_mut()),
+                    _ => {}
                 }
+                redact(member);
             }
         }
-        Value::Array(items) => {
-            let mut behind = false;
-            for item in items {
-                match item {
-                    Value::String(text) => {
-                        let option = text.starts_with('-').then(|| text.split('=').next()).flatten();
-                        let secret = option.is_some_and(is_secret);
-                        if behind {
-                            *text = REDACTED.to_owned();
-                            behind = false;
-                        } else if let (true, Some((name, _))) = (secret, text.split_once('=')) {
-                            *text = format!("{name}={REDACTED}");
-                        } else {
-                            behind = secret;
-                        }
-                    }
-                    other => {
-                        behind = false;
-                        redact(other);
-                    }
-                }
-            }
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        Value::Array(items) => redact_arguments(items),
+        Value::String(text) => *text = without_secrets(text, &mut false),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
+}
+
+fn redact_texts<'a>(values: impl Iterator<Item = &'a mut Value>) {
+    for value in values.filter(|value| value.is_string()) {
+        *value = json!(REDACTED);
+    }
+}
+
+/// What may be a command line: the value of an option may be the item behind it.
+fn redact_arguments(items: &mut [Value]) {
+    let mut behind = false;
+    for item in items {
+        match item {
+            Value::String(text) if behind => {
+                *text = REDACTED.to_owned();
+                behind = false;
+            }
+            Value::String(text) => *text = without_secrets(text, &mut behind),
+            other => {
+                behind = false;
+                redact(other);
+            }
+        }
+    }
+}
+
+/// A text without the words that look like secrets. `behind`: whether its end announces one.
+fn without_secrets(text: &str, behind: &mut bool) -> String {
+    let mut left = String::new();
+    for piece in text.split_inclusive(char::is_whitespace) {
+        let word = piece.trim_end();
+        // A secret may be several words: it ends with the next option.
+        *behind &= !word.starts_with("--");
+        if *behind {
+            left += if word.is_empty() { "" } else { REDACTED };
+        } else if let Some((name, value)) = secret_in(word).map(|at| word.split_at(at)) {
+            left += name;
+            left += if value.is_empty() { "" } else { REDACTED };
+            *behind = value.is_empty();
+        } else {
+            left += &without_password(word);
+        }
+        left += piece.strip_prefix(word).unwrap_or_default();
+    }
+    left
+}
+
+/// Where in a word a secret begins; at its end: the secret comes behind it.
+fn secret_in(word: &str) -> Option<usize> {
+    let mut begin = 0;
+    for (at, separator) in word.match_indices(['=', ':']) {
+        let name = word.get(begin..at)?;
+        begin = at + separator.len();
+        // "unknown key: x" is no secret.
+        let plain =
+            begin == word.len() && separator == ":" && matches!(name, "key" | "keys" | "token" | "tokens");
+        if is_secret(name) && !plain {
+            return Some(begin);
+        }
+    }
+    let announces = word.starts_with('-') && begin == 0 && is_secret(word);
+    (announces || word.eq_ignore_ascii_case("bearer")).then_some(word.len())
+}
+
+/// A word without the user and the password of a URL in it.
+fn without_password(word: &str) -> String {
+    let mut left = String::new();
+    let mut rest = word;
+    while let Some((before, behind)) = rest.split_once("://") {
+        let end = behind.find(['/', '?', '#', '"', '\'', ',']).unwrap_or(behind.len());
+        let (authority, path) = behind.split_at(end);
+        left += before;
+        left += "://";
+        match authority.rsplit_once('@') {
+            Some((_, host)) => left += &format!("{REDACTED}@{host}"),
+            None => left += authority,
+        }
+        rest = path;
+    }
+    left + rest
+}
+
+/// Whether the values below a name are of an environment, or secrets all of them.
+fn is_environment(name: &str) -> bool {
+    matches!(name, "env" | "environment" | "credentials")
 }
 
 /// Whether a name is one of something secret: one of its words says so.
 fn is_secret(name: &str) -> bool {
     let lower = name.to_ascii_lowercase();
-    let mut words = lower.split(|c: char| !c.is_ascii_alphanumeric());
-    words.any(|word| {
-        matches!(
-            word,
-            "key" | "token" | "secret" | "password" | "passwd" | "apikey" | "credential" | "credentials"
-        )
+    let words = || lower.split(|c: char| !c.is_ascii_alphanumeric());
+    // How many tokens a model may read or write is none.
+    let counts = words().any(|word| matches!(word, "max" | "min" | "n" | "num"));
+    words().any(|word| match word {
+        "tokens" => !counts,
+        "key" | "keys" | "secrets" | "passwords" | "passphrase" | "pass" | "passwd" | "pwd" | "auth"
+        | "authorization" | "bearer" | "credential" | "credentials" | "cookie" | "cookies" | "apikeys" => {
+            true
+        }
+        _ => ["token", "secret", "password", "apikey"].iter().any(|end| word.ends_with(end)),
     })
 }
 
@@ -173,15 +244,68 @@ mod tests {
         for secret in ["hf_x", "\"y\"", "sk-1", "sk-2", "sk-3", "\"z\""] {
             assert!(!text.contains(secret), "{secret} in {text}");
         }
-        for kept in ["fast", "512", "--api-key", "--auth-token=[redacted]", "/k", "business"] {
+        for kept in ["MODE", "512", "--api-key", "--auth-token=[redacted]", "business"] {
             assert!(text.contains(kept), "{kept} not in {text}");
         }
     }
 
     #[test]
-    fn a_number_or_a_list_under_a_secret_name_is_looked_into_rather_than_dropped() {
-        let mut report = json!({ "pointer_key": 5, "keys": ["a"], "token": null });
+    fn of_an_environment_names_alone_are_left() {
+        let mut report = json!({ "env": { "HTTPS_PROXY": "http://u:p@host", "MODE": "fast" }, "credentials": { "x": "y" } });
         redact(&mut report);
-        assert_eq!(report, json!({ "pointer_key": 5, "keys": ["a"], "token": null }));
+        let redacted = json!({ "HTTPS_PROXY": REDACTED, "MODE": REDACTED });
+        assert_eq!(report, json!({ "env": redacted, "credentials": { "x": REDACTED } }));
+    }
+
+    #[test]
+    fn secrets_are_found_within_a_text() {
+        for (text, expected) in [
+            ("--api-key sk", "--api-key [redacted]"),
+            ("--api-keys sk-1 sk-2 --ctx-size 512", "--api-keys [redacted] [redacted] --ctx-size 512"),
+            ("exec: --password 'a b' --port 1", "exec: --password [redacted] [redacted] --port 1"),
+            ("--proxy=http://u:p@h:1/x?y", "--proxy=http://[redacted]@h:1/x?y"),
+            ("see https://me@host/a@b and http://h/", "see https://[redacted]@host/a@b and http://h/"),
+            ("HF_TOKEN=hf_x MODE=fast", "HF_TOKEN=[redacted] MODE=fast"),
+            ("--header=Authorization: Bearer sk", "--header=Authorization: [redacted] [redacted]"),
+            ("Bearer sk", "Bearer [redacted]"),
+            ("X-Api-Key:sk", "X-Api-Key:[redacted]"),
+            ("{\"mode\":1,\"api_key\":\"sk\"}", "{\"mode\":1,\"api_key\":[redacted]"),
+            ("{\"db_pwd\": \"sk\"}", "{\"db_pwd\": [redacted]"),
+            ("--max-tokens 512 --ctx-size 1", "--max-tokens 512 --ctx-size 1"),
+            ("unknown key: modell, see file:/srv/m", "unknown key: modell, see file:/srv/m"),
+            ("2 in flight,  no answer", "2 in flight,  no answer"),
+        ] {
+            let mut report = json!([text]);
+            redact(&mut report);
+            assert_eq!(report, json!([expected]));
+        }
+    }
+
+    #[test]
+    fn names_say_in_many_ways_that_they_are_secret() {
+        for name in [
+            "--api-keys",
+            "proxy_auth",
+            "DB_PASS",
+            "pwd",
+            "bearer",
+            "authToken",
+            "apiKey",
+            "X-Cookie",
+            "--tokens",
+        ] {
+            assert!(is_secret(name), "{name}");
+        }
+        for name in ["monkey", "--max-tokens", "num_predict_tokens", "compass", "author", "path", "--bypass"]
+        {
+            assert!(!is_secret(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_under_a_secret_name_and_no_text_stays() {
+        let mut report = json!({ "pointer_key": 5, "keys": ["a", 1], "token": null });
+        redact(&mut report);
+        assert_eq!(report, json!({ "pointer_key": 5, "keys": [REDACTED, 1], "token": null }));
     }
 }

@@ -233,12 +233,26 @@ fn an_engine_that_does_not_is_ended_with_a_reason() {
 }
 
 #[test]
-fn a_bad_answer_after_progress_is_the_first_of_its_row() {
+fn a_bad_answer_with_progress_is_none_of_its_row() {
     let (end, _) = fate(|second| (UNAVAILABLE, counted(2, second.min(20)), ASLEEP, 3));
-    assert_eq!(end.map(|(second, _)| second), Some(24));
+    assert_eq!(end.map(|(second, _)| second), Some(26));
     let (end, _) =
         fate(|second| (UNAVAILABLE, Seen::NotAsked, if second > 20 { ASLEEP } else { AT_WORK }, 3));
-    assert_eq!(end.map(|(second, _)| second), Some(24));
+    assert_eq!(end.map(|(second, _)| second), Some(26));
+}
+
+#[test]
+fn where_one_failure_is_the_end_an_engine_that_gets_on_may_still_answer_badly() {
+    let mut liveness = new();
+    liveness.limits.failures = 1;
+    let mut judge = |second: u64, steps| {
+        let ended = Duration::from_secs(second);
+        let (health, metrics) = (if second == 2 { OK } else { UNAVAILABLE }, counted(2, steps));
+        liveness.judge(&Round { began: ended, ended, health, metrics, cpu: None, processes: None })
+    };
+    judge(2, 5);
+    assert_eq!(judge(4, 6), Verdict::Serving("serving, but 503 from /health".into()));
+    assert_eq!(judge(6, 6), Verdict::Lost("unhealthy: 503 from /health, 1 times in a row".into()));
 }
 
 #[test]

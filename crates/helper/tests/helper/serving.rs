@@ -252,6 +252,26 @@ fn each_round_is_reported_to_whoever_listens() {
 }
 
 #[test]
+fn while_metrics_are_silent_what_was_in_flight_last_is_reported() {
+    let stand = Stand::new();
+    let health = Health::loading();
+    health.set_work(3, 17);
+    let socket = UnixDatagram::bind(stand.folder.join("report")).expect("a socket");
+    socket.set_read_timeout(Some(SOON)).expect("a timeout");
+    let next = || {
+        let mut buffer = [0; 4096];
+        let count = socket.recv(&mut buffer).expect("a report");
+        String::from_utf8(buffer[..count].to_vec()).expect("text")
+    };
+    let _engine = ready_with_metrics(&stand, &health, &AT_WORK);
+    assert!(next().contains("\nPROGRESS=17"));
+    health.fall_silent();
+    let silent = (0..20).map(|_| next()).find(|report| !report.contains("PROGRESS="));
+    let silent = silent.expect("silence is seen");
+    assert!(silent.contains("\nIN_FLIGHT=3"), "{silent}");
+}
+
+#[test]
 fn what_is_not_known_is_not_reported() {
     let stand = Stand::new();
     let health = Health::loading();

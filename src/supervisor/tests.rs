@@ -1,0 +1,188 @@
+//! The loop beside a flood of reports, and beside files that take long to be read.
+
+use super::*;
+use pool_core::Request;
+use pool_core::host::Answer;
+use pool_core::name::{InvocationId, Usec};
+use pool_core::unit::UnitSpec;
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use tokio::sync::Semaphore;
+
+/// A systemd without units.
+#[derive(Clone)]
+struct NoUnits;
+
+impl Systemd for NoUnits {
+    async fn start(&self, _: &UnitSpec) -> Result<(), SystemdError> {
+        Ok(())
+    }
+
+    async fn stop(&self, _: &UnitName) -> Result<(), SystemdError> {
+        Ok(())
+    }
+
+    async fn kill(&self, _: &UnitName) -> Result<(), SystemdError> {
+        Ok(())
+    }
+
+    async fn forget(&self, _: &UnitName) -> Result<(), SystemdError> {
+        Ok(())
+    }
+
+    async fn units(&self) -> Result<Vec<UnitFacts>, SystemdError> {
+        Ok(Vec::new())
+    }
+}
+
+/// Time that stands still.
+struct Still;
+
+impl Clock for Still {
+    fn mono(&mut self) -> Usec {
+        Usec(1)
+    }
+
+    fn real(&mut self) -> Usec {
+        Usec(1)
+    }
+
+    fn seed(&mut self) -> u64 {
+        1
+    }
+}
+
+/// Files that are read when the test lets them.
+#[derive(Clone)]
+struct HeldFiles {
+    readings: Arc<AtomicU32>,
+    gate: Arc<Semaphore>,
+}
+
+impl Files for HeldFiles {
+    async fn read(&self) -> Configuration {
+        self.readings.fetch_add(1, Ordering::Relaxed);
+        self.gate.acquire().await.expect("it is never closed").forget();
+        Configuration::default()
+    }
+}
+
+/// A prober that has always something to report.
+struct Flood;
+
+impl Probers for Flood {
+    async fn next(&mut self) -> io::Result<(UnitName, Report)> {
+        let unit = "llamaorch-engine-chat-r0.g1.service".parse().expect("a unit of ours");
+        let invocation: InvocationId = "ab".repeat(16).parse().expect("an invocation");
+        let report = Report {
+            invocation,
+            in_flight: Some(1),
+            slots: None,
+            version: None,
+            progress: None,
+            processes: None,
+        };
+        Ok((unit, report))
+    }
+}
+
+/// A loop that runs, and all that reaches it.
+struct Bench {
+    folder: PathBuf,
+    files: HeldFiles,
+    handle: Handle,
+    signals: mpsc::Sender<Signal>,
+    publications: mpsc::Receiver<Publication>,
+    _observed: mpsc::Sender<Observation>,
+}
+
+impl Bench {
+    fn start(name: &str, reports: Option<Flood>) -> Bench {
+        let folder = std::env::temp_dir().join(format!("pool-loop-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder of the test's own");
+        let files = HeldFiles { readings: Arc::default(), gate: Arc::new(Semaphore::new(1)) };
+        let (observed, observations) = mpsc::channel(8);
+        let (handle, asked) = calls();
+        let (published, publications) = mpsc::channel(64);
+        let (signals, signalled) = mpsc::channel(8);
+        let outside = Outside {
+            folders: files.clone(),
+            store: Store::new(&folder, &folder),
+            systemd: NoUnits,
+            clock: Still,
+            leases: Fifos::below(&folder),
+            reports,
+            recorder: Recorder::below(&folder),
+        };
+        let mut supervisor = Supervisor::new(outside, observations, asked, published);
+        tokio::spawn(async move {
+            let first = supervisor.take_stock().await.expect("systemd answers");
+            supervisor.run(first, signalled).await
+        });
+        Bench { folder, files, handle, signals, publications, _observed: observed }
+    }
+
+    /// Hears the publisher's part until nothing comes any more; the answers.
+    async fn settle(&mut self) -> usize {
+        let mut answers = 0;
+        let within = Duration::from_millis(500);
+        while let Ok(Some(said)) = tokio::time::timeout(within, self.publications.recv()).await {
+            answers += said.replies.len();
+            said.replies.into_iter().for_each(|(caller, told)| answer(caller, told));
+        }
+        answers
+    }
+
+    fn readings(&self) -> u32 {
+        self.files.readings.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.folder));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_reports_keeps_neither_the_heartbeat_nor_callers_waiting() {
+    let mut bench = Bench::start("flood", Some(Flood));
+    let handle = bench.handle.clone();
+    let call = tokio::spawn(async move { handle.ask(Request::Start { pool: "none".to_owned() }).await });
+    let mut alive = false;
+    for _ in 0..1_000 {
+        alive |= bench.publications.recv().await.expect("the loop runs").alive;
+    }
+    assert!(alive, "the watchdog is starved");
+    assert!(call.is_finished(), "the caller is starved");
+    assert!(matches!(call.await.expect("it was asked"), Ok(Answer::Denied(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_signal_while_files_are_read_has_them_read_once_more() {
+    let mut bench = Bench::start("signal", None);
+    bench.settle().await;
+    for _ in 0..2 {
+        bench.signals.send(Signal::Reload).await.expect("the loop runs");
+        bench.settle().await;
+    }
+    assert_eq!(bench.readings(), 2, "one is under way");
+    bench.files.gate.add_permits(10);
+    bench.settle().await;
+    assert_eq!(bench.readings(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_who_ask_while_files_are_read_are_answered_by_one_reading_more() {
+    let mut bench = Bench::start("late", None);
+    bench.settle().await;
+    for _ in 0..4 {
+        let handle = bench.handle.clone();
+        tokio::spawn(async move { handle.reload().await });
+        bench.settle().await;
+    }
+    bench.files.gate.add_permits(10);
+    assert_eq!(bench.settle().await, 4);
+    assert_eq!(bench.readings(), 3, "at the start, for the first one, for the others");
+}
