@@ -12,6 +12,7 @@ use nix::sys::socket::{
 };
 use pool_core::name::UnitName;
 use pool_core::replica::Report;
+use pool_core::unit::SLICE;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, IoSliceMut};
@@ -143,7 +144,11 @@ fn unit_of(proc: &Path, pid: i32) -> Option<UnitName> {
         let systemd = || line.split_once(":name=systemd:").map(|(_, path)| path.to_owned());
         line.strip_prefix("0::").map(str::to_owned).or_else(systemd)
     };
-    let unit = |path: String| path.split('/').rev().find_map(|part| part.parse().ok());
+    // Only in our slice: a user to whom a cgroup is delegated may name one in it as he likes.
+    let unit = |path: String| {
+        let below = path.strip_prefix('/')?.strip_prefix(SLICE)?.strip_prefix('/')?;
+        below.split('/').next()?.parse().ok()
+    };
     text.lines().filter_map(path).find_map(unit)
 }
 
@@ -298,10 +303,20 @@ mod tests {
     fn a_process_of_a_worker_below_its_unit_is_of_that_unit() {
         let folder = Folder::new("below");
         let pid = i32::try_from(std::process::id()).expect("a process id");
-        let proc = folder.proc(&format!("3:cpu:/x\n1:name=systemd:/a/{UNIT}/worker\n"));
+        let proc = folder.proc(&format!("3:cpu:/x\n1:name=systemd:/llamaorch.slice/{UNIT}/worker\n"));
         assert_eq!(unit_of(&proc, pid).expect("a unit of ours").to_string(), UNIT);
         assert_eq!(unit_of(&proc, 0), None);
         let proc = folder.proc(&format!("9:name=systemd:/\n1:cpu:/\n0::/llamaorch.slice/{UNIT}\n"));
         assert_eq!(unit_of(&proc, pid).expect("a unit of ours").to_string(), UNIT, "beside version 1");
+    }
+
+    #[test]
+    fn a_cgroup_that_is_only_named_like_a_unit_is_none() {
+        let folder = Folder::new("alike");
+        let pid = i32::try_from(std::process::id()).expect("a process id");
+        for above in ["/user.slice/user-1000.slice/user@1000.service", "/user.slice/llamaorch.slice", ""] {
+            let proc = folder.proc(&format!("0::{above}/{UNIT}\n"));
+            assert_eq!(unit_of(&proc, pid), None, "{above}");
+        }
     }
 }

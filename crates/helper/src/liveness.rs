@@ -118,9 +118,10 @@ impl Liveness {
         }
     }
 
-    /// Requests that it works on or has waiting; of an engine that does not say so now, what it said last.
+    /// Requests that it works on or has waiting; of an engine that does not say so now, what it said last, and one at least:
+    /// what leaves a question unanswered is busy.
     pub(crate) fn in_flight(&self) -> Option<u32> {
-        self.in_flight
+        if self.metrics_silent.is_zero() { self.in_flight } else { Some(self.in_flight.unwrap_or(0).max(1)) }
     }
 
     pub(crate) fn judge(&mut self, round: &Round) -> Verdict {

@@ -252,10 +252,16 @@ fn each_round_is_reported_to_whoever_listens() {
 }
 
 #[test]
-fn while_metrics_are_silent_what_was_in_flight_last_is_reported() {
+fn while_metrics_are_silent_what_was_in_flight_last_is_reported_and_one_at_least() {
+    for (before, silent) in [(3, 3), (0, 1)] {
+        falls_silent(before, silent);
+    }
+}
+
+fn falls_silent(before: u64, then: u64) {
     let stand = Stand::new();
     let health = Health::loading();
-    health.set_work(3, 17);
+    health.set_work(before, 17);
     let socket = UnixDatagram::bind(stand.folder.join("report")).expect("a socket");
     socket.set_read_timeout(Some(SOON)).expect("a timeout");
     let next = || {
@@ -268,7 +274,7 @@ fn while_metrics_are_silent_what_was_in_flight_last_is_reported() {
     health.fall_silent();
     let silent = (0..20).map(|_| next()).find(|report| !report.contains("PROGRESS="));
     let silent = silent.expect("silence is seen");
-    assert!(silent.contains("\nIN_FLIGHT=3"), "{silent}");
+    assert!(silent.contains(&format!("\nIN_FLIGHT={then}")), "{silent}");
 }
 
 #[test]
