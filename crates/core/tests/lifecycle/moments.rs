@@ -257,7 +257,7 @@ fn a_start_that_systemd_refuses_after_a_stop_leaves_the_pool_stopped() {
     world.stop("a");
     world.units.remove(&engine());
     world.event(refused(engine()));
-    assert_eq!(world.phase("a"), PoolPhase::Stopping);
+    assert_eq!(world.phases("a"), ["stopping"]);
     world.settle();
     assert_eq!(world.phase("a"), PoolPhase::Stopped);
 }
