@@ -37,6 +37,27 @@ fn an_engine_that_was_stopped_from_outside_and_comes_back_is_stopped() {
 }
 
 #[test]
+fn whatever_becomes_of_an_engine_that_was_stopped_from_outside_it_is_let_go_of_once() {
+    let table = [
+        (ActiveState::Activating, false),
+        (ActiveState::Active, false),
+        (ActiveState::Active, true),
+        (ActiveState::Failed, false),
+    ];
+    for (active, exited) in table {
+        let mut world = World::with(&[spec("a")]);
+        world.serve("a", 0);
+        world.seen(&engine(1), |unit| (unit.active, unit.result) = (ActiveState::Failed, "timeout".into()));
+        assert_eq!(world.phase("a"), PoolPhase::Stopped);
+        world.let_go.clear();
+        world.seen(&engine(1), |unit| {
+            (unit.active, unit.exited, unit.invocation) = (active, exited, InvocationId([9; 16]));
+        });
+        assert_eq!(world.let_go, [engine(1)], "{active:?} {exited}");
+    }
+}
+
+#[test]
 fn a_unit_that_was_over_and_is_started_again_goes_before_anything_else_starts() {
     let mut world = World::with(&[spec("a")]);
     world.serve("a", 0);
