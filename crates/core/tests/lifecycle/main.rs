@@ -9,6 +9,7 @@ mod cases;
 mod drain;
 mod ending;
 mod explain;
+mod found;
 mod lease;
 mod moments;
 mod outside;
