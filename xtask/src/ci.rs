@@ -123,6 +123,11 @@ fn mutants_of_the_change() -> Result<Ended, String> {
         println!("{why}");
         return Ok(Ended::LeftOut(why));
     };
+    if let Err(error) = mutants::ensure_installed() {
+        let why = "LEFT OUT: cargo-mutants is not here and cannot be installed; the change was not mutated";
+        println!("{why}: {error}");
+        return Ok(Ended::LeftOut(why));
+    }
     println!("mutants of what differs from {base}");
     let choice = mutants::Choice { diff: Some(base), shard: None, at_most: Some(MOST_MUTANTS) };
     let outcome = mutants::run(&choice).map_err(|error| error.to_string())?;

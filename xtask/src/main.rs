@@ -125,7 +125,7 @@ enum Task {
     /// Installs cargo-deny and cargo-mutants with cargo where they are missing, and what `test` installs; the system level
     /// needs root. The core is mutated where it differs from CI_BASE, else from where the branch left origin/main, else
     /// from ten commits ago. What cannot be done here is left out, and that is said: the advisories where their database
-    /// cannot be fetched, the mutants where there is no such commit.
+    /// cannot be fetched, the mutants where there is no such commit or cargo-mutants cannot be had.
     Ci,
 }
 

@@ -158,7 +158,11 @@ fn mutants() -> Command {
     command
 }
 
-fn ensure_installed() -> Result<(), Failure> {
+/// Installs cargo-mutants where it is missing.
+///
+/// # Errors
+/// It cannot be had.
+pub fn ensure_installed() -> Result<(), Failure> {
     let mut version = mutants();
     version.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
     if !version.status().is_ok_and(|status| status.success()) {
