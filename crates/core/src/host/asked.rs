@@ -6,7 +6,7 @@ use super::{Accepted, Answer, Denied, Effect, Effects, LogKind, LogLine, Purpose
 use crate::job::{JobId, JobResult, JobState, Operation, Waiter};
 use crate::lease::{LeaseEnd, LeaseId};
 use crate::name::{PoolId, Usec};
-use crate::pool::{DrainFor, Pool, lifecycle};
+use crate::pool::{Pool, lifecycle};
 
 pub(super) fn asked(
     state: &mut State,
@@ -83,7 +83,7 @@ fn drain(
 ) {
     keep_stopped(state, effects, id, true);
     let drains = |pool: &Pool| match (&pool.drain, pool.job) {
-        (Some(drain), Some((job, Operation::Drain))) if drain.purpose != DrainFor::Reload => Some(job),
+        (Some(_), Some((job, Operation::Drain))) => Some(job),
         _ => None,
     };
     // Asked again, it is the same job, and the earlier deadline wins.

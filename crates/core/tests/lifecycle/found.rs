@@ -6,7 +6,7 @@ use pool_core::config::{Activation, FileError, PoolSpec};
 use pool_core::host::Saved;
 use pool_core::name::{InvocationId, UnitKind, UnitName};
 use pool_core::pool::PoolPhase;
-use pool_core::registry::HealthStatus;
+use pool_core::registry::{External, HealthStatus};
 use pool_core::replica::{ActiveState, UnitObservation};
 use pool_core::{Denied, Event, Request};
 use std::collections::BTreeSet;
@@ -142,6 +142,7 @@ fn a_file_with_two_errors_is_one_file() {
     broken.errors = vec![error("a.toml", "one"), error("a.toml", "two"), error("b.toml", "one")];
     world.event(Event::ConfigurationRead { configuration: broken, requests: vec![] });
     assert_eq!(world.state.files_with_errors(), 2);
+    assert_eq!((world.said("a.toml: one"), world.said("a.toml: two"), world.said("b.toml: one")), (1, 1, 1));
 }
 
 #[test]
@@ -166,4 +167,16 @@ fn operations_and_results_are_published_by_these_words() {
         [JobResult::Done, JobResult::Failed, JobResult::Canceled, JobResult::Timeout, JobResult::Superseded];
     let words = ["done", "failed", "canceled", "timeout", "superseded"];
     assert_eq!(results.map(JobResult::as_str), words);
+}
+
+#[test]
+fn a_file_with_the_id_of_an_external_pool_wins() {
+    let mut world = World::with(&[]);
+    let id = "a".parse().unwrap();
+    world.state.registry.register(&id, External::of(1_000)).unwrap();
+    world.state.registry.set_version(&id, "theirs");
+    world.configure(&[spec("a")]);
+    let registry = &world.state.registry;
+    assert_eq!((registry.get_external(&id), registry.get_version(&id)), (None, Some("")));
+    assert!(world.state.registry.unregister(&id).is_err());
 }
