@@ -230,9 +230,11 @@ impl Liveness {
         if let Some(count) = self.in_flight.filter(|&count| count > 0) {
             parts.push(format!("{count} in flight"));
         }
+        // Both are asked in one round: what began within one of the other is one silence.
         let about_as_long = self.health_silent + self.limits.longest_round >= self.metrics_silent;
         if !self.health_silent.is_zero() && about_as_long {
-            parts.push(format!("no answer from {} for {}", self.names.health, time(self.health_silent)));
+            let silent = self.health_silent.max(self.metrics_silent);
+            parts.push(format!("no answer from {} for {}", self.names.health, time(silent)));
         } else if !self.metrics_silent.is_zero() {
             parts.push(format!("no answer from {} for {}", self.names.metrics, time(self.metrics_silent)));
         }

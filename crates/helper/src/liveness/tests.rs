@@ -288,3 +288,15 @@ fn time_in_which_the_prober_did_not_run_is_no_hang() {
     let thawed = judge(3_600);
     assert!(matches!(thawed, Verdict::Serving(_)), "{thawed:?}");
 }
+
+#[test]
+fn one_silence_that_begins_between_two_questions_is_told_as_one() {
+    let (_, said) = fate(|second| match second {
+        ..=10 => (OK, counted(2, second), AT_WORK, 3),
+        11..=12 => (OK, Seen::Silent, AT_WORK, 3),
+        13..=17 => (Answer::Silent, Seen::Silent, AT_WORK, 3),
+        _ => (OK, counted(2, second), AT_WORK, 3),
+    });
+    let slow = "serving, slow: 2 in flight, no answer from /health for 5 s";
+    assert_eq!(said, ["serving", slow, "serving"]);
+}
