@@ -1,4 +1,4 @@
-//! A real llama-server: one that hangs in the middle of its work, and two that are only slow.
+//! A real llama-server: one that hangs in the middle of its work, and one that is only slow.
 
 use crate::host::{Host, MODEL, Pool, REPLICA, host, monotonic};
 use nix::sys::signal::{Signal, kill};
@@ -82,11 +82,12 @@ struct Waits {
     said: Vec<String>,
 }
 
-/// Lets the engine run for a quarter of the time, as a CPU with much else to do would.
+/// Lets the engine run for a quarter of the time, as a CPU with much else to do would; for longer than a probe waits for
+/// an answer it does not run at all.
 fn slow_down(engine: Pid, enough: &AtomicBool) {
     let begun = monotonic();
     while !enough.load(Ordering::Relaxed) && monotonic() - begun < LIMIT / 6 {
-        for (signal, time) in [(Signal::SIGSTOP, 150), (Signal::SIGCONT, 50)] {
+        for (signal, time) in [(Signal::SIGSTOP, 450), (Signal::SIGCONT, 150)] {
             if kill(engine, signal).is_err() {
                 return;
             }
@@ -177,7 +178,7 @@ fn a_busy_llama_server_that_is_stopped_is_hung_and_another_one_takes_its_place()
 }
 
 #[test]
-fn a_llama_server_whose_batch_takes_longer_than_it_may_stall_is_left_alone() {
+fn a_llama_server_with_a_long_prompt_and_too_little_cpu_to_answer_in_time_is_left_alone() {
     let host = host();
     let Some(pool) = llama(&host, "batch", STALL) else { return };
     let (main_pid, invocation) = (pool.main_pid(0), pool.invocation(0));
@@ -185,21 +186,6 @@ fn a_llama_server_whose_batch_takes_longer_than_it_may_stall_is_left_alone() {
     let Waits { still, silent, all, said } = look_on(&pool, &mut request, |waits| waits.still > ENOUGH);
     println!("no counter moved for {still:?}, no answer for {silent:?} at most, of {all:?}; {said:?}");
     assert_eq!(answers(request), ["200"]);
-    assert!(still > ENOUGH, "too quick to prove anything: {still:?}");
-    assert_left_alone(&pool, main_pid, &invocation);
-}
-
-#[test]
-fn a_llama_server_with_too_many_requests_to_answer_the_prober_is_left_alone() {
-    let host = host();
-    // Its silence lasts for a second or several; less of it would be no hang by any rule.
-    let Some(pool) = llama(&host, "crowded", Duration::from_secs(1)) else { return };
-    let (main_pid, invocation) = (pool.main_pid(0), pool.invocation(0));
-    // They wait for the only slot, and each holds one of the threads that answer.
-    let mut requests = completions(&pool, 200, "a", 400);
-    let Waits { still, silent, all, said } = look_on(&pool, &mut requests, |waits| waits.silent > ENOUGH / 2);
-    println!("no counter seen to move for {still:?}, no answer for {silent:?} at most, of {all:?}; {said:?}");
-    assert_eq!(answers(requests), vec!["200"; 200]);
-    assert!(silent > 2 * TIMEOUT && all > ENOUGH / 2, "too quick to prove anything: {silent:?} of {all:?}");
+    assert!(still > ENOUGH && silent > TIMEOUT, "too quick to prove anything: {still:?}, {silent:?}");
     assert_left_alone(&pool, main_pid, &invocation);
 }
