@@ -62,9 +62,9 @@ async fn a_lease_is_released_once() {
     // That of a lease which is over does not end another one.
     drop(lease);
     // By when one that was closed later is over, so would the other one be.
-    drop(bench.api().allocate_lease("a").await.unwrap());
+    drop(bench.api().allocate_lease("a").await.expect("a lease"));
     wait_until("the last one is over", async || held(&bench).await == [1; 4]).await;
-    bench.api().release_lease(&other.id).await.unwrap();
+    bench.api().release_lease(&other.id).await.expect("it ends well");
     assert_eq!(held(&bench).await, [0; 4]);
 }
 

@@ -138,7 +138,7 @@ impl Daemon {
 
     /// Waits until all is published that a run which has ended had to say.
     pub async fn all_published(&mut self) {
-        (&mut self.publisher).await.unwrap();
+        (&mut self.publisher).await.expect("it ends well");
     }
 }
 

@@ -46,13 +46,13 @@ fn completions(pool: &Pool<'_>, count: u32, prompt: &str, tokens: u32) -> xtask:
         pool.endpoint()
     );
     let script = format!("for i in $(seq {count}); do {one} & done; wait");
-    pool.host.sandbox.spawn(&["bash", "-c", &script]).unwrap()
+    pool.host.sandbox.spawn(&["bash", "-c", &script]).expect("it can be done")
 }
 
 /// The statuses that they printed.
 fn answers(mut requests: xtask::sandbox::Process) -> Vec<String> {
     let mut printed = String::new();
-    requests.stdout().unwrap().read_to_string(&mut printed).unwrap();
+    requests.stdout().expect("it can be done").read_to_string(&mut printed).expect("it can be done");
     printed.lines().map(str::to_owned).collect()
 }
 
@@ -170,7 +170,7 @@ fn a_busy_llama_server_that_is_stopped_is_hung_and_another_one_takes_its_place()
     let latest = STALL + INTERVAL + 4 * TIMEOUT + Duration::from_millis(500);
     assert!(found >= STALL - INTERVAL && found < latest, "{found:?}");
     signals.when(&pool.path(), "Ready", true);
-    let journal = host.sandbox.journal(&["-u", &unit]).unwrap();
+    let journal = host.sandbox.journal(&["-u", &unit]).expect("it can be done");
     assert!(journal.contains("Failed with result 'watchdog'"), "{journal}");
     assert_ne!(pool.main_pid(0), engine);
     assert_eq!(pool.number("RestartCount"), 1);

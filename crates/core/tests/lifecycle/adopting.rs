@@ -31,12 +31,12 @@ fn adoption_takes_up_what_runs_and_starts_what_does_not() {
 fn adoption_keeps_how_an_engine_ended_meanwhile() {
     let mut world = World::with(&[spec("a")]);
     world.serve("a", 0);
-    let engine = world.units.get_mut(&unit(UnitKind::Engine, "a", 0)).unwrap();
+    let engine = world.units.get_mut(&unit(UnitKind::Engine, "a", 0)).expect("the unit is there");
     (engine.active, engine.result, engine.exec_code, engine.exec_status) =
         (ActiveState::Failed, "signal".into(), 2, 11);
     world.restart_daemon(&[spec("a")]);
     assert_eq!(world.phase("a"), PoolPhase::Backoff);
-    assert_eq!(world.pool("a").last_error.as_ref().unwrap().class.to_string(), "signal:SEGV");
+    assert_eq!(world.last_class("a"), "signal:SEGV");
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn adoption_keeps_an_engine_whose_file_broke() {
     let broken = |saved: Saved| {
         let mut configuration = configuration(&[]);
         let error = pool_core::config::FileError { file: "a.toml".into(), error: "line 1".into() };
-        configuration.broken.insert("a".parse().unwrap(), error);
+        configuration.broken.insert("a".parse().expect("an id"), error);
         Event::Started {
             configuration,
             units: units.clone(),
@@ -157,7 +157,7 @@ fn an_engine_that_runs_keeps_its_port_from_those_that_are_started_beside_it() {
 fn a_lease_of_an_engine_that_ended_while_the_daemon_was_away_is_revoked() {
     let mut world = World::with(&[spec("a")]);
     world.serve("a", 0);
-    let lease = world.lease("a").unwrap();
+    let lease = world.lease("a").expect("a lease");
     world.units.clear();
     world.kill_daemon(&[spec("a")]);
     assert_eq!((world.revoked.as_slice(), world.held.len()), ([lease].as_slice(), 0));
@@ -168,13 +168,13 @@ fn how_many_leases_an_engine_can_have_is_known_to_the_next_daemon() {
     let mut world = World::with(&[spec("a")]);
     world.serve("a", 0);
     world.reports("a", 0, 0, Some(1));
-    world.lease("a").unwrap();
+    world.lease("a").expect("a lease");
     world.kill_daemon(&[spec("a")]);
     let refused = world.lease("a");
     assert!(matches!(refused, Err(Denied::AtCapacity { held: 1, capacity: 1, .. })), "{refused:?}");
     // What is known of one is not what is known of the next.
     let invocation = InvocationId([200; 16]);
-    world.units.get_mut(&unit(UnitKind::Engine, "a", 0)).unwrap().invocation = invocation;
+    world.units.get_mut(&unit(UnitKind::Engine, "a", 0)).expect("the unit is there").invocation = invocation;
     world.kill_daemon(&[spec("a")]);
     assert_eq!(world.pool("a").capacity(), None);
 }

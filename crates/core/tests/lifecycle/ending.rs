@@ -104,18 +104,18 @@ fn a_start_while_an_engine_ends_is_honoured_by_the_next_daemon() {
 
 /// It is dead, and nobody has heard of it.
 fn dies_unheard(world: &mut World) {
-    let unit = world.units.get_mut(&engine()).unwrap();
+    let unit = world.units.get_mut(&engine()).expect("the unit is there");
     (unit.active, unit.main_pid) = (ActiveState::Failed, 0);
     (unit.result, unit.exec_code, unit.exec_status) = ("signal".into(), 2, 9);
 }
 
 fn exits_unheard(world: &mut World) {
-    let unit = world.units.get_mut(&engine()).unwrap();
+    let unit = world.units.get_mut(&engine()).expect("the unit is there");
     (unit.active, unit.exited, unit.main_pid, unit.exec_code) = (ActiveState::Active, true, 0, 1);
 }
 
 fn vanishes_unheard(world: &mut World) {
-    world.units.remove(&engine()).unwrap();
+    world.units.remove(&engine()).expect("the unit is there");
 }
 
 #[test]
@@ -260,7 +260,11 @@ fn a_trial_that_fails_opens_the_breaker_and_the_start_is_the_one_attempt_which_t
         assert_eq!(world.said("the trial failed"), 1);
         world.serve("a", 0);
         world.crash("a", 0);
-        assert_eq!(open(&world.pool("a").troubles.ordinary).unwrap().0, seconds(1_200), "{policy:?}");
+        assert_eq!(
+            open(&world.pool("a").troubles.ordinary).expect("it is open").0,
+            seconds(1_200),
+            "{policy:?}"
+        );
     }
 }
 

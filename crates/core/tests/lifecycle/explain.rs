@@ -354,7 +354,7 @@ fn the_engines_version_is_that_of_the_newest() {
     assert_eq!(world.pool("a").engine_version(), "");
     world.serve("a", 1);
     assert_eq!(world.pool("a").engine_version(), "1.2");
-    assert_eq!(world.view.pools[&"a".parse().unwrap()].engine_version, "1.2");
+    assert_eq!(world.view.pools[&"a".parse().expect("an id")].engine_version, "1.2");
 }
 
 #[test]
@@ -387,7 +387,7 @@ fn a_failure_beside_an_engine_that_serves_says_since_when() {
     world.serve("a", 1);
     world.pass(seconds(5));
     world.refuses("a", Refusal::ModelUnreadable);
-    let failed_at = world.pool("a").last_error.as_ref().unwrap().at;
+    let failed_at = world.pool("a").last_error.as_ref().expect("something went wrong").at;
     assert!(failed_at > world.pool("a").changed);
     assert_eq!(found(&world, "failed").since, failed_at);
 }
@@ -403,7 +403,7 @@ fn an_engine_that_says_nothing_while_it_loads_is_starting() {
 fn a_failure_says_since_when_and_of_which_class() {
     let mut world = World::with(&[spec("a")]);
     world.refuses("a", Refusal::ModelUnreadable);
-    let failed_at = world.pool("a").last_error.as_ref().unwrap().at;
+    let failed_at = world.pool("a").last_error.as_ref().expect("something went wrong").at;
     world.pass(seconds(5));
     world.settle();
     let reason = found(&world, "failed");

@@ -121,7 +121,7 @@ fn a_unit_of_no_pool_that_is_kept_loaded_is_left_alone() {
 #[test]
 fn the_registry_knows_what_the_daemon_knows() {
     let mut world = World::with(&[spec("a")]);
-    let id = "a".parse().unwrap();
+    let id = "a".parse().expect("an id");
     world.serve("a", 0);
     let registry = &world.state.registry;
     assert_eq!(registry.get_health(&id), Some(HealthStatus { live: true, ready: true }));
@@ -150,10 +150,12 @@ fn who_waits_for_a_job_and_who_waits_for_a_pool_are_counted_together() {
     let mut world = World::with(&[spec("a")]);
     let job = world.start_job("a");
     for _ in 0..1_000 {
-        world.ask(Request::WaitReady { pool: "a".into(), timeout: pool_core::name::Usec(0) }).unwrap();
+        world
+            .ask(Request::WaitReady { pool: "a".into(), timeout: pool_core::name::Usec(0) })
+            .expect("it is accepted");
     }
     for _ in 0..24 {
-        world.ask(Request::WaitJob { job }).unwrap();
+        world.ask(Request::WaitJob { job }).expect("it is accepted");
     }
     assert_eq!(world.ask(Request::WaitJob { job }), Err(Denied::TooManyWaiters));
 }
@@ -172,8 +174,8 @@ fn operations_and_results_are_published_by_these_words() {
 #[test]
 fn a_file_with_the_id_of_an_external_pool_wins() {
     let mut world = World::with(&[]);
-    let id = "a".parse().unwrap();
-    world.state.registry.register(&id, External::of(1_000)).unwrap();
+    let id = "a".parse().expect("an id");
+    world.state.registry.register(&id, External::of(1_000)).expect("the id is free");
     world.state.registry.set_version(&id, "theirs");
     world.configure(&[spec("a")]);
     let registry = &world.state.registry;

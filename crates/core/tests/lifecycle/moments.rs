@@ -32,7 +32,7 @@ fn a_trial_of_the_gpu_breaker_that_fails_otherwise_lets_the_next_engine_be_tried
     }
     world.condemned("a", 1, ExitClass::GpuLost);
     assert_eq!(world.phases("a"), ["tripped", "tripped"]);
-    let (length, _) = open(&world.pool("a").troubles.gpu).unwrap();
+    let (length, _) = open(&world.pool("a").troubles.gpu).expect("it is open");
     world.pass(length);
     world.serve("a", 0);
     world.crash("a", 0);
@@ -47,7 +47,7 @@ fn a_timer_that_rings_a_moment_early_is_set_again() {
     world.restart_rings("a", 0);
     world.serve("a", 0);
     assert_eq!(world.pool("a").troubles.ordinary.in_row, 1);
-    let (id, at) = world.next_timer().unwrap();
+    let (id, at) = world.next_timer().expect("a timer");
     assert!(at.since(world.now) <= seconds(60));
     world.now = Usec(at.0 - 5_000);
     world.timers.remove(&id);
@@ -75,12 +75,12 @@ fn a_count_is_zeroed_before_the_restarts_that_the_same_moment_lets_through() {
 fn an_engine_that_somebody_restarts_during_a_drain_while_the_daemon_is_away_ends() {
     let mut world = World::with(&[of(2)]);
     world.all_serve("a");
-    world.lease("a").unwrap();
+    world.lease("a").expect("a lease");
     world.drain("a", Usec(0));
     assert_eq!(world.phases("a"), ["ready", "ready"]);
     let second = unit(UnitKind::Engine, "a", 1);
     world.seen(&second, |unit| unit.active = ActiveState::Deactivating);
-    let restarted = world.units.get_mut(&second).unwrap();
+    let restarted = world.units.get_mut(&second).expect("the unit is there");
     (restarted.active, restarted.invocation) = (ActiveState::Activating, InvocationId([200; 16]));
     world.kill_daemon(&[of(2)]);
     assert_eq!(world.phases("a"), ["ready", "stopping"]);
@@ -90,15 +90,15 @@ fn an_engine_that_somebody_restarts_during_a_drain_while_the_daemon_is_away_ends
 #[test]
 fn a_drain_that_is_asked_for_again_with_the_same_end_keeps_its_timer() {
     let mut world = serving();
-    world.lease("a").unwrap();
+    world.lease("a").expect("a lease");
     world.drain("a", seconds(100));
-    let ends = world.pool("a").drain.as_ref().unwrap().running;
+    let ends = world.pool("a").drain.as_ref().expect("it drains").running;
     world.tick = Usec(0);
-    let left = world.pool("a").drain.as_ref().unwrap().deadline.since(world.now);
+    let left = world.pool("a").drain.as_ref().expect("it drains").deadline.since(world.now);
     world.drain("a", left);
-    assert_eq!(world.pool("a").drain.as_ref().unwrap().running, ends);
+    assert_eq!(world.pool("a").drain.as_ref().expect("it drains").running, ends);
     world.drain("a", Usec(left.0 - 1));
-    assert_ne!(world.pool("a").drain.as_ref().unwrap().running, ends);
+    assert_ne!(world.pool("a").drain.as_ref().expect("it drains").running, ends);
 }
 
 #[test]
@@ -135,11 +135,11 @@ fn an_engine_that_has_to_be_killed_when_it_is_stopped_is_told_of() {
 #[test]
 fn the_registry_counts_the_leases_that_are_held() {
     let mut world = serving();
-    let id = "a".parse().unwrap();
+    let id = "a".parse().expect("an id");
     let counted = |world: &World| world.state.registry.get_active_leases(&id);
     assert_eq!(counted(&world), Some(0));
-    let lease = world.lease("a").unwrap();
-    world.lease("a").unwrap();
+    let lease = world.lease("a").expect("a lease");
+    world.lease("a").expect("a lease");
     assert_eq!(counted(&world), Some(2));
     world.release(&lease);
     assert_eq!(counted(&world), Some(1));
@@ -164,7 +164,7 @@ fn what_is_left_of_an_earlier_engine_is_let_go_of_when_it_has_ended_and_not_befo
     world.restart_daemon(&[spec("a")]);
     world.let_go.clear();
     let says = |world: &mut World, change: fn(&mut UnitObservation)| {
-        let unit = world.units.get_mut(&older).unwrap();
+        let unit = world.units.get_mut(&older).expect("the unit is there");
         change(unit);
         let seen = unit.clone();
         world.event(Event::UnitSeen(seen));
@@ -266,7 +266,7 @@ fn a_start_that_systemd_refuses_after_a_stop_leaves_the_pool_stopped() {
 fn an_engine_that_the_daemon_was_ending_is_ended_by_the_next_one_for_the_same_reason() {
     let mut world = serving();
     world.condemn("a", 0, ExitClass::GpuLost);
-    world.units.get_mut(&engine()).unwrap().active = ActiveState::Active;
+    world.units.get_mut(&engine()).expect("the unit is there").active = ActiveState::Active;
     world.let_go.clear();
     world.kill_daemon(&[spec("a")]);
     assert_eq!((world.phases("a"), world.let_go.contains(&engine())), (vec!["stopping"], true));
@@ -277,7 +277,7 @@ fn an_engine_that_the_daemon_was_ending_is_ended_by_the_next_one_for_the_same_re
 #[test]
 fn a_candidate_that_gives_way_to_another_reload_ends_at_once() {
     let (mut world, _) = replacing(1);
-    world.reload(&newer(), true).unwrap();
+    world.reload(&newer(), true).expect("a reload");
     assert_eq!(world.phases("a"), ["stopping"]);
 }
 
@@ -285,7 +285,7 @@ fn a_candidate_that_gives_way_to_another_reload_ends_at_once() {
 fn an_engine_of_a_pool_that_leaves_is_not_started_by_the_next_daemon() {
     let mut world = World::with(&[of(2)]);
     world.serve("a", 0);
-    world.lease("a").unwrap();
+    world.lease("a").expect("a lease");
     world.configure(&[]);
     world.settle();
     assert_eq!(world.phases("a"), ["ready", "stopped"]);

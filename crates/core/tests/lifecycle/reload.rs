@@ -288,7 +288,7 @@ fn a_new_spec_is_not_checked_under_a_name_that_was_given_up() {
     world.seen(&name, |unit| unit.active = ActiveState::Inactive);
     world.ring();
     assert!(world.result(job).is_some(), "somebody stopped them");
-    let again = world.reload(&newer(), false).unwrap();
+    let again = world.reload(&newer(), false).expect("a reload");
     let other = UnitName { generation: 2, ..name.clone() };
     assert_eq!(world.started.last(), Some(&other));
     world.forgotten(&name);
@@ -313,7 +313,7 @@ fn what_is_said_of_other_checks_is_no_answer_to_those_of_a_new_spec() {
     let other = unit(UnitKind::Stage, "a", 1);
     let hold =
         Hold { start: StartId(99), confirmed: true, let_go: None, ran: true, kill: None, give_up: None };
-    let pool = world.state.pools.get_mut(&"a".parse().unwrap()).unwrap();
+    let pool = world.state.pools.get_mut(&"a".parse().expect("an id")).expect("the pool is there");
     pool.replicas[1].taken.insert(other.clone(), hold);
     world.event(Event::UnitSeen(UnitObservation {
         active: ActiveState::Failed,

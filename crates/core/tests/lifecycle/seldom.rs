@@ -68,8 +68,8 @@ fn an_oom_storm_is_of_ooms_that_are_younger_than_the_window() {
 fn drained_for_a_reload() -> World {
     let mut world = World::with(&[of(2)]);
     world.serve("a", 0);
-    world.lease("a").unwrap();
-    world.reload(&new(2), false).unwrap();
+    world.lease("a").expect("a lease");
+    world.reload(&new(2), false).expect("a reload");
     world.checks_pass("a", 0);
     assert_eq!((world.phase("a"), world.phases("a")), (PoolPhase::Draining, vec!["ready", "stopped"]));
     world
@@ -78,7 +78,7 @@ fn drained_for_a_reload() -> World {
 #[test]
 fn a_reload_that_takes_a_draining_one_s_place_lets_the_pool_serve_meanwhile() {
     let mut world = drained_for_a_reload();
-    world.reload(&PoolSpec { replicas: 2, ..newer() }, true).unwrap();
+    world.reload(&PoolSpec { replicas: 2, ..newer() }, true).expect("a reload");
     assert_eq!((world.phase("a"), world.phases("a")), (PoolPhase::Ready, vec!["ready", "staging"]));
     assert!(world.lease("a").is_ok());
     assert_eq!(world.model("a", 1), "/srv/m", "what was stopped for the first one runs as before");
@@ -92,7 +92,7 @@ fn what_failed_in_a_reload_s_drain_comes_back_when_the_drain_that_took_its_place
     assert_eq!(world.phases("a"), ["ready", "failed"]);
     let drain = world.drain("a", Usec(0));
     assert_eq!(world.result(first), Some(JobResult::Superseded));
-    world.cancel(drain).unwrap();
+    world.cancel(drain).expect("it can be cancelled");
     assert_eq!((world.phases("a"), world.pool("a").ready()), (vec!["ready", "staging"], true));
 }
 

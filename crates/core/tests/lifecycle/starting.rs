@@ -45,7 +45,7 @@ fn a_refused_start_is_not_tried_again() {
         world.settle();
         assert_eq!(world.phase("a"), PoolPhase::Failed);
         assert!(world.timers.is_empty() && world.units.is_empty());
-        assert_eq!(world.pool("a").last_error.as_ref().unwrap().class.to_string(), refusal.class());
+        assert_eq!(world.last_class("a"), refusal.class());
         assert_eq!(world.pool("a").restart_count, 0);
     }
 }
@@ -54,7 +54,7 @@ fn a_refused_start_is_not_tried_again() {
 fn an_automatic_port_in_use_is_stepped_over_but_not_for_ever() {
     let mut world = World::with(&[spec("a")]);
     for step in 0..20 {
-        assert_eq!(world.pool("a").replicas[0].endpoint.as_ref().unwrap().port, 20_000 + step);
+        assert_eq!(world.pool("a").replicas[0].endpoint.as_ref().expect("an address").port, 20_000 + step);
         world.refuses("a", Refusal::PortInUse);
         world.settle();
     }
@@ -181,7 +181,7 @@ fn a_start_while_stopping_waits_for_the_stop_and_then_starts() {
     let mut world = World::with(&[spec("a")]);
     world.serve("a", 0);
     let stop = world.stop("a");
-    let waits = world.ask(Request::WaitReady { pool: "a".into(), timeout: Usec(0) }).unwrap();
+    let waits = world.ask(Request::WaitReady { pool: "a".into(), timeout: Usec(0) }).expect("it is accepted");
     assert!(matches!(world.answers_to(waits)[..], [Answer::Denied(Denied::NotReady { .. })]));
     let start = world.start("a");
     assert_eq!(world.started.len(), 2, "the old engine still runs");
@@ -191,7 +191,7 @@ fn a_start_while_stopping_waits_for_the_stop_and_then_starts() {
     world.serve("a", 0);
     assert_eq!(world.phase("a"), PoolPhase::Ready);
     let Answer::Job(job) = world.answers_to(start)[0].clone() else { panic!() };
-    let wait = world.ask(Request::WaitJob { job }).unwrap();
+    let wait = world.ask(Request::WaitJob { job }).expect("it is accepted");
     assert_eq!(world.answers_to(wait), [&Answer::JobEnded(JobResult::Done)]);
 }
 
@@ -212,7 +212,7 @@ fn a_start_job_fails_when_its_engine_does() {
     let mut world = World::with(&[by_hand]);
     let start = world.start("a");
     let Answer::Job(job) = world.answers_to(start)[0].clone() else { panic!() };
-    let wait = world.ask(Request::WaitJob { job }).unwrap();
+    let wait = world.ask(Request::WaitJob { job }).expect("it is accepted");
     world.refuses("a", Refusal::ProgramMissing);
     assert_eq!(world.answers_to(wait), [&Answer::JobEnded(JobResult::Failed)]);
     assert!(format!("{:?}", world.state.jobs.all[&job]).contains("because"));
@@ -223,7 +223,7 @@ fn a_timer_that_rings_late_changes_nothing() {
     let mut world = World::with(&[spec("a")]);
     world.serve("a", 0);
     world.dies("a", 0);
-    let stale = *world.timers.keys().next().unwrap();
+    let stale = *world.timers.keys().next().expect("a timer");
     world.settle();
     world.start("a");
     let before = world.state.clone();
@@ -234,15 +234,19 @@ fn a_timer_that_rings_late_changes_nothing() {
 #[test]
 fn waiting_for_readiness_ends_when_it_comes_when_time_is_up_and_when_it_cannot_come() {
     let mut world = World::with(&[spec("a")]);
-    let patient = world.ask(Request::WaitReady { pool: "a".into(), timeout: Usec(0) }).unwrap();
-    let hasty = world.ask(Request::WaitReady { pool: "a".into(), timeout: Usec::from_secs(1) }).unwrap();
+    let patient =
+        world.ask(Request::WaitReady { pool: "a".into(), timeout: Usec(0) }).expect("it is accepted");
+    let hasty = world
+        .ask(Request::WaitReady { pool: "a".into(), timeout: Usec::from_secs(1) })
+        .expect("it is accepted");
     world.ring();
     assert!(matches!(world.answers_to(hasty)[..], [Answer::Denied(Denied::Timeout { .. })]));
     world.serve("a", 0);
     assert_eq!(world.answers_to(patient), [&Answer::Ready]);
     world.dies("a", 0);
     world.settle();
-    let lasting = world.ask(Request::WaitReady { pool: "a".into(), timeout: Usec(0) }).unwrap();
+    let lasting =
+        world.ask(Request::WaitReady { pool: "a".into(), timeout: Usec(0) }).expect("it is accepted");
     assert!(world.answers_to(lasting).is_empty(), "a restart is due");
     world.ring();
     world.refuses("a", Refusal::ModelUnreadable);

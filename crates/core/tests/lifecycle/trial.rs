@@ -52,7 +52,7 @@ fn a_start_that_waited_for_the_breaker_is_a_start_and_counts_as_no_restart() {
 #[test]
 fn an_attempt_that_is_permitted_and_not_made_is_taken_back_by_a_stop() {
     let mut world = one_serves_and_one_is_tripped();
-    let (_, until) = open(&world.pool("a").troubles.ordinary).unwrap();
+    let (_, until) = open(&world.pool("a").troubles.ordinary).expect("it is open");
     world.configure(&[of(1)]);
     world.start("a");
     assert_eq!((state(&world), world.phases("a")), ("half-open", vec!["ready", "stopped"]));

@@ -47,13 +47,13 @@ fn a_unit_that_systemd_cannot_stop_is_told_and_asked_again() {
     world.stop("a");
     let engine = unit(UnitKind::Engine, "a", 0);
     for _ in 0..3 {
-        world.units.get_mut(&engine).unwrap().active = ActiveState::Active;
+        world.units.get_mut(&engine).expect("the unit is there").active = ActiveState::Active;
         // However often it is refused, one timer runs.
         world.event(Event::StopRefused { name: engine.clone(), error: "frozen".into() });
         world.event(Event::StopRefused { name: engine.clone(), error: "frozen".into() });
         assert_eq!(world.timers.len(), 2, "that one, and the one that kills");
         world.ring();
-        assert_eq!(world.pool("a").last_error.as_ref().unwrap().class.to_string(), "unkillable");
+        assert_eq!(world.last_class("a"), "unkillable");
         assert_eq!(world.units[&engine].active, ActiveState::Deactivating);
     }
     assert_eq!(world.lines.iter().filter(|line| line.contains("frozen")).count(), 1, "said once");
@@ -86,16 +86,19 @@ fn a_name_that_somebody_elses_dependency_keeps_is_given_up() {
     assert!(world.ring() <= Usec::from_secs(1));
     assert_eq!(world.phase("a"), PoolPhase::Stopped);
     world.start("a");
-    assert_eq!(world.started.last().unwrap().generation, 2);
+    assert_eq!(world.started.last().expect("a start").generation, 2);
     // That the old one goes at last changes nothing.
     world.forgotten(&engine);
     assert_eq!(world.phase("a"), PoolPhase::Staging);
     // A daemon that finds such a unit does not take it for one that runs.
     let mut world = World::with(&[spec("a")]);
     world.serve("a", 0);
-    world.units.get_mut(&engine).unwrap().active = ActiveState::Inactive;
+    world.units.get_mut(&engine).expect("the unit is there").active = ActiveState::Inactive;
     world.restart_daemon(&[spec("a")]);
-    assert_eq!((world.phase("a"), world.started.last().unwrap().generation), (PoolPhase::Staging, 2));
+    assert_eq!(
+        (world.phase("a"), world.started.last().expect("a start").generation),
+        (PoolPhase::Staging, 2)
+    );
 }
 
 #[test]
@@ -180,7 +183,7 @@ fn an_engine_of_a_broken_pool_that_dies_is_not_taken_for_one_that_serves() {
     let units = world.facts();
     let mut configuration = configuration(&[]);
     let error = pool_core::config::FileError { file: "a.toml".into(), error: "line 1".into() };
-    configuration.broken.insert("a".parse().unwrap(), error);
+    configuration.broken.insert("a".parse().expect("an id"), error);
     world.state = Default::default();
     world.event(Event::Started {
         configuration,
@@ -225,7 +228,7 @@ fn what_was_lost_with_the_signals_is_asked_for_again() {
     world.stop("a");
     // systemd was executed anew and never got the request.
     let engine = unit(UnitKind::Engine, "a", 0);
-    world.units.get_mut(&engine).unwrap().active = ActiveState::Active;
+    world.units.get_mut(&engine).expect("the unit is there").active = ActiveState::Active;
     let (asked, units) = (world.state.units(), world.facts());
     world.read(asked, units);
     assert_eq!(world.units[&engine].active, ActiveState::Deactivating);
@@ -258,7 +261,15 @@ fn what_was_stopped_from_outside_or_ended_as_meant_rests_over_a_restart_of_the_d
     world.restart_daemon(&[spec("a"), spec("b")]);
     assert_eq!(world.started.len(), before);
     assert_eq!((world.phase("a"), world.phase("b")), (PoolPhase::Stopped, PoolPhase::Stopped));
-    assert!(world.pool("a").last_error.as_ref().unwrap().text.contains("stopped from outside"));
+    assert!(
+        world
+            .pool("a")
+            .last_error
+            .as_ref()
+            .expect("something went wrong")
+            .text
+            .contains("stopped from outside")
+    );
     assert!(world.pool("b").detail().contains("counts as meant"), "{}", world.pool("b").detail());
     world.start("a");
     assert_eq!(world.phase("a"), PoolPhase::Staging);
