@@ -169,6 +169,13 @@ mod tests {
             Folder(path)
         }
 
+        /// The socket below it, and one of a prober: this process, in its unit's cgroup.
+        fn beside_a_prober(&self) -> (Reports, UnixDatagram) {
+            let mut reports = Reports::below(&self.0).expect("a socket");
+            reports.proc = self.proc(&format!("0::/llamaorch.slice/{UNIT}\n"));
+            (reports, UnixDatagram::unbound().expect("a socket"))
+        }
+
         /// A `/proc` in which this process is in that cgroup.
         fn proc(&self, cgroup: &str) -> PathBuf {
             let own = self.0.join("proc").join(std::process::id().to_string());
@@ -194,9 +201,7 @@ mod tests {
     #[tokio::test]
     async fn a_report_is_of_the_unit_whose_process_sent_it() {
         let folder = Folder::new("own");
-        let mut reports = Reports::below(&folder.0).expect("a socket");
-        reports.proc = folder.proc(&format!("0::/llamaorch.slice/{UNIT}\n"));
-        let prober = UnixDatagram::unbound().expect("a socket");
+        let (mut reports, prober) = folder.beside_a_prober();
         let socket = folder.0.join("report/socket");
         prober.send_to(b"no report", &socket).expect("it is heard");
         prober.send_to(b"\xff\xfe", &socket).expect("it is heard");
@@ -226,9 +231,7 @@ mod tests {
     #[tokio::test]
     async fn a_datagram_that_is_cut_off_is_dropped_and_the_next_one_heard() {
         let folder = Folder::new("cut");
-        let mut reports = Reports::below(&folder.0).expect("a socket");
-        reports.proc = folder.proc(&format!("0::/llamaorch.slice/{UNIT}\n"));
-        let prober = UnixDatagram::unbound().expect("a socket");
+        let (mut reports, prober) = folder.beside_a_prober();
         let socket = folder.0.join("report/socket");
         let mut reader = send_descriptor(&prober, &socket);
         let long = |length: usize| format!("{}X={}\n", text(8), "x".repeat(length - text(8).len() - 3));
@@ -250,9 +253,7 @@ mod tests {
     #[tokio::test]
     async fn of_a_flood_of_one_unit_few_are_taken_in_and_each_lets_others_run() {
         let folder = Folder::new("flood");
-        let mut reports = Reports::below(&folder.0).expect("a socket");
-        reports.proc = folder.proc(&format!("0::/llamaorch.slice/{UNIT}\n"));
-        let prober = UnixDatagram::unbound().expect("a socket");
+        let (mut reports, prober) = folder.beside_a_prober();
         prober.set_nonblocking(true).expect("a socket");
         let socket = folder.0.join("report/socket");
         let (mut taken, mut polls) = (0, 0);

@@ -89,12 +89,8 @@ fn a_dead_engine_is_started_again_after_a_growing_backoff() {
 #[test]
 fn five_minutes_ready_make_the_next_failure_the_first() {
     let mut world = World::with(&[spec("a")]);
-    for _ in 0..4 {
-        world.serve("a", 0);
-        world.dies("a", 0);
-        world.settle();
-        world.ring();
-    }
+    world.crash_loop("a", 0, 4);
+    world.restart_rings("a", 0);
     world.serve("a", 0);
     world.now = world.now.plus(Usec::from_secs(301));
     world.dies("a", 0);

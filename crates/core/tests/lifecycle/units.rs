@@ -133,12 +133,8 @@ fn a_start_right_after_a_stop_has_as_many_replicas_as_the_file_says() {
 #[test]
 fn an_engine_with_workers_that_outlive_it_a_little_had_served_all_the_same() {
     let mut world = World::with(&[spec("a")]);
-    for _ in 0..4 {
-        world.serve("a", 0);
-        world.dies("a", 0);
-        world.settle();
-        world.ring();
-    }
+    world.crash_loop("a", 0, 4);
+    world.restart_rings("a", 0);
     world.serve("a", 0);
     world.now = world.now.plus(Usec::from_secs(301));
     world.seen(&unit(UnitKind::Engine, "a", 0), |unit| unit.active = ActiveState::Deactivating);
