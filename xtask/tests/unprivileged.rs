@@ -5,11 +5,15 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 const NOBODY: u32 = 65534;
 
 /// Runs xtask as nobody (or as whoever runs the tests, if that isn't root), and returns code and errors.
 fn run(name: &str, arguments: &[&str]) -> (Option<i32>, String, PathBuf) {
+    // A child that another test has between fork and exec holds what this one writes open: it could not be executed.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = std::env::temp_dir().join(format!("xtask-unprivileged-{name}-{}", std::process::id()));
     fs::create_dir_all(&folder).expect("a folder");
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).expect("everyone may enter");
