@@ -14,6 +14,7 @@ const BASE: &[&str] = &[
     "iproute2",
     "curl",
     "procps",
+    "python3-dbus",
 ];
 
 /// A Debian release that the product is tested on.
