@@ -4,7 +4,7 @@ use super::error::Error;
 use super::job_path;
 use crate::supervisor::{Handle, ReloadPool, Told};
 use pool_core::Request;
-use pool_core::host::Answer;
+use pool_core::host::{Answer, Caller};
 use pool_core::name::Usec;
 use pool_core::view::{PoolView, ReasonView};
 use std::collections::HashMap;
@@ -43,12 +43,12 @@ fn finish(options: &Options, known: &[&str], later: &[&str]) -> Result<(), Error
 
 pub(super) async fn start(handle: &Handle, pool: String, options: Options) -> Result<OwnedObjectPath, Error> {
     finish(&options, &[], &[])?;
-    job(handle.ask(Request::Start { pool }).await?)
+    job(handle.ask(&Caller::default(), Request::Start { pool }).await?)
 }
 
 pub(super) async fn stop(handle: &Handle, pool: String, options: Options) -> Result<OwnedObjectPath, Error> {
     finish(&options, &[], &[])?;
-    job(handle.ask(Request::Stop { pool }).await?)
+    job(handle.ask(&Caller::default(), Request::Stop { pool }).await?)
 }
 
 pub(super) async fn drain(
@@ -58,7 +58,7 @@ pub(super) async fn drain(
     options: Options,
 ) -> Result<OwnedObjectPath, Error> {
     finish(&options, &[], &[])?;
-    job(handle.ask(Request::Drain { pool, deadline: Usec(deadline) }).await?)
+    job(handle.ask(&Caller::default(), Request::Drain { pool, deadline: Usec(deadline) }).await?)
 }
 
 pub(super) async fn reload(
@@ -85,16 +85,16 @@ pub(super) async fn reload(
         }
     }
     let (deadline, force) = (Usec(deadline.unwrap_or(0)), force.unwrap_or(false));
-    job(handle.reload_pool(ReloadPool { pool, model, deadline, force }).await?)
+    job(handle.reload_pool(&Caller::default(), ReloadPool { pool, model, deadline, force }).await?)
 }
 
 pub(super) async fn reset(handle: &Handle, pool: String) -> Result<(), Error> {
-    done(handle.ask(Request::Reset { pool }).await?)
+    done(handle.ask(&Caller::default(), Request::Reset { pool }).await?)
 }
 
 pub(super) async fn allocate_lease(handle: &Handle, pool: String, options: Options) -> Result<Lease, Error> {
     finish(&options, &[], &["holder", "ttl_usec", "wait_usec"])?;
-    match handle.ask_with_descriptor(Request::AllocateLease { pool }).await? {
+    match handle.ask_with_descriptor(&Caller::default(), Request::AllocateLease { pool }).await? {
         Told { answer: Answer::Lease { lease, endpoint }, descriptor: Some(descriptor) } => {
             Ok((lease.to_string(), endpoint, descriptor.into()))
         }

@@ -5,7 +5,7 @@ use super::error::Error;
 use super::pool;
 use crate::supervisor::Handle;
 use pool_core::Request;
-use pool_core::host::Answer;
+use pool_core::host::{Answer, Caller};
 use pool_core::job::{Details, JobId};
 use pool_core::view::JobView;
 use std::collections::HashMap;
@@ -30,14 +30,16 @@ impl JobObject {
 impl JobObject {
     #[zbus(out_args("result"))]
     async fn wait(&self) -> Result<String, Error> {
-        match self.handle.ask(Request::WaitJob { job: JobId(self.view().id) }).await? {
+        match self.handle.ask(&Caller::default(), Request::WaitJob { job: JobId(self.view().id) }).await? {
             Answer::JobEnded(result) => Ok(result.as_str().to_owned()),
             other => Err(odd(other, "a job's end")),
         }
     }
 
     async fn cancel(&self) -> Result<(), Error> {
-        calls::done(self.handle.ask(Request::CancelJob { job: JobId(self.view().id) }).await?)
+        calls::done(
+            self.handle.ask(&Caller::default(), Request::CancelJob { job: JobId(self.view().id) }).await?,
+        )
     }
 
     #[zbus(property(emits_changed_signal = "const"))]

@@ -5,7 +5,7 @@ use super::error::Error;
 use super::pool;
 use crate::supervisor::Handle;
 use pool_core::Request;
-use pool_core::host::{Answer, Denied};
+use pool_core::host::{Answer, Caller, Denied};
 use pool_core::name::{PoolId, Usec};
 use pool_core::view::{ManagerView, PoolView, View};
 use std::collections::HashMap;
@@ -78,7 +78,11 @@ impl ManagerObject {
     }
 
     async fn wait_ready(&self, id: String, timeout_usec: u64) -> Result<(), Error> {
-        match self.handle.ask(Request::WaitReady { pool: id, timeout: Usec(timeout_usec) }).await? {
+        match self
+            .handle
+            .ask(&Caller::default(), Request::WaitReady { pool: id, timeout: Usec(timeout_usec) })
+            .await?
+        {
             Answer::Ready => Ok(()),
             other => Err(odd(other, "a pool's readiness")),
         }
@@ -124,7 +128,7 @@ impl ManagerObject {
     }
 
     async fn release_lease(&self, lease: String) -> Result<(), Error> {
-        calls::done(self.handle.ask(Request::ReleaseLease { lease }).await?)
+        calls::done(self.handle.ask(&Caller::default(), Request::ReleaseLease { lease }).await?)
     }
 
     #[zbus(out_args("explanation"))]
@@ -135,7 +139,7 @@ impl ManagerObject {
     #[zbus(out_args("added", "changed", "removed"))]
     async fn reload_configuration(&self) -> Result<(Vec<String>, Vec<String>, Vec<String>), Error> {
         let texts = |ids: Vec<PoolId>| ids.into_iter().map(String::from).collect();
-        match self.handle.reload().await? {
+        match self.handle.reload(&Caller::default()).await? {
             Answer::Reloaded { added, changed, removed } => {
                 Ok((texts(added), texts(changed), texts(removed)))
             }

@@ -1,7 +1,7 @@
 //! Owns what callers ask of the loop: it is judged at once, and answered once it has come true.
 
 use super::Supervisor;
-use super::handle::{Call, ReloadPool, Told, Wanted, answer};
+use super::handle::{Asked, Call, ReloadPool, Told, Wanted, answer};
 use crate::config;
 use crate::ports::{Clock, Files, Probers, Systemd};
 use pool_core::host::{Answer, RequestId};
@@ -11,12 +11,19 @@ use tokio::sync::oneshot;
 
 impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
     pub(super) fn called(&mut self, call: Call, events: &mut Vec<Event>) {
-        let Call { wanted, reply } = call;
+        match call {
+            Call::Asked(asked) => self.asked(asked, events),
+            Call::Left(name) => events.push(Event::CallerLeft(name)),
+        }
+    }
+
+    fn asked(&mut self, asked: Asked, events: &mut Vec<Event>) {
+        let Asked { caller, wanted, reply } = asked;
         match wanted {
-            Wanted::Request(request) => match decide(&self.state, &request) {
+            Wanted::Request(request) => match decide(&self.state, &caller, &request) {
                 Ok(accepted) => {
                     let request = self.expect(reply);
-                    events.push(Event::Asked { request, accepted });
+                    events.push(Event::Asked { request, caller, accepted });
                 }
                 Err(denied) => answer(reply, Answer::Denied(denied)),
             },
@@ -25,7 +32,9 @@ impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
                 self.read_configuration(vec![request]);
             }
             Wanted::ReloadPool(wanted) => match self.reload_request(wanted) {
-                Ok(request) => self.called(Call { wanted: Wanted::Request(request), reply }, events),
+                Ok(request) => {
+                    self.asked(Asked { caller, wanted: Wanted::Request(request), reply }, events);
+                }
                 Err(denied) => answer(reply, Answer::Denied(denied)),
             },
         }

@@ -159,6 +159,7 @@ impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
                         replies.push((caller, self.told(answer)));
                     }
                 }
+                Effect::ForgetCaller(request) => drop(self.callers.remove(&request)),
                 Effect::Log(line) => telemetry::write(&line),
             }
         }

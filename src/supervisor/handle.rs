@@ -1,7 +1,7 @@
 //! How the D-Bus side reaches the loop.
 
 use pool_core::Request;
-use pool_core::host::Answer;
+use pool_core::host::{Answer, Caller};
 use pool_core::name::Usec;
 use std::os::fd::OwnedFd;
 use tokio::sync::{mpsc, oneshot};
@@ -42,9 +42,19 @@ impl From<Answer> for Told {
     }
 }
 
+/// What comes from the bus.
+#[derive(Debug)]
+pub enum Call {
+    /// A caller's question and where its answer goes.
+    Asked(Asked),
+    /// A caller left the bus, by its unique name.
+    Left(String),
+}
+
 /// A caller's question and where its answer goes.
 #[derive(Debug)]
-pub struct Call {
+pub struct Asked {
+    pub(super) caller: Caller,
     pub(super) wanted: Wanted,
     pub(super) reply: oneshot::Sender<Told>,
 }
@@ -76,37 +86,46 @@ impl Handle {
     ///
     /// # Errors
     /// The loop did not take the question.
-    pub async fn ask(&self, request: Request) -> Result<Answer, Refused> {
-        self.send(Wanted::Request(request)).await.map(|told| told.answer)
+    pub async fn ask(&self, caller: &Caller, request: Request) -> Result<Answer, Refused> {
+        self.send(caller, Wanted::Request(request)).await.map(|told| told.answer)
     }
 
     /// Asks for something that a descriptor may come with.
     ///
     /// # Errors
     /// The loop did not take the question.
-    pub async fn ask_with_descriptor(&self, request: Request) -> Result<Told, Refused> {
-        self.send(Wanted::Request(request)).await
+    pub async fn ask_with_descriptor(&self, caller: &Caller, request: Request) -> Result<Told, Refused> {
+        self.send(caller, Wanted::Request(request)).await
     }
 
     /// Has a pool given another spec.
     ///
     /// # Errors
     /// The loop did not take the question.
-    pub async fn reload_pool(&self, wanted: ReloadPool) -> Result<Answer, Refused> {
-        self.send(Wanted::ReloadPool(wanted)).await.map(|told| told.answer)
+    pub async fn reload_pool(&self, caller: &Caller, wanted: ReloadPool) -> Result<Answer, Refused> {
+        self.send(caller, Wanted::ReloadPool(wanted)).await.map(|told| told.answer)
     }
 
     /// Has the configuration read again.
     ///
     /// # Errors
     /// The loop did not take the question.
-    pub async fn reload(&self) -> Result<Answer, Refused> {
-        self.send(Wanted::Reload).await.map(|told| told.answer)
+    pub async fn reload(&self, caller: &Caller) -> Result<Answer, Refused> {
+        self.send(caller, Wanted::Reload).await.map(|told| told.answer)
     }
 
-    async fn send(&self, wanted: Wanted) -> Result<Told, Refused> {
+    /// Tells that a caller left the bus: nothing waits for its answers any more. Waits where the loop is behind, since
+    /// this must not be lost.
+    pub async fn caller_left(&self, name: String) {
+        if self.0.send(Call::Left(name)).await.is_err() {
+            tracing::debug!("the loop has ended; nothing waits for a caller that left");
+        }
+    }
+
+    async fn send(&self, caller: &Caller, wanted: Wanted) -> Result<Told, Refused> {
         let (reply, answer) = oneshot::channel();
-        self.0.try_send(Call { wanted, reply }).map_err(|error| match error {
+        let asked = Asked { caller: caller.clone(), wanted, reply };
+        self.0.try_send(Call::Asked(asked)).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => Refused::Full,
             mpsc::error::TrySendError::Closed(_) => Refused::ShuttingDown,
         })?;

@@ -21,7 +21,7 @@ mod handle;
 mod reading;
 
 pub use clock::HostClock;
-pub use handle::{Call, Handle, Refused, ReloadPool, Told, answer, calls};
+pub use handle::{Asked, Call, Handle, Refused, ReloadPool, Told, answer, calls};
 
 use crate::leases::Fifos;
 use crate::notify;

@@ -2,7 +2,7 @@
 
 use super::*;
 use pool_core::Request;
-use pool_core::host::Answer;
+use pool_core::host::{Answer, Caller};
 use pool_core::name::{InvocationId, Usec};
 use pool_core::unit::UnitSpec;
 use std::io;
@@ -149,7 +149,9 @@ impl Drop for Bench {
 async fn a_flood_of_reports_keeps_neither_the_heartbeat_nor_callers_waiting() {
     let mut bench = Bench::start("flood", Some(Flood));
     let handle = bench.handle.clone();
-    let call = tokio::spawn(async move { handle.ask(Request::Start { pool: "none".to_owned() }).await });
+    let call = tokio::spawn(async move {
+        handle.ask(&Caller::default(), Request::Start { pool: "none".to_owned() }).await
+    });
     let mut alive = false;
     for _ in 0..1_000 {
         alive |= bench.publications.recv().await.expect("the loop runs").alive;
@@ -179,7 +181,7 @@ async fn all_who_ask_while_files_are_read_are_answered_by_one_reading_more() {
     bench.settle().await;
     for _ in 0..4 {
         let handle = bench.handle.clone();
-        tokio::spawn(async move { handle.reload().await });
+        tokio::spawn(async move { handle.reload(&Caller::default()).await });
         bench.settle().await;
     }
     bench.files.gate.add_permits(10);

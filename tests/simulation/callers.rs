@@ -6,7 +6,7 @@ use crate::dice::Dice;
 use crate::kinds::{Asked, KINDS, Kind, STOP, own_model};
 use crate::systemd::Shared;
 use pool_core::Request;
-use pool_core::host::Answer;
+use pool_core::host::{Answer, Caller};
 use pool_core::job::JobId;
 use pool_core::lease::LeaseId;
 use pool_core::name::PoolId;
@@ -68,7 +68,7 @@ impl Callers {
 
     /// Somebody has the files read, and waits for that. Whether it was done.
     pub async fn reload(&self, daemon: &Daemon) -> bool {
-        matches!(daemon.handle.reload().await, Ok(Answer::Reloaded { .. }))
+        matches!(daemon.handle.reload(&Caller::default()).await, Ok(Answer::Reloaded { .. }))
     }
 
     fn send(&self, daemon: &Daemon, shared: &Shared, kind: &'static Kind, asked: Asked, dice: &mut Dice) {
@@ -231,13 +231,14 @@ impl Log {
 
 /// Puts a question.
 async fn put(handle: &Handle, asked: Asked, released: Option<String>) -> Result<Told, Refused> {
+    let caller = Caller::default();
     match asked {
-        Asked::Request(request) => handle.ask_with_descriptor(request).await,
-        Asked::Files => handle.reload().await.map(Told::from),
-        Asked::ReloadPool(wanted) => handle.reload_pool(wanted).await.map(Told::from),
+        Asked::Request(request) => handle.ask_with_descriptor(&caller, request).await,
+        Asked::Files => handle.reload(&caller).await.map(Told::from),
+        Asked::ReloadPool(wanted) => handle.reload_pool(&caller, wanted).await.map(Told::from),
         Asked::Release => {
             let lease = released.unwrap_or_default();
-            handle.ask_with_descriptor(Request::ReleaseLease { lease }).await
+            handle.ask_with_descriptor(&caller, Request::ReleaseLease { lease }).await
         }
     }
 }

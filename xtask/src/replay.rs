@@ -155,6 +155,7 @@ pub fn run(path: &Path, previous: bool, json: bool) -> Result<(), Failure> {
                 Effect::CloseLease(id) => println!("    end of lease {id}"),
                 Effect::LeaseRevoked { lease, reason } => println!("    lease {lease} revoked: {reason}"),
                 Effect::Reply(request, answer) => println!("    reply to {}: {answer:?}", request.0),
+                Effect::ForgetCaller(request) => println!("    nobody waits for {} any more", request.0),
                 Effect::SetTimer(..) | Effect::CancelTimer(_) | Effect::SaveRuntime | Effect::SaveWishes => {}
             }
         }
@@ -182,7 +183,9 @@ fn describe(event: &Event) -> String {
             units.len(),
             leases.len()
         ),
-        Event::Asked { request, accepted } => format!("asked ({}): {accepted:?}", request.0),
+        Event::Asked { request, caller, accepted } => {
+            format!("asked ({}) by uid {} ({}): {accepted:?}", request.0, caller.uid, caller.name)
+        }
         Event::ConfigurationRead { configuration, .. } => {
             format!(
                 "files read; pools: {}, errors: {}",

@@ -2,8 +2,11 @@
 
 use super::decide::{may_cancel, may_lease};
 use super::turn::Clock;
-use super::{Accepted, Answer, Denied, Effect, Effects, LogKind, LogLine, Purpose, RequestId, State};
-use crate::job::{JobId, JobResult, JobState, Operation, Waiter};
+use super::{
+    Accepted, Answer, Caller, Denied, Effect, Effects, LogKind, LogLine, Purpose, RequestId, State, Waiter,
+    Waits,
+};
+use crate::job::{JobId, JobResult, JobState, Operation};
 use crate::lease::{LeaseEnd, LeaseId};
 use crate::name::{PoolId, Usec};
 use crate::pool::{Pool, lifecycle};
@@ -13,6 +16,7 @@ pub(super) fn asked(
     clock: Clock,
     effects: &mut Effects,
     request: RequestId,
+    caller: Caller,
     accepted: Accepted,
 ) {
     match accepted {
@@ -48,17 +52,20 @@ pub(super) fn asked(
         Accepted::WaitReady(pool, timeout) => {
             let timer = (timeout != Usec(0) && timeout != Usec(u64::MAX))
                 .then(|| state.timers.set(timeout, Purpose::EndWait(request), effects));
-            state.waiters.insert(request, Waiter { pool, timer });
+            let waits = Waits::Ready(pool);
+            state.waiters.insert(request, Waiter { caller: caller.name, uid: caller.uid, waits, timer });
         }
-        Accepted::WaitJob(id) => {
-            match state.jobs.all.get_mut(&id).map(|job| (job.state.clone(), &mut job.waiters)) {
-                Some((JobState::Running, waiters)) => waiters.push(request),
-                Some((JobState::Ended { result, .. }, _)) => {
-                    effects.push(Effect::Reply(request, Answer::JobEnded(result)))
-                }
-                None => effects.push(Effect::Reply(request, Answer::Denied(Denied::NoSuchJob(id.0)))),
+        Accepted::WaitJob(id) => match state.jobs.all.get(&id).map(|job| &job.state) {
+            Some(JobState::Running) => {
+                let waits = Waits::Job(id);
+                let waiter = Waiter { caller: caller.name, uid: caller.uid, waits, timer: None };
+                state.waiters.insert(request, waiter);
             }
-        }
+            Some(JobState::Ended { result, .. }) => {
+                effects.push(Effect::Reply(request, Answer::JobEnded(*result)));
+            }
+            None => effects.push(Effect::Reply(request, Answer::Denied(Denied::NoSuchJob(id.0)))),
+        },
     }
 }
 

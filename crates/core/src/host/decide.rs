@@ -1,6 +1,6 @@
 //! Judging requests. Nothing here can change anything.
 
-use super::{Accepted, Denied, Request, State};
+use super::{Accepted, Caller, Denied, Request, State};
 use crate::job::{JobId, JobState, Operation};
 use crate::lease::LeaseId;
 use crate::name::{PoolId, Usec};
@@ -15,7 +15,7 @@ const MOST_LEASES: usize = 100_000;
 ///
 /// # Errors
 /// Why it cannot be.
-pub fn decide(state: &State, request: &Request) -> Result<Accepted, Denied> {
+pub fn decide(state: &State, _caller: &Caller, request: &Request) -> Result<Accepted, Denied> {
     let known = |text: &str| {
         let id: Option<PoolId> = text.parse().ok();
         id.filter(|id| state.pools.contains_key(id)).ok_or_else(|| Denied::NoSuchPool(text.to_owned()))

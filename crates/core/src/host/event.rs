@@ -1,6 +1,6 @@
 //! What comes in, and what goes out.
 
-use super::{Accepted, Answer, LogLine, RequestId, Saved, TimerId, UnitFacts};
+use super::{Accepted, Answer, Caller, LogLine, RequestId, Saved, TimerId, UnitFacts};
 use crate::config::Configuration;
 use crate::lease::{LeaseEnd, LeaseId};
 use crate::name::{PoolId, ReplicaId, UnitName, Usec};
@@ -27,11 +27,15 @@ pub enum Event {
     },
     /// A request was let pass.
     Asked {
-        /// Who asked.
+        /// Which question.
         request: RequestId,
+        /// Who asked.
+        caller: Caller,
         /// What.
         accepted: Accepted,
     },
+    /// A caller left the bus, by its unique name: nobody waits for its answers any more.
+    CallerLeft(String),
     /// The files were read again.
     ConfigurationRead {
         /// What they say.
@@ -155,6 +159,8 @@ pub enum Effect {
     },
     /// Answer a caller, after the signals of what it is told.
     Reply(RequestId, Answer),
+    /// A caller that waited is gone: nobody is answered.
+    ForgetCaller(RequestId),
     /// Write to the journal.
     Log(LogLine),
 }

@@ -5,6 +5,7 @@
 
 mod adoption;
 mod asked;
+mod caller;
 mod configure;
 mod decide;
 mod event;
@@ -14,8 +15,10 @@ mod record;
 mod request;
 mod saved;
 mod turn;
+mod waiting;
 
 pub use adoption::UnitFacts;
+pub use caller::Caller;
 pub use decide::decide;
 pub use event::{Effect, Effects, Event, Input};
 pub use log::{Level, LogKind, LogLine};
@@ -25,9 +28,10 @@ pub use request::{Accepted, Answer, Denied, Request, RequestId};
 pub use saved::{Saved, SavedPool};
 pub(crate) use turn::Turn;
 pub use turn::{Purpose, TimerId, Timers};
+pub use waiting::{Waiter, Waits};
 
 use crate::config::{FileError, Settings};
-use crate::job::{Jobs, Waiter};
+use crate::job::Jobs;
 use crate::lease::Leases;
 use crate::name::{PoolId, UnitName, Usec};
 use crate::pool::{Pool, Wish, lifecycle};
@@ -45,7 +49,7 @@ pub struct State {
     pub pools: BTreeMap<PoolId, Pool>,
     /// All jobs.
     pub jobs: Jobs,
-    /// Who waits for a pool to be ready.
+    /// Who waits for something, in the order in which they came.
     pub waiters: BTreeMap<RequestId, Waiter>,
     /// Which replica has which automatic port.
     pub ports: Ports,
@@ -92,7 +96,10 @@ pub fn apply(state: &mut State, input: Input) -> Effects {
         Event::ConfigurationRead { configuration, requests } => {
             configure::read_again(state, clock, &mut effects, configuration, &requests);
         }
-        Event::Asked { request, accepted } => asked::asked(state, clock, &mut effects, request, accepted),
+        Event::Asked { request, caller, accepted } => {
+            asked::asked(state, clock, &mut effects, request, caller, accepted);
+        }
+        Event::CallerLeft(name) => waiting::caller_left(state, &mut effects, &name),
         Event::UnitSeen(seen) => unit_seen(state, clock, &mut effects, seen),
         Event::UnitForgotten(name) => forgotten(state, clock, &mut effects, &name),
         Event::UnitTaken(name) => {
@@ -188,9 +195,7 @@ fn timer_fired(state: &mut State, clock: turn::Clock, effects: &mut Effects, id:
         }
         Purpose::EndWait(request) => {
             if let Some(waiter) = state.waiters.remove(&request) {
-                let why = state.pools.get(&waiter.pool).map_or(String::new(), Pool::detail);
-                let denied = Denied::Timeout { pool: waiter.pool, why };
-                effects.push(Effect::Reply(request, Answer::Denied(denied)));
+                waiting::timed_out(state, effects, request, waiter.waits);
             }
         }
     }
@@ -289,11 +294,13 @@ fn settle(state: &mut State, clock: turn::Clock, effects: &mut Effects) {
         .waiters
         .iter()
         .filter_map(|(request, waiter)| {
-            let answer = match state.pools.get(&waiter.pool) {
-                None => Answer::Denied(Denied::NoSuchPool(waiter.pool.to_string())),
+            // Whoever waits for a job is answered where that ends.
+            let Waits::Ready(id) = &waiter.waits else { return None };
+            let answer = match state.pools.get(id) {
+                None => Answer::Denied(Denied::NoSuchPool(id.to_string())),
                 Some(pool) if pool.ready() => Answer::Ready,
                 Some(pool) if pool.wish == Wish::Stop || pool.at_rest() => {
-                    Answer::Denied(Denied::NotReady { pool: waiter.pool.clone(), why: pool.detail() })
+                    Answer::Denied(Denied::NotReady { pool: id.clone(), why: pool.detail() })
                 }
                 Some(_) => return None,
             };
@@ -311,7 +318,7 @@ fn settle(state: &mut State, clock: turn::Clock, effects: &mut Effects) {
 impl State {
     /// How many callers wait for something.
     fn waiting(&self) -> usize {
-        self.waiters.len() + self.jobs.all.values().map(|job| job.waiters.len()).sum::<usize>()
+        self.waiters.len()
     }
 
     /// How many files have errors; one may have several.
@@ -348,6 +355,7 @@ impl State {
             timers: &mut self.timers,
             ports: &mut self.ports,
             jobs: &mut self.jobs,
+            waiters: &mut self.waiters,
             leases: &mut self.leases,
             registry: &mut self.registry,
             starts: &mut self.starts,

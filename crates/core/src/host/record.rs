@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// The version of the format: every line is JSON, the first a [`RecordHead`], each further one an
 /// [`Input`](super::Input).
-pub const RECORD_VERSION: u32 = 1;
+pub const RECORD_VERSION: u32 = 2;
 
 /// The first line of a record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,6 +1,6 @@
 //! What an event's handling may use besides the pool it works on: the time, randomness, timers, ports, jobs.
 
-use super::{Answer, Effect, Effects, LogKind, LogLine, Ports, RequestId};
+use super::{Answer, Effect, Effects, LogKind, LogLine, Ports, RequestId, Waiter, Waits};
 use crate::config::Settings;
 use crate::job::{self, Details, JobId, JobResult, Jobs};
 use crate::lease::Leases;
@@ -90,6 +90,7 @@ pub(super) struct Outside<'a> {
     pub(super) timers: &'a mut Timers,
     pub(super) ports: &'a mut Ports,
     pub(super) jobs: &'a mut Jobs,
+    pub(super) waiters: &'a mut BTreeMap<RequestId, Waiter>,
     pub(super) leases: &'a mut Leases,
     pub(super) registry: &'a mut Registry,
     pub(super) starts: &'a mut u64,
@@ -105,6 +106,7 @@ pub(crate) struct Turn<'a> {
     timers: &'a mut Timers,
     pub(crate) ports: &'a mut Ports,
     jobs: &'a mut Jobs,
+    waiters: &'a mut BTreeMap<RequestId, Waiter>,
     pub(crate) leases: &'a mut Leases,
     pub(crate) registry: &'a mut Registry,
     starts: &'a mut u64,
@@ -115,9 +117,9 @@ impl<'a> Turn<'a> {
     pub(super) fn new(clock: Clock, effects: &'a mut Effects, outside: Outside<'a>) -> Self {
         // Two pools that draw in one event must not draw the same: what was done so far tells them apart.
         let seed = clock.seed.wrapping_add(effects.len() as u64);
-        let Outside { timers, ports, jobs, leases, registry, starts, settings } = outside;
+        let Outside { timers, ports, jobs, waiters, leases, registry, starts, settings } = outside;
         let Clock { mono, real, .. } = clock;
-        Turn { mono, real, seed, effects, timers, ports, jobs, leases, registry, starts, settings }
+        Turn { mono, real, seed, effects, timers, ports, jobs, waiters, leases, registry, starts, settings }
     }
 
     /// A new start of a unit, or one that is `confirmed` to be there already.
@@ -148,10 +150,15 @@ impl<'a> Turn<'a> {
     }
 
     pub(crate) fn end_job(&mut self, id: JobId, result: JobResult, error: String) {
-        if let Some(waiters) = self.jobs.end(id, result, error, self.mono) {
-            for request in waiters {
-                self.effects.push(Effect::Reply(request, Answer::JobEnded(result)));
-            }
+        if self.jobs.end(id, result, error, self.mono) {
+            let effects = &mut *self.effects;
+            self.waiters.retain(|request, waiter| {
+                let over = waiter.waits == Waits::Job(id);
+                if over {
+                    effects.push(Effect::Reply(*request, Answer::JobEnded(result)));
+                }
+                !over
+            });
             self.timer(job::KEPT, Purpose::DropJob(id));
         }
     }

@@ -1,7 +1,5 @@
-//! Owns long operations that somebody asked for, and everybody who waits for something. A job ends exactly once, and
-//! stays readable for [`KEPT`] afterwards.
+//! Owns long operations that somebody asked for. A job ends exactly once, and stays readable for [`KEPT`] afterwards.
 
-use crate::host::{RequestId, TimerId};
 use crate::name::{PoolId, Usec};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -77,8 +75,6 @@ pub struct Job {
     pub operation: Operation,
     /// Running, or how it ended.
     pub state: JobState,
-    /// Who waits for its end.
-    pub waiters: Vec<RequestId>,
     /// When it began, monotonic.
     pub began: Usec,
     /// What else is told of it.
@@ -112,15 +108,6 @@ pub enum JobState {
     },
 }
 
-/// Somebody who waits for a pool to be ready.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Waiter {
-    /// The pool.
-    pub pool: PoolId,
-    /// The timer that ends the waiting; none: no limit.
-    pub timer: Option<TimerId>,
-}
-
 /// All jobs, running and readable.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Jobs {
@@ -134,16 +121,17 @@ impl Jobs {
     pub fn open(&mut self, pool: PoolId, operation: Operation, now: Usec) -> JobId {
         self.last = self.last.checked_add(1).unwrap_or(1);
         let id = JobId(self.last);
-        let (state, waiters, details) = (JobState::Running, Vec::new(), Details::default());
-        self.all.insert(id, Job { pool, operation, state, waiters, began: now, details });
+        let (state, details) = (JobState::Running, Details::default());
+        self.all.insert(id, Job { pool, operation, state, began: now, details });
         id
     }
 
-    /// Ends a job and hands back who waited for it; nothing where it had ended before.
-    pub fn end(&mut self, id: JobId, result: JobResult, error: String, now: Usec) -> Option<Vec<RequestId>> {
-        let job = self.all.get_mut(&id).filter(|job| job.state == JobState::Running)?;
+    /// Ends a job; false where it had ended before.
+    pub fn end(&mut self, id: JobId, result: JobResult, error: String, now: Usec) -> bool {
+        let running = |job: &&mut Job| job.state == JobState::Running;
+        let Some(job) = self.all.get_mut(&id).filter(running) else { return false };
         job.details.duration = now.since(job.began);
         job.state = JobState::Ended { result, error };
-        Some(std::mem::take(&mut job.waiters))
+        true
     }
 }

@@ -3,7 +3,7 @@
 use crate::acts::{of, seconds};
 use crate::world::{World, spec, unit};
 use pool_core::config::{LeaseNumbers, PoolSpec};
-use pool_core::host::Answer;
+use pool_core::host::{Answer, Caller};
 use pool_core::lease::{LeaseEnd, LeaseId};
 use pool_core::name::{UnitKind, Usec};
 use pool_core::replica::ActiveState;
@@ -219,10 +219,12 @@ fn leases_of_engines_that_are_resized_away_end_with_them() {
 fn a_lease_that_was_allowed_is_judged_again_when_it_is_given() {
     // Between the two a drain has begun.
     let mut world = serving(of(1));
-    let accepted = pool_core::decide(&world.state, &Request::AllocateLease { pool: "a".into() }).unwrap();
+    let accepted =
+        pool_core::decide(&world.state, &Caller::default(), &Request::AllocateLease { pool: "a".into() })
+            .unwrap();
     world.drain("a", Usec(0));
     let request = pool_core::host::RequestId(77);
-    world.event(Event::Asked { request, accepted });
+    world.event(Event::Asked { request, caller: Caller::default(), accepted });
     assert!(matches!(world.answers_to(request)[..], [Answer::Denied(Denied::Draining(_))]));
     assert_eq!(held(&world), [0]);
 }

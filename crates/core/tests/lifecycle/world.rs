@@ -2,7 +2,7 @@
 
 use pool_core::config::{Activation, Configuration, Health, Listen, PoolSpec, Port, Revision};
 use pool_core::engine::{EngineTemplate, HealthRecipe};
-use pool_core::host::{Answer, LogKind, RequestId, Saved, TimerId, UnitFacts};
+use pool_core::host::{Answer, Caller, LogKind, RequestId, Saved, TimerId, UnitFacts};
 use pool_core::lease::LeaseId;
 use pool_core::name::{InvocationId, PoolId, ReplicaId, UnitKind, UnitName, Usec};
 use pool_core::pool::{Pool, PoolPhase};
@@ -19,6 +19,7 @@ pub struct World {
     pub units: BTreeMap<UnitName, UnitObservation>,
     pub timers: BTreeMap<TimerId, Usec>,
     pub answers: Vec<(RequestId, Answer)>,
+    pub forgotten: Vec<RequestId>,
     pub started: Vec<UnitName>,
     pub killed: Vec<UnitName>,
     /// What systemd was asked to stop or to forget.
@@ -124,6 +125,7 @@ impl World {
             units: BTreeMap::new(),
             timers: BTreeMap::new(),
             answers: Vec::new(),
+            forgotten: Vec::new(),
             started: Vec::new(),
             killed: Vec::new(),
             let_go: Vec::new(),
@@ -236,6 +238,7 @@ impl World {
                 self.timers.remove(&id);
             }
             Effect::Reply(to, answer) => self.answers.push((to, answer)),
+            Effect::ForgetCaller(to) => self.forgotten.push(to),
             Effect::Log(line) => {
                 self.kinds.push(line.kind);
                 self.lines.push(line.message);
@@ -250,11 +253,11 @@ impl World {
 
     pub fn ask(&mut self, request: Request) -> Result<RequestId, Denied> {
         let before = self.state.clone();
-        let accepted = decide(&self.state, &request);
+        let accepted = decide(&self.state, &Caller::default(), &request);
         assert_eq!(before, self.state);
         self.requests += 1;
         let id = RequestId(self.requests);
-        self.event(Event::Asked { request: id, accepted: accepted? });
+        self.event(Event::Asked { request: id, caller: Caller::default(), accepted: accepted? });
         Ok(id)
     }
 
