@@ -41,28 +41,40 @@ fn finish(options: &Options, known: &[&str], later: &[&str]) -> Result<(), Error
     }))
 }
 
-pub(super) async fn start(handle: &Handle, pool: String, options: Options) -> Result<OwnedObjectPath, Error> {
+pub(super) async fn start(
+    handle: &Handle,
+    caller: &Caller,
+    pool: String,
+    options: Options,
+) -> Result<OwnedObjectPath, Error> {
     finish(&options, &[], &[])?;
-    job(handle.ask(&Caller::default(), Request::Start { pool }).await?)
+    job(handle.ask(caller, Request::Start { pool }).await?)
 }
 
-pub(super) async fn stop(handle: &Handle, pool: String, options: Options) -> Result<OwnedObjectPath, Error> {
+pub(super) async fn stop(
+    handle: &Handle,
+    caller: &Caller,
+    pool: String,
+    options: Options,
+) -> Result<OwnedObjectPath, Error> {
     finish(&options, &[], &[])?;
-    job(handle.ask(&Caller::default(), Request::Stop { pool }).await?)
+    job(handle.ask(caller, Request::Stop { pool }).await?)
 }
 
 pub(super) async fn drain(
     handle: &Handle,
+    caller: &Caller,
     pool: String,
     deadline: u64,
     options: Options,
 ) -> Result<OwnedObjectPath, Error> {
     finish(&options, &[], &[])?;
-    job(handle.ask(&Caller::default(), Request::Drain { pool, deadline: Usec(deadline) }).await?)
+    job(handle.ask(caller, Request::Drain { pool, deadline: Usec(deadline) }).await?)
 }
 
 pub(super) async fn reload(
     handle: &Handle,
+    caller: &Caller,
     pool: String,
     model: String,
     mut options: Options,
@@ -85,16 +97,21 @@ pub(super) async fn reload(
         }
     }
     let (deadline, force) = (Usec(deadline.unwrap_or(0)), force.unwrap_or(false));
-    job(handle.reload_pool(&Caller::default(), ReloadPool { pool, model, deadline, force }).await?)
+    job(handle.reload_pool(caller, ReloadPool { pool, model, deadline, force }).await?)
 }
 
-pub(super) async fn reset(handle: &Handle, pool: String) -> Result<(), Error> {
-    done(handle.ask(&Caller::default(), Request::Reset { pool }).await?)
+pub(super) async fn reset(handle: &Handle, caller: &Caller, pool: String) -> Result<(), Error> {
+    done(handle.ask(caller, Request::Reset { pool }).await?)
 }
 
-pub(super) async fn allocate_lease(handle: &Handle, pool: String, options: Options) -> Result<Lease, Error> {
+pub(super) async fn allocate_lease(
+    handle: &Handle,
+    caller: &Caller,
+    pool: String,
+    options: Options,
+) -> Result<Lease, Error> {
     finish(&options, &[], &["holder", "ttl_usec", "wait_usec"])?;
-    match handle.ask_with_descriptor(&Caller::default(), Request::AllocateLease { pool }).await? {
+    match handle.ask_with_descriptor(caller, Request::AllocateLease { pool }).await? {
         Told { answer: Answer::Lease { lease, endpoint }, descriptor: Some(descriptor) } => {
             Ok((lease.to_string(), endpoint, descriptor.into()))
         }

@@ -23,6 +23,14 @@ impl Error {
         Error { name: "org.freedesktop.DBus.Error.InvalidArgs", text }
     }
 
+    pub(super) fn access_denied(text: impl Into<String>) -> Self {
+        Error { name: "org.freedesktop.DBus.Error.AccessDenied", text: text.into() }
+    }
+
+    pub(super) fn limits_exceeded(text: String) -> Self {
+        Error { name: "org.freedesktop.DBus.Error.LimitsExceeded", text }
+    }
+
     /// An answer that does not belong to its question.
     pub(super) fn internal(text: &str) -> Self {
         Error { name: name!("Internal"), text: format!("{text}; this is a bug in pool-managerd") }

@@ -1,22 +1,25 @@
 //! `org.llamaorch.PoolManager.Job`.
 
+use super::access::{Access, Action};
 use super::calls::{self, Named, odd};
 use super::error::Error;
 use super::pool;
 use crate::supervisor::Handle;
 use pool_core::Request;
-use pool_core::host::{Answer, Caller};
+use pool_core::host::Answer;
 use pool_core::job::{Details, JobId};
 use pool_core::view::JobView;
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::watch;
+use zbus::message::Header;
 use zbus::{OwnedObjectPath, Variant, interface};
 
 pub(super) const INTERFACE: &str = "org.llamaorch.PoolManager.Job";
 
 pub(super) struct JobObject {
     pub(super) view: watch::Receiver<Arc<JobView>>,
+    pub(super) access: Access,
     pub(super) handle: Handle,
 }
 
@@ -29,17 +32,18 @@ impl JobObject {
 #[interface(name = "org.llamaorch.PoolManager.Job", introspection_docs = false)]
 impl JobObject {
     #[zbus(out_args("result"))]
-    async fn wait(&self) -> Result<String, Error> {
-        match self.handle.ask(&Caller::default(), Request::WaitJob { job: JobId(self.view().id) }).await? {
+    async fn wait(&self, #[zbus(header)] header: Header<'_>) -> Result<String, Error> {
+        let caller = self.access.identify(&header).await?;
+        match self.handle.ask(&caller, Request::WaitJob { job: JobId(self.view().id) }).await? {
             Answer::JobEnded(result) => Ok(result.as_str().to_owned()),
             other => Err(odd(other, "a job's end")),
         }
     }
 
-    async fn cancel(&self) -> Result<(), Error> {
-        calls::done(
-            self.handle.ask(&Caller::default(), Request::CancelJob { job: JobId(self.view().id) }).await?,
-        )
+    async fn cancel(&self, #[zbus(header)] header: Header<'_>) -> Result<(), Error> {
+        let view = self.view();
+        let caller = self.access.admit(&header, Action::Manage, view.pool.as_str()).await?;
+        calls::done(self.handle.ask(&caller, Request::CancelJob { job: JobId(view.id) }).await?)
     }
 
     #[zbus(property(emits_changed_signal = "const"))]

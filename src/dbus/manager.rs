@@ -1,16 +1,19 @@
 //! `org.llamaorch.PoolManager`.
 
+use super::access::{Access, Action};
 use super::calls::{self, Named, Options, odd};
 use super::error::Error;
 use super::pool;
 use crate::supervisor::Handle;
 use pool_core::Request;
-use pool_core::host::{Answer, Caller, Denied};
+use pool_core::host::{Answer, Denied};
+use pool_core::lease::LeaseId;
 use pool_core::name::{PoolId, Usec};
 use pool_core::view::{ManagerView, PoolView, View};
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::watch;
+use zbus::message::Header;
 use zbus::object_server::SignalEmitter;
 use zbus::{OwnedFd, OwnedObjectPath, Variant, interface};
 
@@ -34,6 +37,7 @@ impl Constants {
 pub(super) struct ManagerObject {
     pub(super) view: watch::Receiver<(u64, Arc<View>)>,
     pub(super) constants: Constants,
+    pub(super) access: Access,
     pub(super) handle: Handle,
 }
 
@@ -77,58 +81,84 @@ impl ManagerObject {
         self.pool(id).map(|(_, view)| (view.live, view.ready))
     }
 
-    async fn wait_ready(&self, id: String, timeout_usec: u64) -> Result<(), Error> {
-        match self
-            .handle
-            .ask(&Caller::default(), Request::WaitReady { pool: id, timeout: Usec(timeout_usec) })
-            .await?
-        {
+    async fn wait_ready(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        id: String,
+        timeout_usec: u64,
+    ) -> Result<(), Error> {
+        let caller = self.access.identify(&header).await?;
+        match self.handle.ask(&caller, Request::WaitReady { pool: id, timeout: Usec(timeout_usec) }).await? {
             Answer::Ready => Ok(()),
             other => Err(odd(other, "a pool's readiness")),
         }
     }
 
     #[zbus(out_args("job"))]
-    async fn start_pool(&self, id: String, options: Options) -> Result<OwnedObjectPath, Error> {
-        calls::start(&self.handle, id, options).await
+    async fn start_pool(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        id: String,
+        options: Options,
+    ) -> Result<OwnedObjectPath, Error> {
+        let caller = self.access.admit(&header, Action::Manage, &id).await?;
+        calls::start(&self.handle, &caller, id, options).await
     }
 
     #[zbus(out_args("job"))]
-    async fn stop_pool(&self, id: String, options: Options) -> Result<OwnedObjectPath, Error> {
-        calls::stop(&self.handle, id, options).await
+    async fn stop_pool(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        id: String,
+        options: Options,
+    ) -> Result<OwnedObjectPath, Error> {
+        let caller = self.access.admit(&header, Action::Manage, &id).await?;
+        calls::stop(&self.handle, &caller, id, options).await
     }
 
     #[zbus(out_args("job"))]
     async fn drain_pool(
         &self,
+        #[zbus(header)] header: Header<'_>,
         id: String,
         deadline_usec: u64,
         options: Options,
     ) -> Result<OwnedObjectPath, Error> {
-        calls::drain(&self.handle, id, deadline_usec, options).await
+        let caller = self.access.admit(&header, Action::Manage, &id).await?;
+        calls::drain(&self.handle, &caller, id, deadline_usec, options).await
     }
 
     #[zbus(out_args("job"))]
     async fn reload_pool(
         &self,
+        #[zbus(header)] header: Header<'_>,
         id: String,
         model: String,
         options: Options,
     ) -> Result<OwnedObjectPath, Error> {
-        calls::reload(&self.handle, id, model, options).await
+        let caller = self.access.admit(&header, Action::Manage, &id).await?;
+        calls::reload(&self.handle, &caller, id, model, options).await
     }
 
-    async fn reset_pool(&self, id: String) -> Result<(), Error> {
-        calls::reset(&self.handle, id).await
+    async fn reset_pool(&self, #[zbus(header)] header: Header<'_>, id: String) -> Result<(), Error> {
+        let caller = self.access.admit(&header, Action::Manage, &id).await?;
+        calls::reset(&self.handle, &caller, id).await
     }
 
     #[zbus(out_args("lease", "endpoint", "descriptor"))]
-    async fn allocate_lease(&self, id: String, options: Options) -> Result<(String, String, OwnedFd), Error> {
-        calls::allocate_lease(&self.handle, id, options).await
+    async fn allocate_lease(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        id: String,
+        options: Options,
+    ) -> Result<(String, String, OwnedFd), Error> {
+        let caller = self.access.admit(&header, Action::Lease, &id).await?;
+        calls::allocate_lease(&self.handle, &caller, id, options).await
     }
 
-    async fn release_lease(&self, lease: String) -> Result<(), Error> {
-        calls::done(self.handle.ask(&Caller::default(), Request::ReleaseLease { lease }).await?)
+    async fn release_lease(&self, #[zbus(header)] header: Header<'_>, lease: String) -> Result<(), Error> {
+        let caller = self.access.admit(&header, Action::Lease, &pool_of(&lease)).await?;
+        calls::done(self.handle.ask(&caller, Request::ReleaseLease { lease }).await?)
     }
 
     #[zbus(out_args("explanation"))]
@@ -137,9 +167,13 @@ impl ManagerObject {
     }
 
     #[zbus(out_args("added", "changed", "removed"))]
-    async fn reload_configuration(&self) -> Result<(Vec<String>, Vec<String>, Vec<String>), Error> {
+    async fn reload_configuration(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+    ) -> Result<(Vec<String>, Vec<String>, Vec<String>), Error> {
         let texts = |ids: Vec<PoolId>| ids.into_iter().map(String::from).collect();
-        match self.handle.reload(&Caller::default()).await? {
+        let caller = self.access.admit(&header, Action::Configure, "").await?;
+        match self.handle.reload(&caller).await? {
             Answer::Reloaded { added, changed, removed } => {
                 Ok((texts(added), texts(changed), texts(removed)))
             }
@@ -250,6 +284,11 @@ impl ManagerObject {
         pool: &str,
         reason: &str,
     ) -> zbus::Result<()>;
+}
+
+/// The pool that a lease is of, which its id says; "" where it is none.
+fn pool_of(lease: &str) -> String {
+    lease.parse::<LeaseId>().map(|lease| lease.replica.pool.into()).unwrap_or_default()
 }
 
 /// The properties in which two views differ, with their new values.

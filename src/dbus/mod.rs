@@ -14,6 +14,7 @@ macro_rules! changed {
     }};
 }
 
+mod access;
 mod calls;
 mod error;
 mod job;

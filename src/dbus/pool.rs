@@ -1,5 +1,6 @@
 //! `org.llamaorch.PoolManager.Pool`.
 
+use super::access::{Access, Action, Admitted};
 use super::calls::{self, Options};
 use super::error::Error;
 use super::{pool_path, replica_path};
@@ -8,12 +9,14 @@ use pool_core::view::PoolView;
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::watch;
+use zbus::message::Header;
 use zbus::{OwnedFd, OwnedObjectPath, Variant, interface};
 
 pub(super) const INTERFACE: &str = "org.llamaorch.PoolManager.Pool";
 
 pub(super) struct PoolObject {
     pub(super) view: watch::Receiver<Arc<PoolView>>,
+    pub(super) access: Access,
     pub(super) handle: Handle,
 }
 
@@ -21,37 +24,70 @@ impl PoolObject {
     fn view(&self) -> Arc<PoolView> {
         self.view.borrow().clone()
     }
+
+    async fn admit(&self, header: &Header<'_>, action: Action) -> Result<Admitted, Error> {
+        let id = self.view().id.clone();
+        self.access.admit(header, action, &id).await
+    }
 }
 
 #[interface(name = "org.llamaorch.PoolManager.Pool", introspection_docs = false)]
 impl PoolObject {
     #[zbus(out_args("job"))]
-    async fn start(&self, options: Options) -> Result<OwnedObjectPath, Error> {
-        calls::start(&self.handle, self.id(), options).await
+    async fn start(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        options: Options,
+    ) -> Result<OwnedObjectPath, Error> {
+        let caller = self.admit(&header, Action::Manage).await?;
+        calls::start(&self.handle, &caller, self.id(), options).await
     }
 
     #[zbus(out_args("job"))]
-    async fn stop(&self, options: Options) -> Result<OwnedObjectPath, Error> {
-        calls::stop(&self.handle, self.id(), options).await
+    async fn stop(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        options: Options,
+    ) -> Result<OwnedObjectPath, Error> {
+        let caller = self.admit(&header, Action::Manage).await?;
+        calls::stop(&self.handle, &caller, self.id(), options).await
     }
 
     #[zbus(out_args("job"))]
-    async fn drain(&self, deadline_usec: u64, options: Options) -> Result<OwnedObjectPath, Error> {
-        calls::drain(&self.handle, self.id(), deadline_usec, options).await
+    async fn drain(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        deadline_usec: u64,
+        options: Options,
+    ) -> Result<OwnedObjectPath, Error> {
+        let caller = self.admit(&header, Action::Manage).await?;
+        calls::drain(&self.handle, &caller, self.id(), deadline_usec, options).await
     }
 
     #[zbus(out_args("job"))]
-    async fn reload(&self, model: String, options: Options) -> Result<OwnedObjectPath, Error> {
-        calls::reload(&self.handle, self.id(), model, options).await
+    async fn reload(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        model: String,
+        options: Options,
+    ) -> Result<OwnedObjectPath, Error> {
+        let caller = self.admit(&header, Action::Manage).await?;
+        calls::reload(&self.handle, &caller, self.id(), model, options).await
     }
 
-    async fn reset(&self) -> Result<(), Error> {
-        calls::reset(&self.handle, self.id()).await
+    async fn reset(&self, #[zbus(header)] header: Header<'_>) -> Result<(), Error> {
+        let caller = self.admit(&header, Action::Manage).await?;
+        calls::reset(&self.handle, &caller, self.id()).await
     }
 
     #[zbus(out_args("lease", "endpoint", "descriptor"))]
-    async fn allocate_lease(&self, options: Options) -> Result<(String, String, OwnedFd), Error> {
-        calls::allocate_lease(&self.handle, self.id(), options).await
+    async fn allocate_lease(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        options: Options,
+    ) -> Result<(String, String, OwnedFd), Error> {
+        let caller = self.admit(&header, Action::Lease).await?;
+        calls::allocate_lease(&self.handle, &caller, self.id(), options).await
     }
 
     #[zbus(property(emits_changed_signal = "const"))]

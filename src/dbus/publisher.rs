@@ -1,6 +1,7 @@
 //! The only code that touches the object server. It compares the last view with the latest, adds and removes objects,
 //! sends one `PropertiesChanged` for each object and interface that differs, and answers callers after that.
 
+use super::access::Access;
 use super::job::{self, JobObject};
 use super::manager::{self, Constants, ManagerObject};
 use super::pool::{self, PoolObject};
@@ -19,6 +20,7 @@ use zbus::{Connection, Variant};
 /// The objects that are served, and what each says.
 pub(super) struct Publisher {
     connection: Connection,
+    access: Access,
     handle: Handle,
     constants: Constants,
     last: Arc<View>,
@@ -31,12 +33,14 @@ pub(super) struct Publisher {
 impl Publisher {
     pub(super) fn new(
         connection: Connection,
+        access: Access,
         handle: Handle,
         constants: Constants,
         manager: watch::Sender<(u64, Arc<View>)>,
     ) -> Self {
         Publisher {
             connection,
+            access,
             handle,
             constants,
             last: Arc::new(View::default()),
@@ -92,7 +96,11 @@ impl Publisher {
                 None => {
                     let (sender, view) = watch::channel(view.clone());
                     self.pools.insert(id.clone(), sender);
-                    self.add(pool_path(id), PoolObject { view, handle: self.handle.clone() }).await?;
+                    self.add(
+                        pool_path(id),
+                        PoolObject { view, access: self.access.clone(), handle: self.handle.clone() },
+                    )
+                    .await?;
                 }
                 Some(before) if before != view => {
                     replace(self.pools.get(id), view);
@@ -106,7 +114,11 @@ impl Publisher {
                 None => {
                     let (sender, view) = watch::channel(view.clone());
                     self.jobs.insert(*id, sender);
-                    self.add(job_path(*id), JobObject { view, handle: self.handle.clone() }).await?;
+                    self.add(
+                        job_path(*id),
+                        JobObject { view, access: self.access.clone(), handle: self.handle.clone() },
+                    )
+                    .await?;
                 }
                 Some(before) if before != view => {
                     replace(self.jobs.get(id), view);

@@ -1,5 +1,6 @@
 //! The serving connection and its thread: a large `GetManagedObjects` must not hold up the loop.
 
+use super::access::Access;
 use super::manager::{Constants, ManagerObject};
 use super::publisher::Publisher;
 use super::{NAME, ROOT};
@@ -105,11 +106,15 @@ async fn connect(
         Some(address) => connection::Builder::address(address),
         None => connection::Builder::system(),
     };
-    let manager = ManagerObject { view, constants: constants.clone(), handle: handle.clone() };
-    let connection = builder.serve_at(ROOT, ObjectManager).serve_at(ROOT, manager).build().await?;
+    let connection = builder.serve_at(ROOT, ObjectManager).build().await?;
     // Before anything is read or decided: a second daemon has nothing to do here.
     free(&connection).await?;
-    Ok((Publisher::new(connection.clone(), handle, constants, sender), connection))
+    // Who leaves is followed before anybody can ask for anything.
+    let access = Access::start(&connection, handle.clone()).await?;
+    let manager =
+        ManagerObject { view, constants: constants.clone(), access: access.clone(), handle: handle.clone() };
+    connection.object_server().at(ROOT, manager).await?;
+    Ok((Publisher::new(connection.clone(), access, handle, constants, sender), connection))
 }
 
 /// Whether the name is free.

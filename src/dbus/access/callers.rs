@@ -1,0 +1,158 @@
+//! The callers that are known, each with what the bus said of it and how many of its calls are under way.
+
+use super::super::error::Error;
+use super::unit::unit_of;
+use pool_core::host::Caller;
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::sync::{OnceCell, watch};
+use zbus::Connection;
+use zbus::fdo::DBusProxy;
+
+/// At most so many calls of one connection wait for an answer.
+const CALLS: usize = 256;
+/// At most so many callers are remembered. One with a call under way is never forgotten before it leaves.
+const CALLERS: usize = 8192;
+
+/// All that are known, by unique name.
+#[derive(Debug, Default)]
+pub(super) struct Callers(HashMap<String, Arc<Peer>>);
+
+impl Callers {
+    /// Counts a call that begins.
+    pub(super) fn enter(&mut self, name: &str) -> Result<Call, Error> {
+        let peer = match self.0.get(name) {
+            Some(peer) => peer.clone(),
+            None => self.meet(name)?,
+        };
+        if peer.calls.fetch_add(1, Ordering::Relaxed) >= CALLS {
+            peer.calls.fetch_sub(1, Ordering::Relaxed);
+            return Err(Error::limits_exceeded(format!(
+                "{CALLS} calls of this connection wait for an answer; wait for one of them first"
+            )));
+        }
+        Ok(Call(peer))
+    }
+
+    fn meet(&mut self, name: &str) -> Result<Arc<Peer>, Error> {
+        if self.0.len() >= CALLERS {
+            // All at once, so that a crowd costs a walk over it now and then, not for each newcomer.
+            self.0.retain(|_, peer| peer.calls.load(Ordering::Relaxed) > 0);
+        }
+        if self.0.len() >= CALLERS {
+            return Err(Error::limits_exceeded(format!(
+                "{CALLERS} connections have calls under way; try again later"
+            )));
+        }
+        let peer = Arc::new(Peer {
+            name: name.to_owned(),
+            calls: AtomicUsize::new(0),
+            caller: OnceCell::new(),
+            gone: watch::Sender::new(false),
+        });
+        self.0.insert(name.to_owned(), peer.clone());
+        Ok(peer)
+    }
+
+    /// Forgets a caller that left the bus; whether it was known.
+    pub(super) fn left(&mut self, name: &str) -> bool {
+        let Some(peer) = self.0.remove(name) else { return false };
+        peer.gone.send_replace(true);
+        true
+    }
+}
+
+/// A connection that calls.
+#[derive(Debug)]
+pub(super) struct Peer {
+    name: String,
+    calls: AtomicUsize,
+    caller: OnceCell<Arc<Caller>>,
+    gone: watch::Sender<bool>,
+}
+
+impl Peer {
+    /// Who it is, which the bus is asked once. The user is what counts. The process is the one that opened the
+    /// connection; it and its unit are for the journal alone.
+    pub(super) async fn identify(&self, connection: &Connection) -> Result<Arc<Caller>, Error> {
+        let ask = async || {
+            let bus = DBusProxy::new(connection).await?;
+            let name = zbus::names::BusName::try_from(self.name.as_str())?;
+            let told = bus.get_connection_credentials(name).await.map_err(zbus::Error::from)?;
+            let pid = told.process_id().unwrap_or(0);
+            let unit = unit_of(Path::new("/proc"), pid);
+            Ok(told.unix_user_id().map(|uid| Arc::new(Caller { name: self.name.clone(), uid, pid, unit })))
+        };
+        let known = self.caller.get_or_try_init(async || {
+            let told: zbus::Result<_> = ask().await;
+            told.map_err(|error| Error::access_denied(format!("the bus does not say who calls: {error}")))?
+                .ok_or_else(|| Error::access_denied("the bus does not say which user calls"))
+        });
+        let caller = known.await?.clone();
+        // What it asked for would wait for nobody.
+        if self.has_left() { Err(Error::access_denied("the caller has left the bus")) } else { Ok(caller) }
+    }
+
+    /// Whether it left the bus.
+    pub(super) fn has_left(&self) -> bool {
+        *self.gone.borrow()
+    }
+}
+
+/// A call under way; it is over when this goes.
+#[derive(Debug)]
+pub(super) struct Call(Arc<Peer>);
+
+impl Call {
+    pub(super) fn peer(&self) -> &Peer {
+        &self.0
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.0.calls.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_has_so_many_calls_under_way_and_others_have_theirs() {
+        let mut callers = Callers::default();
+        let mut calls: Vec<Call> =
+            (0..CALLS).map(|_| callers.enter(":1.1").expect("there is room")).collect();
+        let refused = callers.enter(":1.1").expect_err("there is no more room");
+        assert_eq!(zbus::DBusError::name(&refused).as_str(), "org.freedesktop.DBus.Error.LimitsExceeded");
+        callers.enter(":1.2").expect("another one has its own room");
+        calls.pop();
+        callers.enter(":1.1").expect("one is over");
+    }
+
+    #[test]
+    fn a_crowd_is_forgotten_but_for_those_whose_calls_are_under_way() {
+        let mut callers = Callers::default();
+        let call = callers.enter(":1.0").expect("there is room");
+        for number in 1..=CALLERS {
+            callers.enter(&format!(":1.{number}")).expect("room is made");
+        }
+        assert!(callers.0.len() < CALLERS);
+        let again = callers.enter(":1.0").expect("there is room");
+        assert!(Arc::ptr_eq(&call.0, &again.0), "its calls are still counted");
+    }
+
+    #[test]
+    fn when_all_have_calls_under_way_the_next_one_is_refused() {
+        let mut callers = Callers::default();
+        let _calls: Vec<Call> =
+            (0..CALLERS).map(|number| callers.enter(&format!(":1.{number}")).expect("room")).collect();
+        assert!(callers.enter(":2.1").is_err());
+        assert!(callers.left(":1.7"));
+        assert!(!callers.left(":1.7"));
+        assert!(callers.enter(":2.1").is_ok());
+    }
+}
