@@ -18,6 +18,9 @@ pub enum Error {
     /// There is no such lease, or no longer.
     #[error("{0}")]
     NoSuchLease(String),
+    /// No device has this UUID.
+    #[error("{0}")]
+    NoSuchDevice(String),
     /// Something with this name is there already.
     #[error("{0}")]
     AlreadyExists(String),
@@ -30,6 +33,15 @@ pub enum Error {
     /// The host has not enough of something.
     #[error("{0}")]
     InsufficientResources(String),
+    /// A device that is needed cannot be used.
+    #[error("{0}")]
+    GpuUnavailable(String),
+    /// The pool is the daemon's own: nobody else reports of it.
+    #[error("{0}")]
+    NotExternal(String),
+    /// The pool is somebody else's: the daemon runs nothing of it.
+    #[error("{0}")]
+    External(String),
     /// The pool cannot become ready as it is.
     #[error("{0}")]
     NotReady(String),
@@ -60,9 +72,12 @@ pub enum Error {
     /// Too many calls wait, of this caller or in all.
     #[error("{0}")]
     LimitsExceeded(String),
-    /// The caller may not do this; the text is the bus's.
-    #[error("access denied: root alone may change pools and take leases (the bus says: {0})")]
+    /// The caller may not do this; the text is the daemon's or the bus's.
+    #[error("access denied: {0}")]
     AccessDenied(String),
+    /// The caller may do this once somebody has authorized it, and there was nobody to ask.
+    #[error("access denied, nobody could be asked to authorize it: {0}")]
+    AuthorizationRequired(String),
     /// The daemon is not there, could not be activated, or left without an answer.
     #[error("pool-managerd does not run, or does not answer ({0}); see: systemctl status pool-managerd")]
     DaemonAway(String),
@@ -132,10 +147,14 @@ impl Error {
     pub const fn exit(&self) -> Exit {
         match self {
             Error::InvalidSpec(_) | Error::InvalidArgs(_) => Exit::Usage,
-            Error::NoSuchPool(_) | Error::NoSuchJob(_) | Error::NoSuchLease(_) => Exit::NoSuch,
+            Error::NoSuchPool(_) | Error::NoSuchJob(_) | Error::NoSuchLease(_) | Error::NoSuchDevice(_) => {
+                Exit::NoSuch
+            }
             Error::AlreadyExists(_) => Exit::Exists,
-            Error::InsufficientResources(_) => Exit::Resources,
+            Error::InsufficientResources(_) | Error::GpuUnavailable(_) => Exit::Resources,
             Error::NotReady(_)
+            | Error::NotExternal(_)
+            | Error::External(_)
             | Error::Draining(_)
             | Error::TransitionInProgress(_)
             | Error::Timeout(_)
@@ -151,7 +170,45 @@ impl Error {
             | Error::Bus(_)
             | Error::Other { .. } => Exit::System,
             Error::Internal(_) | Error::Reply(_) => Exit::Bug,
-            Error::AccessDenied(_) => Exit::Access,
+            Error::AccessDenied(_) | Error::AuthorizationRequired(_) => Exit::Access,
+        }
+    }
+
+    /// The error in one word, for programs.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Error::NoSuchPool(_) => "no-such-pool",
+            Error::NoSuchJob(_) => "no-such-job",
+            Error::NoSuchLease(_) => "no-such-lease",
+            Error::NoSuchDevice(_) => "no-such-device",
+            Error::AlreadyExists(_) => "already-exists",
+            Error::InvalidSpec(_) => "invalid-spec",
+            Error::InvalidArgs(_) => "invalid-args",
+            Error::InsufficientResources(_) => "insufficient-resources",
+            Error::GpuUnavailable(_) => "gpu-unavailable",
+            Error::NotExternal(_) => "not-external",
+            Error::External(_) => "external",
+            Error::NotReady(_) => "not-ready",
+            Error::Draining(_) => "draining",
+            Error::AtCapacity(_) => "at-capacity",
+            Error::TransitionInProgress(_) => "transition-in-progress",
+            Error::Timeout(_) => "timeout",
+            Error::JobFailed(_) => "job-failed",
+            Error::JobCanceled(_) => "job-canceled",
+            Error::JobSuperseded => "job-superseded",
+            Error::JobEnded(_) => "job-ended",
+            Error::LimitsExceeded(_) => "limits-exceeded",
+            Error::AccessDenied(_) => "access-denied",
+            Error::AuthorizationRequired(_) => "authorization-required",
+            Error::DaemonAway(_) => "daemon-away",
+            Error::ShuttingDown(_) => "shutting-down",
+            Error::SystemdUnavailable(_) => "systemd-unavailable",
+            Error::UnitFailed(_) => "unit-failed",
+            Error::Bus(_) => "bus",
+            Error::Other { .. } => "other",
+            Error::Internal(_) => "internal",
+            Error::Reply(_) => "reply",
         }
     }
 
@@ -165,6 +222,10 @@ impl Error {
                 "InvalidSpec" => return Error::InvalidSpec(text),
                 "InsufficientResources" => return Error::InsufficientResources(text),
                 "NoSuchLease" => return Error::NoSuchLease(text),
+                "NoSuchDevice" => return Error::NoSuchDevice(text),
+                "GpuUnavailable" => return Error::GpuUnavailable(text),
+                "NotExternal" => return Error::NotExternal(text),
+                "External" => return Error::External(text),
                 "Draining" => return Error::Draining(text),
                 "AtCapacity" => return Error::AtCapacity(text),
                 "NotReady" => return Error::NotReady(text),
@@ -180,7 +241,8 @@ impl Error {
         match name.strip_prefix("org.freedesktop.DBus.Error.") {
             Some("InvalidArgs") => return Error::InvalidArgs(text),
             Some("LimitsExceeded") => return Error::LimitsExceeded(text),
-            Some("AccessDenied" | "InteractiveAuthorizationRequired") => return Error::AccessDenied(text),
+            Some("AccessDenied") => return Error::AccessDenied(text),
+            Some("InteractiveAuthorizationRequired") => return Error::AuthorizationRequired(text),
             // The bus's own: the daemon could not be activated, or was lost before it answered.
             Some(
                 "ServiceUnknown" | "NameHasNoOwner" | "NoReply" | "TimedOut" | "Timeout" | "Disconnected",
@@ -237,6 +299,10 @@ mod tests {
             ("InvalidSpec", Error::InvalidSpec(why()), 2),
             ("InsufficientResources", Error::InsufficientResources(why()), 6),
             ("NoSuchLease", Error::NoSuchLease(why()), 4),
+            ("NoSuchDevice", Error::NoSuchDevice(why()), 4),
+            ("GpuUnavailable", Error::GpuUnavailable(why()), 6),
+            ("NotExternal", Error::NotExternal(why()), 7),
+            ("External", Error::External(why()), 7),
             ("Draining", Error::Draining(why()), 7),
             ("AtCapacity", Error::AtCapacity(why()), 8),
             ("NotReady", Error::NotReady(why()), 7),
@@ -250,6 +316,7 @@ mod tests {
         for (name, error, code) in table {
             assert_eq!(reply(&format!("org.llamaorch.PoolManager.Error.{name}")), error);
             assert_eq!(error.exit() as u8, code, "{name}");
+            assert_eq!(error.code().replace('-', ""), name.to_ascii_lowercase());
         }
     }
 
@@ -260,7 +327,7 @@ mod tests {
             ("DBus.Error.InvalidArgs", Error::InvalidArgs(why()), 2),
             ("DBus.Error.LimitsExceeded", Error::LimitsExceeded(why()), 8),
             ("DBus.Error.AccessDenied", Error::AccessDenied(why()), 77),
-            ("DBus.Error.InteractiveAuthorizationRequired", Error::AccessDenied(why()), 77),
+            ("DBus.Error.InteractiveAuthorizationRequired", Error::AuthorizationRequired(why()), 77),
             ("DBus.Error.ServiceUnknown", Error::DaemonAway(why()), 9),
             ("DBus.Error.NameHasNoOwner", Error::DaemonAway(why()), 9),
             ("DBus.Error.NoReply", Error::DaemonAway(why()), 9),

@@ -14,17 +14,23 @@
 //! ```
 
 mod error;
+mod event;
 mod explanation;
 mod job;
 mod lease;
+mod mirror;
 pub mod proxy;
 mod status;
+mod watcher;
 
 pub use error::{Error, Exit};
+pub use event::Event;
 pub use explanation::{Explanation, Reason};
 pub use job::{Job, JobDetails};
 pub use lease::Lease;
+pub use mirror::Mirror;
 pub use status::{PoolStatus, ReplicaStatus};
+pub use watcher::Watcher;
 
 use proxy::{ManagerProxy, PoolProxy, ReplicaProxy};
 use serde::Serialize;

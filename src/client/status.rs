@@ -9,9 +9,10 @@ use zbus::fdo::ManagedObjects;
 use zbus::names::OwnedInterfaceName;
 use zbus::{OwnedObjectPath, OwnedVariant};
 
-const POOL: &str = "org.llamaorch.PoolManager.Pool";
+pub(super) const POOL: &str = "org.llamaorch.PoolManager.Pool";
 const REPLICA: &str = "org.llamaorch.PoolManager.Replica";
-const JOB: &str = "org.llamaorch.PoolManager.Job";
+pub(super) const JOB: &str = "org.llamaorch.PoolManager.Job";
+pub(super) const DEVICE: &str = "org.llamaorch.PoolManager.Device";
 
 /// How a pool stands. Timestamps are microseconds since the epoch; what is absent is 0, "" or empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -119,13 +120,17 @@ pub struct ReplicaStatus {
 }
 
 /// The pools among the objects of the daemon, sorted by id.
-pub(super) fn pools(objects: ManagedObjects) -> Vec<PoolStatus> {
+pub(super) fn pools<I, N>(objects: impl IntoIterator<Item = (OwnedObjectPath, I)>) -> Vec<PoolStatus>
+where
+    I: IntoIterator<Item = (N, HashMap<String, OwnedVariant>)>,
+    N: AsRef<str>,
+{
     let mut pools = Vec::new();
     let (mut replicas, mut jobs) = (HashMap::new(), HashMap::new());
     for (path, interfaces) in objects {
         for (interface, properties) in interfaces {
             let mut properties = Properties(properties);
-            match interface.as_str() {
+            match interface.as_ref() {
                 POOL => pools.push((path.clone(), properties)),
                 REPLICA => {
                     replicas.insert(path.clone(), properties.replica());

@@ -10,3 +10,4 @@ mod order;
 mod poolctl;
 mod systemd;
 mod trust;
+mod watching;
