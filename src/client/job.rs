@@ -74,6 +74,14 @@ impl Job {
         })
     }
 
+    /// How much of it is done, from 0 to 1.
+    ///
+    /// # Errors
+    /// It ended more than 60 s ago, or the daemon cannot be asked.
+    pub async fn progress(&self) -> Result<f64, Error> {
+        self.proxy.progress().await.map_err(|error| self.gone(error))
+    }
+
     fn gone(&self, error: zbus::Error) -> Error {
         match error {
             zbus::Error::FDO(error) if matches!(*error, zbus::fdo::Error::UnknownObject(_)) => {

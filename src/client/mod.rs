@@ -13,22 +13,28 @@
 //! # }
 //! ```
 
+mod device;
 mod error;
 mod event;
 mod explanation;
+mod external;
 mod job;
 mod lease;
 mod mirror;
 pub mod proxy;
+mod statistics;
 mod status;
 mod watcher;
 
+pub use device::DeviceStatus;
 pub use error::{Error, Exit};
 pub use event::Event;
 pub use explanation::{Explanation, Reason};
+pub use external::External;
 pub use job::{Job, JobDetails};
-pub use lease::Lease;
+pub use lease::{Lease, Leasing};
 pub use mirror::Mirror;
+pub use statistics::{Statistics, Value};
 pub use status::{PoolStatus, ReplicaStatus};
 pub use watcher::Watcher;
 
@@ -50,7 +56,7 @@ pub struct Client {
 }
 
 /// What a reload of the configuration did: ids of pools, sorted.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Reloaded {
     /// They are new.
     pub added: Vec<String>,
@@ -164,23 +170,6 @@ impl Client {
     /// It was refused, or the daemon cannot be asked.
     pub async fn reset(&self, id: &str) -> Result<(), Error> {
         Ok(self.manager().await?.reset_pool(id).await?)
-    }
-
-    /// Takes a lease of a pool's least loaded engine.
-    ///
-    /// # Errors
-    /// The pool is not ready, drains or gives no more, or the daemon cannot be asked.
-    pub async fn allocate_lease(&self, id: &str) -> Result<Lease, Error> {
-        let (id, endpoint, descriptor) = self.manager().await?.allocate_lease(id, HashMap::new()).await?;
-        Ok(Lease { id, endpoint, descriptor: descriptor.into() })
-    }
-
-    /// Ends a lease by its id. To drop it does the same.
-    ///
-    /// # Errors
-    /// There is no such lease, or the daemon cannot be asked.
-    pub async fn release_lease(&self, id: &str) -> Result<(), Error> {
-        Ok(self.manager().await?.release_lease(id).await?)
     }
 
     /// Why a pool is as it is.

@@ -4,8 +4,10 @@
 //! [`Client`](super::Client) makes these proxies, without a cache of properties: every getter asks the daemon, so
 //! that nothing goes stale when the daemon is restarted.
 
+mod device;
 mod pool;
 
+pub use device::DeviceProxy;
 pub use pool::{PoolProxy, ReplicaProxy};
 
 use std::collections::HashMap;
@@ -41,12 +43,15 @@ pub trait Manager {
     fn wait_ready(&self, id: &str, timeout_usec: u64) -> zbus::Result<()>;
 
     /// Starts a pool; gives the job. No option is known yet.
+    #[zbus(allow_interactive_auth)]
     fn start_pool(&self, id: &str, options: HashMap<&str, Variant<'_>>) -> zbus::Result<OwnedObjectPath>;
 
     /// Stops a pool, until it is started again; gives the job. No option is known yet.
+    #[zbus(allow_interactive_auth)]
     fn stop_pool(&self, id: &str, options: HashMap<&str, Variant<'_>>) -> zbus::Result<OwnedObjectPath>;
 
     /// Empties a pool and stops it; gives the job. 0 microseconds: what the pool's file says. No option is known yet.
+    #[zbus(allow_interactive_auth)]
     fn drain_pool(
         &self,
         id: &str,
@@ -56,6 +61,7 @@ pub trait Manager {
 
     /// Gives a pool another model, or (where that is "") the settings of its file; gives the job. Options: `deadline_usec` (t),
     /// `strategy` (s) and `force` (b).
+    #[zbus(allow_interactive_auth)]
     fn reload_pool(
         &self,
         id: &str,
@@ -64,18 +70,55 @@ pub trait Manager {
     ) -> zbus::Result<OwnedObjectPath>;
 
     /// Forgets a pool's failures.
+    #[zbus(allow_interactive_auth)]
     fn reset_pool(&self, id: &str) -> zbus::Result<()>;
 
-    /// Takes a lease of a pool. No option is known yet.
+    /// Takes a lease of a pool. Options: `wait_usec` (t), how long to wait for one; `ttl_usec` (t), when it ends unless it
+    /// is renewed; `holder` (s), who has it, in words.
+    #[zbus(allow_interactive_auth)]
     fn allocate_lease(&self, id: &str, options: HashMap<&str, Variant<'_>>) -> zbus::Result<AllocatedLease>;
 
     /// Ends a lease.
+    #[zbus(allow_interactive_auth)]
     fn release_lease(&self, lease: &str) -> zbus::Result<()>;
+
+    /// Lets a lease last for `ttl_usec` from now.
+    #[zbus(allow_interactive_auth)]
+    fn renew_lease(&self, lease: &str, ttl_usec: u64) -> zbus::Result<()>;
+
+    /// All numbers that change fast, of every pool by its id and of every device by its UUID.
+    fn get_statistics(&self) -> zbus::Result<Vec<(String, Named)>>;
+
+    /// Takes up a pool whose engines somebody else runs; gives its object. Options: `engine` (s), `endpoint` (s) and
+    /// `heartbeat_timeout_usec` (t).
+    #[zbus(allow_interactive_auth)]
+    fn register_pool(&self, id: &str, options: HashMap<&str, Variant<'_>>) -> zbus::Result<OwnedObjectPath>;
+
+    /// Forgets an external pool.
+    #[zbus(allow_interactive_auth)]
+    fn unregister_pool(&self, id: &str) -> zbus::Result<()>;
+
+    /// Reports whether an external pool is live and ready.
+    #[zbus(allow_interactive_auth)]
+    fn set_health(&self, id: &str, live: bool, ready: bool) -> zbus::Result<()>;
+
+    /// Reports when an external pool was last known to work.
+    #[zbus(allow_interactive_auth)]
+    fn set_heartbeat(&self, id: &str, timestamp: u64) -> zbus::Result<()>;
+
+    /// Reports the version of an external pool.
+    #[zbus(allow_interactive_auth)]
+    fn set_version(&self, id: &str, version: &str) -> zbus::Result<()>;
+
+    /// Reports the last error of an external pool.
+    #[zbus(allow_interactive_auth)]
+    fn set_last_error(&self, id: &str, error: &str) -> zbus::Result<()>;
 
     /// Why a pool is as it is: `ready` (b), `live` (b), `phase` (s), `summary` (s), `reasons` (aa{sv}).
     fn explain(&self, id: &str) -> zbus::Result<Named>;
 
     /// Reads all configuration files again; gives the ids of the added, changed and removed pools.
+    #[zbus(allow_interactive_auth)]
     fn reload_configuration(&self) -> zbus::Result<(Vec<String>, Vec<String>, Vec<String>)>;
 
     /// The daemon's version.
@@ -85,6 +128,14 @@ pub trait Manager {
     /// The version of the running systemd.
     #[zbus(property(emits_changed_signal = "false"))]
     fn systemd_version(&self) -> zbus::Result<String>;
+
+    /// The version of the GPU driver.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn driver_version(&self) -> zbus::Result<String>;
+
+    /// The version of the library that asks the driver.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn nvml_version(&self) -> zbus::Result<String>;
 
     /// Raised with every publication.
     #[zbus(property(emits_changed_signal = "false"))]
@@ -145,6 +196,10 @@ pub trait Manager {
     /// A lease is over that its holder did not end.
     #[zbus(signal)]
     fn lease_revoked(&self, lease: &str, pool: &str, reason: &str) -> zbus::Result<()>;
+
+    /// A device's health has changed.
+    #[zbus(signal)]
+    fn device_health_changed(&self, uuid: &str, health: &str, reason: &str) -> zbus::Result<()>;
 }
 
 /// A start, a stop, a drain or a reload that somebody asked for. It can be read for 60 s after it ended.
@@ -154,6 +209,7 @@ pub trait Job {
     fn wait(&self) -> zbus::Result<String>;
 
     /// Calls a drain or a reload off.
+    #[zbus(allow_interactive_auth)]
     fn cancel(&self) -> zbus::Result<()>;
 
     /// The job's number.
@@ -179,6 +235,10 @@ pub trait Job {
     /// Why it did not end as "done", in words.
     #[zbus(property(emits_changed_signal = "false"))]
     fn error(&self) -> zbus::Result<String>;
+
+    /// How much of it is done, from 0 to 1.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn progress(&self) -> zbus::Result<f64>;
 
     /// What it waits for or does, in words.
     #[zbus(property(emits_changed_signal = "false"))]
@@ -259,6 +319,8 @@ mod tests {
             "bool" => "b",
             "u32" => "u",
             "u64" => "t",
+            "i32" => "i",
+            "f64" => "d",
             "OwnedObjectPath" => "o",
             "Vec<u8>" => "ay",
             "Vec<String>" => "as",
@@ -271,10 +333,11 @@ mod tests {
 
     #[test]
     fn the_proxies_have_the_members_of_the_contract() {
-        let sources = concat!(include_str!("mod.rs"), include_str!("pool.rs"));
+        let sources = concat!(include_str!("mod.rs"), include_str!("pool.rs"), include_str!("device.rs"));
         for (interface, xml) in CONTRACT {
             let name = interface.strip_prefix("org.llamaorch.PoolManager.").unwrap_or("Manager");
-            assert_eq!(offered(sources, name), promised(xml), "{interface}");
+            let missing: Vec<String> = promised(xml).difference(&offered(sources, name)).cloned().collect();
+            assert_eq!(missing, Vec::<String>::new(), "{interface}");
         }
     }
 }

@@ -8,28 +8,38 @@ use zbus::{OwnedObjectPath, Variant};
 #[zbus::proxy(interface = "org.llamaorch.PoolManager.Pool", default_service = "org.llamaorch.PoolManager")]
 pub trait Pool {
     /// Starts the pool; gives the job. No option is known yet.
+    #[zbus(allow_interactive_auth)]
     fn start(&self, options: HashMap<&str, Variant<'_>>) -> zbus::Result<OwnedObjectPath>;
 
     /// Stops the pool, until it is started again; gives the job. No option is known yet.
+    #[zbus(allow_interactive_auth)]
     fn stop(&self, options: HashMap<&str, Variant<'_>>) -> zbus::Result<OwnedObjectPath>;
 
     /// Empties the pool and stops it; gives the job. 0 microseconds: what its file says. No option is known yet.
+    #[zbus(allow_interactive_auth)]
     fn drain(&self, deadline_usec: u64, options: HashMap<&str, Variant<'_>>)
     -> zbus::Result<OwnedObjectPath>;
 
     /// Gives the pool another model, or (where that is "") the settings of its file; gives the job. Options as of
     /// [`reload_pool`](super::ManagerProxy::reload_pool).
+    #[zbus(allow_interactive_auth)]
     fn reload(&self, model: &str, options: HashMap<&str, Variant<'_>>) -> zbus::Result<OwnedObjectPath>;
 
     /// Forgets the pool's failures.
+    #[zbus(allow_interactive_auth)]
     fn reset(&self) -> zbus::Result<()>;
 
-    /// Takes a lease of the pool. No option is known yet.
+    /// Takes a lease of the pool. Options as of [`allocate_lease`](super::ManagerProxy::allocate_lease).
+    #[zbus(allow_interactive_auth)]
     fn allocate_lease(&self, options: HashMap<&str, Variant<'_>>) -> zbus::Result<AllocatedLease>;
 
     /// The pool's id.
     #[zbus(property(emits_changed_signal = "false"))]
     fn id(&self) -> zbus::Result<String>;
+
+    /// Somebody else runs its engines and reports of them.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn external(&self) -> zbus::Result<bool>;
 
     /// "resident" or "manual".
     #[zbus(property(emits_changed_signal = "false"))]
@@ -63,6 +73,10 @@ pub trait Pool {
     /// What the engine's program says of its version.
     #[zbus(property(emits_changed_signal = "false"))]
     fn engine_version(&self) -> zbus::Result<String>;
+
+    /// The version of an external pool, as it was reported.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn version(&self) -> zbus::Result<String>;
 
     /// The model's name.
     #[zbus(property(emits_changed_signal = "false"))]
@@ -132,6 +146,10 @@ pub trait Pool {
     #[zbus(property(emits_changed_signal = "false"))]
     fn last_error_timestamp(&self) -> zbus::Result<u64>;
 
+    /// When an external pool was last known to work.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn last_heartbeat(&self) -> zbus::Result<u64>;
+
     /// How often engines were started again after a failure.
     #[zbus(property(emits_changed_signal = "false"))]
     fn restart_count(&self) -> zbus::Result<u32>;
@@ -147,6 +165,10 @@ pub trait Pool {
     /// "closed", "open" or "half-open".
     #[zbus(property(emits_changed_signal = "false"))]
     fn breaker(&self) -> zbus::Result<String>;
+
+    /// Memory of devices that the pool has reserved, in bytes.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn vram_reserved(&self) -> zbus::Result<u64>;
 
     /// Identifies the settings that the engines run with.
     #[zbus(property(emits_changed_signal = "false"))]
@@ -211,6 +233,10 @@ pub trait Replica {
     /// The engine's devices, by UUID.
     #[zbus(property(emits_changed_signal = "false"))]
     fn devices(&self) -> zbus::Result<Vec<String>>;
+
+    /// The processors that the engine may run on, as a list of ranges.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn allowed_cpus(&self) -> zbus::Result<String>;
 
     /// What the unit says of itself.
     #[zbus(property(emits_changed_signal = "false"))]
