@@ -9,11 +9,13 @@
 //! | [`dist`] | the release binaries and the Debian package |
 //! | [`mutants`] | small changes to the core that its tests have to notice |
 //! | [`replay`] | stepping through a record of the daemon's inputs |
+//! | [`bench`] | what the D-Bus API costs, beside what others serve |
 //! | [`test_levels`], [`demo`], [`ci`] | the commands of those names |
 //! | [`Failure`] | why a command ended, and its exit code |
 //!
 //! Nothing here touches the host outside `target/`, the image cache and the packages that a command says it installs.
 
+pub mod bench;
 pub mod ci;
 pub mod demo;
 pub mod dist;

@@ -8,9 +8,9 @@ use clap::{Parser, Subcommand};
 use xtask::dist::{self, Place};
 use xtask::host;
 use xtask::image::{self, Recipe, Suite};
-use xtask::sandbox::{self, Sandbox};
+use xtask::sandbox::{self, Bus, Sandbox};
 use xtask::test_levels::{self, Choice, Level};
-use xtask::{Failure, ci, demo, gguf, mutants, replay};
+use xtask::{Failure, bench, ci, demo, gguf, mutants, replay};
 
 /// What a developer of pool-managerd runs.
 ///
@@ -63,6 +63,13 @@ enum Task {
         /// Arguments of the test binaries: part of a test's name, --nocapture and the like.
         #[arg(last = true)]
         filter: Vec<String>,
+    },
+    /// Measure what the daemon costs, beside what others serve, and say which goals are met.
+    ///
+    /// Needs root; installs what `demo` does. Takes some minutes. Exit code 1 says that a goal is missed.
+    Bench {
+        #[command(subcommand)]
+        what: Bench,
     },
     /// Make the Debian trees that sandboxes boot (bookworm, trixie, forky), or those named.
     ///
@@ -129,6 +136,16 @@ enum Task {
     Ci,
 }
 
+#[derive(Subcommand)]
+enum Bench {
+    /// The D-Bus API, on dbus-broker and on dbus-daemon.
+    Bus {
+        /// A bus to measure on; may be repeated. Both if none is given.
+        #[arg(long, value_name = "BUS")]
+        on: Vec<Bus>,
+    },
+}
+
 fn main() -> ExitCode {
     match run(Arguments::parse().command) {
         Ok(code) => code,
@@ -154,6 +171,10 @@ fn run(task: Task) -> Result<ExitCode, Failure> {
             let report = test_levels::run(&Choice { levels, suites, filter });
             println!("\n{report}");
             return Ok(ExitCode::from(report.exit_code()));
+        }
+        Task::Bench { what: Bench::Bus { on } } => {
+            let buses = if on.is_empty() { Bus::ALL.to_vec() } else { on };
+            return Ok(ExitCode::from(u8::from(!bench::bus(&buses)?)));
         }
         Task::Image { prune: true, .. } => {
             for tree in image::prune()? {

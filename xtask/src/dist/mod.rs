@@ -103,11 +103,20 @@ pub fn package(place: Place) -> Result<PathBuf, Error> {
 
 /// Builds the conformance engine so that it runs on every release. Returns its path in `target/dist`.
 pub fn conformance_engine(place: Place) -> Result<PathBuf, Error> {
+    program(place, "pool-test-support", "conformance-engine")
+}
+
+/// Builds what `cargo xtask bench bus` runs in its container. Returns its path in `target/dist`.
+pub fn bus_bench(place: Place) -> Result<PathBuf, Error> {
+    program(place, "pool-bus-bench", "bus-bench")
+}
+
+/// Builds a program of the workspace that is not part of the package.
+fn program(place: Place, package: &str, name: &str) -> Result<PathBuf, Error> {
     host::ensure(&TOOLS)?;
     let folder = host::target_dir().join("dist");
     deb::create_dir(&folder)?;
-    let name = "conformance-engine";
-    let (built, _) = build(place, &["-p", "pool-test-support", "--bin", name], &[name])?;
+    let (built, _) = build(place, &["-p", package, "--bin", name], &[name])?;
     let (from, to) = (built.join(name), folder.join(name));
     fs::copy(&from, &to).map_err(|source| Error::io("copy", &from, source))?;
     Ok(to)

@@ -1,10 +1,10 @@
-# Owns one sandbox from mount to removal: bash guard.sh FOLDER TREE TREE-LOCK MACHINE JOURNAL
+# Owns one sandbox from mount to removal: bash guard.sh FOLDER TREE TREE-LOCK MACHINE JOURNAL BUS-UNIT
 #
 # Runs in a session and a mount namespace of its own. Standard input is the owner's hold on it: when its other end
 # closes, however the owner ended, the sandbox is taken down. The words `keep` (outlive the owner) and `stop` come the
 # same way. Standard output says `leader PID` once systemd runs as PID 1 inside, or `error WHY`.
 set -u
-folder=$1 tree=$2 tree_lock=$3 machine=$4 journal=$5
+folder=$1 tree=$2 tree_lock=$3 machine=$4 journal=$5 bus_unit=$6
 nspawn='' leader='' group=''
 exec 3<&0 </dev/null 2>"$folder/guard.log"
 
@@ -70,6 +70,13 @@ else
   umount -l "$work" 2>/dev/null
   mkdir -p "$root" && cp -a --reflink=auto "$tree/." "$root/" ||
     fail "can neither lay an overlay over $tree nor copy it: $(tail -n 1 "$folder/guard.log")"
+fi
+
+# What the name dbus.service leads to is what the system bus is.
+[[ -e $root/usr/lib/systemd/system/$bus_unit ]] || fail "$tree has no $bus_unit"
+rm -f "$root/etc/systemd/system/dbus.service"
+if [[ $bus_unit != dbus.service ]]; then
+  ln -s "/usr/lib/systemd/system/$bus_unit" "$root/etc/systemd/system/dbus.service" || fail "cannot choose $bus_unit"
 fi
 
 if [[ -d /run/systemd/system ]]; then

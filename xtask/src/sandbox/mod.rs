@@ -126,6 +126,45 @@ fn output_text(stdout: &str, stderr: &str) -> String {
     part("output", stdout) + &part("errors", stderr)
 }
 
+/// A program that is the system bus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bus {
+    /// `dbus-broker`, which distributions boot with.
+    Broker,
+    /// `dbus-daemon`, the reference.
+    Daemon,
+}
+
+impl Bus {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Broker, Self::Daemon];
+
+    /// The program's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Broker => "dbus-broker",
+            Self::Daemon => "dbus-daemon",
+        }
+    }
+
+    /// Its unit.
+    fn unit(self) -> &'static str {
+        match self {
+            Self::Broker => "dbus-broker.service",
+            Self::Daemon => "dbus.service",
+        }
+    }
+}
+
+impl std::str::FromStr for Bus {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|bus| bus.name() == word);
+        found.ok_or_else(|| format!("no bus `{word}`; there are dbus-broker and dbus-daemon"))
+    }
+}
+
 /// A booted system. Dropping it takes it down.
 #[derive(Debug)]
 pub struct Sandbox {
@@ -147,6 +186,11 @@ impl Sandbox {
     ///
     /// `name` is for people: several sandboxes may share it. The host name inside is `name` and a number.
     pub fn boot(suite: Suite, name: &str) -> Result<Self, Error> {
+        Self::boot_with(suite, name, Bus::Broker)
+    }
+
+    /// [`Self::boot`] with that program as the system bus.
+    pub fn boot_with(suite: Suite, name: &str, bus: Bus) -> Result<Self, Error> {
         check_name(name)?;
         let makes = [format!("{} while it runs", registry::root().display())];
         host::prepare(&format!("boot a {suite} sandbox"), NEEDS, &TOOLS, &makes)?;
@@ -167,6 +211,7 @@ impl Sandbox {
             .args([&guard, &folder, &image.tree, &image.lock])
             .arg(&machine)
             .arg(&journal)
+            .arg(bus.unit())
             .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
