@@ -12,14 +12,22 @@ _poolctl() {
     local pools=
     case $verb in
         '')
-            mapfile -t COMPREPLY < <(compgen -W 'list status start stop drain wait explain bugreport reset cancel lease check reload diff apply --help --version' -- "$word")
+            mapfile -t COMPREPLY < <(compgen -W 'list status watch statistics start stop drain wait explain bugreport reset cancel lease register unregister report check reload diff apply --json --help --version' -- "$word")
             return
             ;;
-        list)
-            mapfile -t COMPREPLY < <(compgen -W '--json' -- "$word")
+        list | cancel | bugreport)
+            mapfile -t COMPREPLY < <(compgen -W '--json' -- "$word"; [[ $verb != bugreport ]] || compgen -f -- "$word")
             ;;
-        status | start | stop | drain | wait | explain | reset | lease | reload | diff | apply)
-            [[ ${COMP_WORDS[COMP_CWORD - 1]} == --@(timeout|deadline|model) ]] && return
+        register)
+            [[ ${COMP_WORDS[COMP_CWORD - 1]} == --@(engine|endpoint|heartbeat-timeout) ]] && return
+            mapfile -t COMPREPLY < <(compgen -W '--engine --endpoint --heartbeat-timeout --json' -- "$word")
+            ;;
+        status | watch | statistics | start | stop | drain | wait | explain | reset | lease | unregister | report | reload | diff | apply)
+            if [[ ${COMP_WORDS[COMP_CWORD - 1]} == --health ]]; then
+                mapfile -t COMPREPLY < <(compgen -W 'ready live down' -- "$word")
+                return
+            fi
+            [[ ${COMP_WORDS[COMP_CWORD - 1]} == --@(timeout|deadline|model|wait|ttl|holder|engine-version|error) ]] && return
             if [[ $verb == lease ]]; then
                 for ((i = 2; i < COMP_CWORD; i++)); do
                     [[ ${COMP_WORDS[i]} == -- ]] || continue
@@ -29,36 +37,32 @@ _poolctl() {
             fi
             pools=$(poolctl list 2>/dev/null | awk 'NR > 1 { print $1 }')
             ;;&
-        status | explain)
-            mapfile -t COMPREPLY < <(compgen -W "$pools --json" -- "$word")
-            ;;
         start | apply)
-            mapfile -t COMPREPLY < <(compgen -W "$pools --no-wait" -- "$word")
+            mapfile -t COMPREPLY < <(compgen -W "$pools --json --no-wait" -- "$word")
             ;;
         stop)
-            mapfile -t COMPREPLY < <(compgen -W "$pools --all --no-wait" -- "$word")
+            mapfile -t COMPREPLY < <(compgen -W "$pools --json --all --no-wait" -- "$word")
             ;;
         drain)
-            mapfile -t COMPREPLY < <(compgen -W "$pools --deadline --no-wait" -- "$word")
+            mapfile -t COMPREPLY < <(compgen -W "$pools --json --deadline --no-wait" -- "$word")
             ;;
-        reset | diff)
-            mapfile -t COMPREPLY < <(compgen -W "$pools" -- "$word")
+        status | explain | watch | statistics | reset | unregister | diff)
+            mapfile -t COMPREPLY < <(compgen -W "$pools --json" -- "$word")
+            ;;
+        report)
+            mapfile -t COMPREPLY < <(compgen -W "$pools --json --health --heartbeat --engine-version --error" -- "$word")
             ;;
         lease)
-            mapfile -t COMPREPLY < <(compgen -W "$pools --" -- "$word")
+            mapfile -t COMPREPLY < <(compgen -W "$pools --json --wait --ttl --holder --" -- "$word")
             ;;
         reload)
-            mapfile -t COMPREPLY < <(compgen -W "$pools --model --deadline --force --no-wait" -- "$word")
+            mapfile -t COMPREPLY < <(compgen -W "$pools --json --model --deadline --force --no-wait" -- "$word")
             ;;
         wait)
-            mapfile -t COMPREPLY < <(compgen -W "$pools --timeout" -- "$word")
+            mapfile -t COMPREPLY < <(compgen -W "$pools --json --timeout" -- "$word")
             ;;
         check)
-            if [[ $word == -* ]]; then
-                mapfile -t COMPREPLY < <(compgen -W '--root' -- "$word")
-                return
-            fi
-            mapfile -t COMPREPLY < <(compgen -f -X '!*.toml' -- "$word"; compgen -d -S / -- "$word")
+            mapfile -t COMPREPLY < <(compgen -W '--root --json' -- "$word"; compgen -f -X '!*.toml' -- "$word"; compgen -d -S / -- "$word")
             [[ ${COMPREPLY[*]} == */ ]] && compopt -o nospace 2>/dev/null
             ;;
     esac

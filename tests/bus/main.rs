@@ -4,6 +4,7 @@
 
 mod bench;
 mod contract;
+mod json;
 mod leases;
 mod operations;
 mod order;

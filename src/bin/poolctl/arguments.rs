@@ -1,6 +1,6 @@
 //! What may be typed.
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use pool_core::config::parse_duration;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -10,7 +10,9 @@ const EXITS: &str = "\
 Exit status:
   0   success
   2   wrong usage, or a file that is not valid
-  4   no such pool or job
+  4   no such pool, job or lease
+  5   it exists already
+  6   not enough of something
   7   the pool's state does not allow it: it failed, is not ready, or the time is over
   8   too many calls at once, or the pool gives no more leases
   9   the bus, the daemon or systemd cannot be reached or failed
@@ -28,10 +30,13 @@ poolctl reload
 
 /// Look at and control pools of LLM engines.
 ///
-/// Everyone may look, wait and check; root alone may change pools and take leases.
+/// Everyone may look, wait and check. Who may change pools, take leases and report of pools, polkit decides.
 #[derive(Debug, Parser)]
 #[command(name = "poolctl", version, after_help = EXITS)]
 pub(crate) struct Arguments {
+    /// Print JSON, errors too; times are microseconds since the epoch
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
     #[command(subcommand)]
     pub(crate) verb: Verb,
 }
@@ -43,10 +48,7 @@ pub(crate) enum Verb {
     /// A line of headings, then a line for each pool. READY says how many of its
     /// engines answer, and of how many.
     #[command(verbatim_doc_comment)]
-    List {
-        #[command(flatten)]
-        format: Format,
-    },
+    List,
     /// Show how a pool and its replicas stand
     ///
     /// Where they answer, in which units they run, how much they are used, the last
@@ -55,8 +57,26 @@ pub(crate) enum Verb {
     Status {
         /// The pool's id
         pool: String,
-        #[command(flatten)]
-        format: Format,
+    },
+    /// Follow what happens, until interrupted
+    ///
+    /// A line for each event, with its time: phases and health with their reasons, jobs,
+    /// revoked leases, pools and devices that come and go. Goes on over a restart of the
+    /// daemon, and says so.
+    #[command(verbatim_doc_comment)]
+    Watch {
+        /// The pools' ids; without one, everything
+        #[arg(value_name = "POOL")]
+        pools: Vec<String>,
+    },
+    /// Show the numbers that change fast
+    ///
+    /// Of every pool and every device, all in one call.
+    #[command(verbatim_doc_comment)]
+    Statistics {
+        /// The pools' ids; without one, everything
+        #[arg(value_name = "POOL")]
+        pools: Vec<String>,
     },
     /// Start pools and wait until they are ready
     ///
@@ -191,8 +211,6 @@ pub(crate) enum Verb {
     Explain {
         /// The pool's id
         pool: String,
-        #[command(flatten)]
-        format: Format,
     },
     /// Write what a report of a bug needs into one file
     ///
@@ -212,6 +230,39 @@ pub(crate) enum Verb {
         /// The job's number, or its object path as --no-wait prints it
         job: String,
     },
+    /// Register a pool whose engines somebody else runs
+    ///
+    /// The daemon lists it, and is told of it with "poolctl report".
+    #[command(verbatim_doc_comment)]
+    Register {
+        /// The pool's id
+        pool: String,
+        /// What kind of engine it is
+        #[arg(long, value_name = "NAME")]
+        engine: Option<String>,
+        /// Where it answers, for instance http://127.0.0.1:8000
+        #[arg(long, value_name = "URL")]
+        endpoint: Option<String>,
+        /// Without a heartbeat for this time it counts as not live, for instance 30s
+        #[arg(long, value_name = "TIME", value_parser = duration)]
+        heartbeat_timeout: Option<Duration>,
+    },
+    /// Forget pools whose engines somebody else runs
+    Unregister {
+        /// The pools' ids
+        #[arg(required = true, value_name = "POOL")]
+        pools: Vec<String>,
+    },
+    /// Report of a pool whose engines somebody else runs
+    ///
+    /// A first report of an unknown pool registers it.
+    #[command(verbatim_doc_comment)]
+    Report {
+        /// The pool's id
+        pool: String,
+        #[command(flatten)]
+        report: Report,
+    },
     /// Run a command with a lease of a pool
     ///
     /// The command finds the address of an engine in LLAMAORCH_ENDPOINT and the lease's
@@ -220,6 +271,15 @@ pub(crate) enum Verb {
     Lease {
         /// The pool's id
         pool: String,
+        /// Wait for a lease up to this time, for instance 90s; default: not at all
+        #[arg(long, value_name = "TIME", value_parser = duration)]
+        wait: Option<Duration>,
+        /// The lease ends after this time, also where the command still runs; default: it does not
+        #[arg(long, value_name = "TIME", value_parser = duration)]
+        ttl: Option<Duration>,
+        /// Who has it, for those who look
+        #[arg(long, value_name = "TEXT")]
+        holder: Option<String>,
         /// The command and its arguments
         #[arg(last = true, required = true, value_name = "COMMAND")]
         command: Vec<OsString>,
@@ -227,17 +287,35 @@ pub(crate) enum Verb {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Format {
-    /// Print JSON; times are microseconds since the epoch
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Debug, Args)]
 pub(crate) struct Waiting {
     /// Print the object path of the job instead of waiting for its end
     #[arg(long)]
     pub(crate) no_wait: bool,
+}
+
+/// What is reported of a pool: one thing at least.
+#[derive(Debug, Args)]
+#[group(id = "reported", required = true, multiple = true)]
+pub(crate) struct Report {
+    /// Whether it answers: "ready", "live" (it runs and does not) or "down"
+    #[arg(long, value_name = "STATE")]
+    pub(crate) health: Option<Health>,
+    /// That it works now
+    #[arg(long)]
+    pub(crate) heartbeat: bool,
+    /// The version of what it runs
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) engine_version: Option<String>,
+    /// Its last error
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) error: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Health {
+    Ready,
+    Live,
+    Down,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -278,10 +356,28 @@ mod tests {
     fn a_lease_is_for_a_command_and_leaves_its_arguments_alone() {
         let parsed = Arguments::try_parse_from(["poolctl", "lease", "a", "--", "curl", "--json", "{}"])
             .expect("valid arguments");
-        let Verb::Lease { pool, command } = parsed.verb else { panic!("{parsed:?}") };
+        assert!(!parsed.json, "what stands behind -- is the command's");
+        let Verb::Lease { pool, command, .. } = parsed.verb else { panic!("{parsed:?}") };
         assert_eq!((pool.as_str(), command.len()), ("a", 3));
         assert!(Arguments::try_parse_from(["poolctl", "lease", "a"]).is_err());
         assert!(Arguments::try_parse_from(["poolctl", "lease", "a", "curl"]).is_err());
+    }
+
+    #[test]
+    fn every_verb_takes_json_before_and_behind_its_name() {
+        let parse = |line: &str| Arguments::try_parse_from(line.split(' ')).expect("valid arguments").json;
+        assert!(parse("poolctl --json list") && parse("poolctl list --json") && !parse("poolctl list"));
+        assert!(parse("poolctl lease a --json -- curl"));
+    }
+
+    #[test]
+    fn a_report_says_something() {
+        let parse = |line: &str| Arguments::try_parse_from(line.split(' '));
+        assert!(parse("poolctl report a").is_err());
+        assert!(parse("poolctl report a --health well").is_err());
+        let parsed = parse("poolctl report a --health live --heartbeat --error x").expect("valid arguments");
+        let Verb::Report { report, .. } = parsed.verb else { panic!("{parsed:?}") };
+        assert_eq!((report.health, report.heartbeat), (Some(Health::Live), true));
     }
 
     #[test]

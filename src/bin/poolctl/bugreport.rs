@@ -19,7 +19,7 @@ const RECORDS: [(&str, &str); 2] = [
 /// In the place of what is nobody's business.
 const REDACTED: &str = "[redacted]";
 
-/// Writes a report; says where it is.
+/// Writes a report; gives the file.
 pub(crate) async fn write(file: Option<PathBuf>) -> Result<String, Failure> {
     let report = collect().await;
     let file = file.unwrap_or_else(|| PathBuf::from(format!("pool-bugreport-{}.json", std::process::id())));
@@ -28,10 +28,7 @@ pub(crate) async fn write(file: Option<PathBuf>) -> Result<String, Failure> {
     // It tells much of the host: it is for whoever asked for it.
     let mut out = File::options().write(true).create_new(true).mode(0o600).open(&file).map_err(failed)?;
     out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")).map_err(failed)?;
-    Ok(format!(
-        "{}\nValues that look like secrets were left out; read it before you give it away.\n",
-        file.display()
-    ))
+    Ok(file.display().to_string())
 }
 
 async fn collect() -> Value {

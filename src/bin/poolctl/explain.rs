@@ -1,16 +1,17 @@
 //! The layout of `explain` and `diff`.
 
 use super::moment;
-use super::table::{Lines, printable, yes};
+use super::paint::Paint;
+use super::table::{Lines, printable};
 use pool_managerd::client::{Explanation, PoolStatus, Reason};
 
 /// How a pool stands, and a block for each reason, newest first.
-pub(crate) fn explanation(explanation: &Explanation, now: u64) -> String {
-    let mut lines = Lines::default();
+pub(crate) fn explanation(explanation: &Explanation, now: u64, paint: Paint) -> String {
+    let mut lines = Lines::new(paint);
     lines.add("Pool", &explanation.id);
-    lines.add("Phase", &explanation.phase);
-    lines.add("Ready", yes(explanation.ready));
-    lines.add("Live", yes(explanation.live));
+    lines.phase("Phase", &explanation.phase, "");
+    lines.yes("Ready", explanation.ready, "");
+    lines.yes("Live", explanation.live, "");
     // Reasons say the same, and more of it.
     if explanation.reasons.is_empty() {
         lines.add("Summary", &explanation.summary);
@@ -79,7 +80,7 @@ mod tests {
             ..Explanation::default()
         };
         assert_eq!(
-            explanation(&told, NOW),
+            explanation(&told, NOW, Paint::OFF),
             "\
 Pool:      chat
 Phase:     backoff
@@ -110,7 +111,7 @@ Reason:    earlier-failure
             live: true,
             ..Explanation::default()
         };
-        let text = explanation(&told, NOW);
+        let text = explanation(&told, NOW, Paint::OFF);
         assert!(text.ends_with("Live:    yes\nSummary: 1 of 1 engines ready\n"), "{text}");
     }
 

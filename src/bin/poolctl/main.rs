@@ -2,35 +2,51 @@
 
 mod arguments;
 mod bugreport;
+#[cfg(test)]
+mod documented;
 mod explain;
+mod external;
 mod lease;
 mod moment;
 mod operations;
 mod output;
+mod paint;
+mod statistics;
 mod table;
 mod verbs;
+mod watch;
 
 use arguments::Arguments;
 use clap::Parser;
+use output::Output;
+use paint::Paint;
+use std::env;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let verb = match Arguments::try_parse() {
-        Ok(arguments) => arguments.verb,
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
         // Help and the version come this way too, with 0.
         Err(error) => {
+            let out = Output { json: asks_for_json(), paint: Paint::of_stdout() };
             let text = error.render().to_string();
-            let code = u8::try_from(error.exit_code()).unwrap_or(2);
             if error.use_stderr() {
-                output::complain_plainly(&text);
-            } else if let Err(failure) = output::print(&text) {
-                return output::complain(&failure);
+                return out.complain_of_usage(&text, u8::try_from(error.exit_code()).unwrap_or(2));
             }
-            return ExitCode::from(code);
+            return match output::print(&text) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(failure) => out.complain(&failure),
+            };
         }
     };
-    match verbs::run(verb) {
+    let out = Output { json: arguments.json, paint: Paint::of_stdout() };
+    match verbs::run(arguments.verb, out) {
         Ok(exit) => exit.into(),
-        Err(failure) => output::complain(&failure),
+        Err(failure) => out.complain(&failure),
     }
+}
+
+/// Whether a line that cannot be understood asks for JSON; what stands behind "--" is another command's.
+fn asks_for_json() -> bool {
+    env::args_os().take_while(|word| word != "--").any(|word| word == "--json")
 }

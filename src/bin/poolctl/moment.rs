@@ -22,6 +22,13 @@ pub(crate) fn future(moment: u64, now: u64) -> String {
     }
 }
 
+/// `2026-11-25 10:00:03.123 UTC`.
+pub(crate) fn stamp(moment: u64) -> String {
+    let text = utc(moment);
+    let (seconds, zone) = text.rsplit_once(' ').unwrap_or((&text, ""));
+    format!("{seconds}.{:03} {zone}", moment % SECOND / 1_000)
+}
+
 /// A length of time by its two largest units: `2 h 5 min`.
 pub(crate) fn length(time: u64) -> String {
     let seconds = time / SECOND;
@@ -79,6 +86,11 @@ mod tests {
             assert_eq!(utc(seconds * SECOND + 999_999), text);
         }
         assert!(!utc(u64::MAX).is_empty());
+    }
+
+    #[test]
+    fn a_stamp_has_thousandths() {
+        assert_eq!(stamp(5_009_999), "1970-01-01 00:00:05.009 UTC");
     }
 
     #[test]

@@ -3,25 +3,44 @@
 //! Texts of engines and files are shown without control characters: they shall not steer the terminal.
 
 use super::moment;
+use super::paint::Paint;
 use pool_managerd::client::{PoolStatus, ReplicaStatus};
 use std::iter;
 
 /// A line of headings and a line for each pool. Every cell has a text, so that no column is mistaken for its neighbour.
-pub(crate) fn list(pools: &[PoolStatus]) -> String {
+pub(crate) fn list(pools: &[PoolStatus], paint: Paint) -> String {
     let headings = ["POOL", "PHASE", "READY", "ENGINE", "MODEL", "ENDPOINTS", "RESTARTS"].map(str::to_owned);
-    let rows: Vec<[String; 7]> = iter::once(headings).chain(pools.iter().map(row)).collect();
-    let mut widths = [0; 7];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
+    let rows: Vec<_> = iter::once(headings).chain(pools.iter().map(row)).collect();
+    columns(&rows, |row, column, padded| match column {
+        PHASE if row > 0 => paint.phase(padded.trim_end(), &padded),
+        _ => padded,
+    })
+}
+
+const PHASE: usize = 1;
+
+/// Rows of cells, aligned. `finish` has the last word on a cell, which has its width by then.
+pub(crate) fn columns<R: AsRef<[String]>>(
+    rows: &[R],
+    finish: impl Fn(usize, usize, String) -> String,
+) -> String {
+    let mut widths = Vec::new();
+    for row in rows {
+        widths.resize(widths.len().max(row.as_ref().len()), 0);
+        for (width, cell) in widths.iter_mut().zip(row.as_ref()) {
             *width = (*width).max(cell.chars().count());
         }
     }
-    let line = |row: &[String; 7]| {
-        let cells: Vec<String> =
-            row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        cells.join("  ").trim_end().to_owned() + "\n"
+    let line = |(index, row): (usize, &R)| {
+        let row = row.as_ref();
+        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| {
+            // Nothing follows the last one that it has to be aligned with.
+            let width = if column + 1 == row.len() { 0 } else { width };
+            finish(index, column, format!("{cell:width$}"))
+        });
+        cells.collect::<Vec<_>>().join("  ") + "\n"
     };
-    rows.iter().map(line).collect()
+    rows.iter().enumerate().map(line).collect()
 }
 
 fn row(pool: &PoolStatus) -> [String; 7] {
@@ -36,23 +55,23 @@ fn row(pool: &PoolStatus) -> [String; 7] {
     ]
 }
 
-fn cell(text: &str) -> String {
+pub(crate) fn cell(text: &str) -> String {
     if text.is_empty() { "-".to_owned() } else { printable(text) }
 }
 
 /// Everything of one pool that an operator asks for.
-pub(crate) fn status(pool: &PoolStatus, now: u64) -> String {
-    let mut lines = Lines::default();
+pub(crate) fn status(pool: &PoolStatus, now: u64, paint: Paint) -> String {
+    let mut lines = Lines::new(paint);
     lines.add("Pool", &pool.id);
-    lines.add("Phase", &since(&pool.phase, pool.state_change_timestamp, now));
+    lines.phase("Phase", &pool.phase, &since(pool.state_change_timestamp, now));
     lines.add("Detail", &detail(pool));
     if pool.job > 0 {
         lines.add("Job", &format!("{} ({})", pool.job, pool.job_operation));
     }
-    lines.add("Ready", &format!("{} ({} of {} replicas)", yes(pool.ready), ready(pool), pool.replicas.len()));
-    lines.add("Live", yes(pool.live));
+    lines.yes("Ready", pool.ready, &format!(" ({} of {} replicas)", ready(pool), pool.replicas.len()));
+    lines.yes("Live", pool.live, "");
     if pool.draining {
-        lines.add("Draining", yes(pool.draining));
+        lines.add("Draining", "yes");
     }
     if pool.breaker != "closed" {
         lines.add("Breaker", &pool.breaker);
@@ -119,27 +138,45 @@ fn requests(pool: &PoolStatus) -> String {
 }
 
 /// Keys and values; a key that begins with a space belongs to the one above, and one without text is an empty line.
-#[derive(Default)]
-pub(crate) struct Lines(Vec<(&'static str, String)>);
+pub(crate) struct Lines {
+    lines: Vec<(&'static str, String)>,
+    paint: Paint,
+}
 
 impl Lines {
+    pub(crate) fn new(paint: Paint) -> Lines {
+        Lines { lines: Vec::new(), paint }
+    }
+
     /// An empty line.
     pub(crate) fn gap(&mut self) {
-        self.0.push(("", String::new()));
+        self.lines.push(("", String::new()));
+    }
+
+    /// A phase, and what is to be said of it.
+    pub(crate) fn phase(&mut self, key: &'static str, phase: &str, rest: &str) {
+        let phase = self.paint.phase(phase, &printable(phase));
+        self.lines.push((key, phase + &printable(rest)));
+    }
+
+    /// Whether something is well, and what is to be said of that.
+    pub(crate) fn yes(&mut self, key: &'static str, well: bool, rest: &str) {
+        let word = self.paint.health(well, if well { "yes" } else { "no" });
+        self.lines.push((key, word + &printable(rest)));
     }
 
     /// What is absent has no line.
     pub(crate) fn add(&mut self, key: &'static str, value: &str) {
         if !value.is_empty() {
-            self.0.push((key, printable(value)));
+            self.lines.push((key, printable(value)));
         }
     }
 
     fn replica(&mut self, replica: &ReplicaStatus, now: u64) {
         self.add("Replica", &replica.id);
         let since = if replica.ready { replica.ready_timestamp } else { 0 };
-        self.add("  Phase", &self::since(&replica.phase, since, now));
-        self.add("  Live", yes(replica.live));
+        self.phase("  Phase", &replica.phase, &self::since(since, now));
+        self.yes("  Live", replica.live, "");
         self.add("  Unit", &replica.unit);
         self.add("  Invocation", &replica.invocation_id);
         if replica.main_pid > 0 {
@@ -160,12 +197,12 @@ impl Lines {
     }
 
     pub(crate) fn aligned(&self) -> String {
-        let width = self.0.iter().map(|(key, _)| key.len() + 1).max().unwrap_or_default();
+        let width = self.lines.iter().map(|(key, _)| key.len() + 1).max().unwrap_or_default();
         let line = |(key, value): &(&str, String)| match *key {
             "" => "\n".to_owned(),
             key => format!("{:width$} {value}\n", format!("{key}:")),
         };
-        self.0.iter().map(line).collect()
+        self.lines.iter().map(line).collect()
     }
 }
 
@@ -173,15 +210,11 @@ fn ready(pool: &PoolStatus) -> usize {
     pool.replicas.iter().filter(|replica| replica.ready).count()
 }
 
-fn since(phase: &str, moment: u64, now: u64) -> String {
+fn since(moment: u64, now: u64) -> String {
     match moment {
-        0 => phase.to_owned(),
-        _ => format!("{phase} since {}", moment::past(moment, now)),
+        0 => String::new(),
+        _ => format!(" since {}", moment::past(moment, now)),
     }
-}
-
-pub(crate) fn yes(flag: bool) -> &'static str {
-    if flag { "yes" } else { "no" }
 }
 
 /// A text on one line that does nothing to a terminal.
@@ -264,7 +297,7 @@ mod tests {
             ..PoolStatus::default()
         };
         assert_eq!(
-            list(&[big, chat()]),
+            list(&[big, chat()], Paint::OFF),
             "\
 POOL  PHASE    READY  ENGINE     MODEL                 ENDPOINTS               RESTARTS
 big   backoff  0/1    vllm       Llama                 -                       12
@@ -275,13 +308,13 @@ chat  ready    1/2    llama-cpp  qwen3-8b-q4_k_m.gguf  http://127.0.0.1:20000  1
 
     #[test]
     fn without_pools_the_headings_stand_alone() {
-        assert_eq!(list(&[]), "POOL  PHASE  READY  ENGINE  MODEL  ENDPOINTS  RESTARTS\n");
+        assert_eq!(list(&[], Paint::OFF), "POOL  PHASE  READY  ENGINE  MODEL  ENDPOINTS  RESTARTS\n");
     }
 
     #[test]
     fn a_status_says_what_there_is_and_what_to_do() {
         assert_eq!(
-            status(&chat(), NOW),
+            status(&chat(), NOW, Paint::OFF),
             "\
 Pool:         chat
 Phase:        ready since 2025-11-25 10:00:03 UTC (12 s ago)
@@ -333,12 +366,12 @@ Replica:      chat-r1
             last_error_timestamp: NOW,
             ..PoolStatus::default()
         };
-        let text = status(&refused("failed", "failed: no such model"), NOW);
+        let text = status(&refused("failed", "failed: no such model"), NOW, Paint::OFF);
         assert_eq!(text.matches("no such model").count(), 1, "{text}");
         assert!(!text.contains("Detail:"), "{text}");
-        let text = status(&refused("backoff", "restart 2 after 1 s: no such model"), NOW);
+        let text = status(&refused("backoff", "restart 2 after 1 s: no such model"), NOW, Paint::OFF);
         assert!(text.contains("Detail:     restart 2 after 1 s\n"), "{text}");
-        let text = status(&refused("ready", "1 of 1 engines ready"), NOW);
+        let text = status(&refused("ready", "1 of 1 engines ready"), NOW, Paint::OFF);
         assert!(text.contains("Detail:     1 of 1 engines ready\n"), "{text}");
     }
 
@@ -348,7 +381,7 @@ Replica:      chat-r1
         assert_eq!((leases(&pool).as_str(), requests(&pool).as_str()), ("0 held", ""));
         assert_eq!(leases(&PoolStatus::default()), "");
         assert_eq!(requests(&PoolStatus { in_flight: 2, ..PoolStatus::default() }), "2 in flight");
-        let text = status(&PoolStatus { draining: true, breaker: "closed".into(), ..pool }, NOW);
+        let text = status(&PoolStatus { draining: true, breaker: "closed".into(), ..pool }, NOW, Paint::OFF);
         assert!(text.contains("Draining: yes\n") && !text.contains("Breaker"), "{text}");
     }
 
@@ -361,7 +394,7 @@ Replica:      chat-r1
             next_restart_timestamp: NOW + 5_000_000,
             ..PoolStatus::default()
         };
-        let text = status(&pool, NOW);
+        let text = status(&pool, NOW, Paint::OFF);
         assert!(text.contains("Next start: 2025-11-25 10:00:20 UTC (in 5 s), after 8 s\n"), "{text}");
     }
 }

@@ -1,46 +1,52 @@
 //! What each verb does.
 
-use super::arguments::{Format, Verb};
+use super::arguments::Verb;
 use super::operations::{self, Operation};
-use super::output::{Failure, complain_of_file, print};
-use super::{bugreport, explain, lease, moment, table};
-use pool_managerd::client::{Client, Exit, Reloaded, Reloading};
+use super::output::{Failure, Output, complain_of_file};
+use super::{bugreport, explain, external, lease, moment, statistics, table, watch};
+use pool_managerd::client::{Client, ConfigurationError, Exit, Reloaded, Reloading};
 use pool_managerd::config::{self, Folders};
 use serde::Serialize;
+use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub(crate) fn run(verb: Verb) -> Result<Exit, Failure> {
+pub(crate) fn run(verb: Verb, out: Output) -> Result<Exit, Failure> {
+    let operate = |operation, pools, no_wait| {
+        on_the_bus(async move {
+            operations::operate(out, &Client::connect().await?, &operation, pools, no_wait).await
+        })
+    };
     match verb {
-        Verb::Check { files, root } => check(&files, root.as_deref()),
-        Verb::List { format } => on_the_bus(list(format)),
-        Verb::Status { pool, format } => on_the_bus(status(pool, format)),
+        Verb::Check { files, root } => check(out, &files, root.as_deref()),
+        Verb::List => on_the_bus(list(out)),
+        Verb::Status { pool } => on_the_bus(status(out, pool)),
+        Verb::Watch { pools } => on_the_bus(watch::watch(out, pools)),
+        Verb::Statistics { pools } => on_the_bus(statistics::show(out, pools)),
         Verb::Start { pools, waiting } => operate(Operation::Start, pools, waiting.no_wait),
-        Verb::Stop { pools: _, all: true, waiting } => on_the_bus(operations::stop_all(waiting.no_wait)),
+        Verb::Stop { pools: _, all: true, waiting } => on_the_bus(operations::stop_all(out, waiting.no_wait)),
         Verb::Stop { pools, all: false, waiting } => operate(Operation::Stop, pools, waiting.no_wait),
         Verb::Drain { pools, deadline, waiting } => {
             operate(Operation::Drain(deadline), pools, waiting.no_wait)
         }
-        Verb::Wait { pool, timeout } => on_the_bus(wait(pool, timeout)),
-        Verb::Reload { pool: None, .. } => on_the_bus(reload()),
+        Verb::Wait { pool, timeout } => on_the_bus(wait(out, pool, timeout)),
+        Verb::Reload { pool: None, .. } => on_the_bus(reload(out)),
         Verb::Reload { pool: Some(pool), model, deadline, force, no_wait } => {
             operate(Operation::Reload(Reloading { model, deadline, force }), vec![pool], no_wait)
         }
         Verb::Apply { pools, waiting } => operate(Operation::Apply, pools, waiting.no_wait),
-        Verb::Diff { pool } => on_the_bus(diff(pool)),
+        Verb::Diff { pool } => on_the_bus(diff(out, pool)),
         Verb::Reset { pools } => operate(Operation::Reset, pools, false),
-        Verb::Explain { pool, format } => on_the_bus(explain(pool, format)),
-        Verb::Bugreport { file } => on_the_bus(async {
-            print(&bugreport::write(file).await?)?;
-            Ok(Exit::Success)
-        }),
-        Verb::Cancel { job } => on_the_bus(cancel(job)),
-        Verb::Lease { pool, command } => lease::run(pool, command),
+        Verb::Explain { pool } => on_the_bus(explain(out, pool)),
+        Verb::Bugreport { file } => on_the_bus(bugreport(out, file)),
+        Verb::Cancel { job } => on_the_bus(cancel(out, job)),
+        Verb::Register { pool, engine, endpoint, heartbeat_timeout } => {
+            on_the_bus(external::register(out, pool, engine, endpoint, heartbeat_timeout))
+        }
+        Verb::Unregister { pools } => operate(Operation::Unregister, pools, false),
+        Verb::Report { pool, report } => on_the_bus(external::report(out, pool, report)),
+        Verb::Lease { pool, wait, ttl, holder, command } => lease::run(pool, wait, ttl, holder, command),
     }
-}
-
-fn operate(operation: Operation, pools: Vec<String>, no_wait: bool) -> Result<Exit, Failure> {
-    on_the_bus(async { operations::operate(&Client::connect().await?, &operation, pools, no_wait).await })
 }
 
 pub(crate) fn on_the_bus<T>(verb: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
@@ -51,59 +57,81 @@ pub(crate) fn on_the_bus<T>(verb: impl Future<Output = Result<T, Failure>>) -> R
         .block_on(verb)
 }
 
-async fn list(format: Format) -> Result<Exit, Failure> {
+async fn list(out: Output) -> Result<Exit, Failure> {
     let pools = Client::connect().await?.list().await?;
-    print(&if format.json { json(&pools)? } else { table::list(&pools) })?;
+    out.show(&pools, |paint| table::list(&pools, paint))?;
     Ok(Exit::Success)
 }
 
-async fn status(pool: String, format: Format) -> Result<Exit, Failure> {
+async fn status(out: Output, pool: String) -> Result<Exit, Failure> {
     let pool = Client::connect().await?.pool(&pool).await?;
-    print(&if format.json { json(&pool)? } else { table::status(&pool, moment::now()) })?;
+    out.show(&pool, |paint| table::status(&pool, moment::now(), paint))?;
     Ok(Exit::Success)
 }
 
-async fn explain(pool: String, format: Format) -> Result<Exit, Failure> {
+async fn explain(out: Output, pool: String) -> Result<Exit, Failure> {
     let told = Client::connect().await?.explain(&pool).await?;
-    print(&if format.json { json(&told)? } else { explain::explanation(&told, moment::now()) })?;
+    out.show(&told, |paint| explain::explanation(&told, moment::now(), paint))?;
     Ok(Exit::Success)
 }
 
-async fn diff(pool: Option<String>) -> Result<Exit, Failure> {
+async fn diff(out: Output, pool: Option<String>) -> Result<Exit, Failure> {
     let client = Client::connect().await?;
     let (pools, one) = match &pool {
         Some(id) => (vec![client.pool(id).await?], true),
         None => (client.list().await?, false),
     };
-    print(&explain::diff(&pools, one))?;
+    let waiting = pools.iter().filter(|pool| pool.needs_reload);
+    let waiting: Vec<_> = waiting.map(|pool| json!({ "pool": pool.id, "pending": pool.pending })).collect();
+    out.show(&waiting, |_| explain::diff(&pools, one))?;
     Ok(Exit::Success)
 }
 
-async fn cancel(job: String) -> Result<Exit, Failure> {
-    Client::connect().await?.find_job(&job).await?.cancel().await?;
-    print("cancelled\n")?;
+async fn bugreport(out: Output, file: Option<PathBuf>) -> Result<Exit, Failure> {
+    let file = bugreport::write(file).await?;
+    out.show(&json!({ "file": file }), |_| {
+        format!("{file}\nValues that look like secrets were left out; read it before you give it away.\n")
+    })?;
     Ok(Exit::Success)
 }
 
-fn json(value: &impl Serialize) -> Result<String, Failure> {
-    serde_json::to_string_pretty(value).map(|text| text + "\n").map_err(Failure::Json)
+async fn cancel(out: Output, job: String) -> Result<Exit, Failure> {
+    let job = Client::connect().await?.find_job(&job).await?;
+    job.cancel().await?;
+    out.show(&json!({ "job": job.path(), "result": "canceled" }), |_| "cancelled\n".to_owned())?;
+    Ok(Exit::Success)
 }
 
-async fn wait(pool: String, timeout: Option<Duration>) -> Result<Exit, Failure> {
+async fn wait(out: Output, pool: String, timeout: Option<Duration>) -> Result<Exit, Failure> {
     Client::connect().await?.wait_ready(&pool, timeout).await?;
-    print(&format!("{pool}: ready\n"))?;
+    out.show(&json!({ "pool": pool, "result": "ready" }), |paint| {
+        format!("{pool}: {}\n", paint.phase("ready", "ready"))
+    })?;
     Ok(Exit::Success)
 }
 
-async fn reload() -> Result<Exit, Failure> {
+/// What was read, and what of it is not valid.
+#[derive(Serialize)]
+struct Read<'a, T> {
+    #[serde(flatten)]
+    read: T,
+    errors: &'a [ConfigurationError],
+}
+
+async fn reload(out: Output) -> Result<Exit, Failure> {
     let client = Client::connect().await?;
-    let reloaded = client.reload().await?;
+    let read = client.reload().await?;
     let errors = client.configuration_errors().await?;
-    print(&in_words(&reloaded))?;
-    for error in &errors {
+    out.show(&Read { read: &read, errors: &errors }, |_| in_words(&read))?;
+    Ok(end_of_reading(out, &errors))
+}
+
+/// JSON has the errors already.
+fn end_of_reading(out: Output, errors: &[ConfigurationError]) -> Exit {
+    for error in errors.iter().filter(|_| !out.json) {
         complain_of_file(&error.file, &error.error);
     }
-    Ok(if errors.is_empty() { Exit::Success } else { Exit::Usage })
+    if errors.is_empty() { Exit::Success } else { Exit::Usage }
 }
 
 fn in_words(reloaded: &Reloaded) -> String {
@@ -121,7 +149,7 @@ fn in_words(reloaded: &Reloaded) -> String {
     if text.is_empty() { "no pool was added, changed or removed\n".to_owned() } else { text }
 }
 
-fn check(files: &[PathBuf], root: Option<&Path>) -> Result<Exit, Failure> {
+fn check(out: Output, files: &[PathBuf], root: Option<&Path>) -> Result<Exit, Failure> {
     let folders = root.map_or_else(Folders::default, Folders::below);
     let (pools, errors) = if files.is_empty() {
         let read = config::read(&folders);
@@ -129,15 +157,13 @@ fn check(files: &[PathBuf], root: Option<&Path>) -> Result<Exit, Failure> {
     } else {
         (files.len(), config::check_files(&folders, files))
     };
-    for error in &errors {
-        complain_of_file(&error.file, &error.error);
-    }
-    if !errors.is_empty() {
-        return Ok(Exit::Usage);
-    }
-    let noun = if pools == 1 { "pool" } else { "pools" };
-    print(&format!("{pools} {noun}, no errors\n"))?;
-    Ok(Exit::Success)
+    let errors: Vec<ConfigurationError> =
+        errors.into_iter().map(|error| ConfigurationError { file: error.file, error: error.error }).collect();
+    out.show(&Read { read: json!({ "pools": pools }), errors: &errors }, |_| {
+        let noun = if pools == 1 { "pool" } else { "pools" };
+        if errors.is_empty() { format!("{pools} {noun}, no errors\n") } else { String::new() }
+    })?;
+    Ok(end_of_reading(out, &errors))
 }
 
 #[cfg(test)]
