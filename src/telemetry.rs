@@ -1,7 +1,7 @@
 //! Owns the daemon's lines: into the journal with the design's fields where systemd runs the daemon, else to standard
 //! error in the same words.
 
-use pool_core::host::{Level, LogKind, LogLine};
+use pool_core::host::{Caller, Level, LogKind, LogLine};
 use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
@@ -71,6 +71,28 @@ pub fn write(line: &LogLine) {
     }
 }
 
+/// The message id of a refusal.
+const REFUSED: &str = "5607b3fb88104be08580691907d62d50";
+
+/// Writes that a caller was refused something, and how many such lines of its user were left out before this one.
+pub fn refused(caller: &Caller, action: &str, pool: &str, why: &str, left_out: u64) {
+    let others =
+        if left_out > 0 { format!(" ({left_out} more of this user were not logged)") } else { String::new() };
+    tracing::warn!(
+        message_id = REFUSED,
+        pool_id = (!pool.is_empty()).then_some(pool),
+        caller_uid = caller.uid,
+        caller_pid = caller.pid,
+        caller_unit = (!caller.unit.is_empty()).then_some(caller.unit.as_str()),
+        action,
+        "refused to user {} (process {}{}{}): {why}{others}",
+        caller.uid,
+        caller.pid,
+        if caller.unit.is_empty() { "" } else { " of " },
+        caller.unit,
+    );
+}
+
 /// The journal's message id of a kind of line; the catalog explains each.
 #[must_use]
 pub const fn message_id(kind: LogKind) -> &'static str {
@@ -125,5 +147,6 @@ mod tests {
         for kind in LogKind::ALL {
             assert_eq!(catalog.matches(&format!("-- {}\n", message_id(kind))).count(), 1, "{kind:?}");
         }
+        assert_eq!(catalog.matches(&format!("-- {REFUSED}\n")).count(), 1);
     }
 }

@@ -27,6 +27,10 @@ impl Error {
         Error { name: "org.freedesktop.DBus.Error.AccessDenied", text: text.into() }
     }
 
+    pub(super) fn interactive_authorization_required(text: String) -> Self {
+        Error { name: "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired", text }
+    }
+
     pub(super) fn limits_exceeded(text: String) -> Self {
         Error { name: "org.freedesktop.DBus.Error.LimitsExceeded", text }
     }

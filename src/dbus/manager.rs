@@ -28,15 +28,18 @@ pub(super) struct Constants {
 
 impl Constants {
     /// What limits this host, and what went wrong since.
-    fn tainted(&self, view: &ManagerView) -> Vec<String> {
+    pub(super) fn tainted(&self, view: &ManagerView, polkit_missing: bool) -> Vec<String> {
+        let polkit = polkit_missing.then(|| "polkit-missing".to_owned());
         let unsaved = (!view.unsaved.is_empty()).then(|| "wishes-not-saved".to_owned());
-        self.tainted.iter().cloned().chain(unsaved).collect()
+        self.tainted.iter().cloned().chain(polkit).chain(unsaved).collect()
     }
 }
 
 pub(super) struct ManagerObject {
     pub(super) view: watch::Receiver<(u64, Arc<View>)>,
     pub(super) constants: Constants,
+    /// Whether there is no polkit.
+    pub(super) polkit_missing: watch::Receiver<bool>,
     pub(super) access: Access,
     pub(super) handle: Handle,
 }
@@ -228,7 +231,7 @@ impl ManagerObject {
 
     #[zbus(property)]
     fn tainted(&self) -> Vec<String> {
-        self.constants.tainted(&self.view().manager)
+        self.constants.tainted(&self.view().manager, *self.polkit_missing.borrow())
     }
 
     #[zbus(property(emits_changed_signal = "const"))]
@@ -296,6 +299,7 @@ pub(super) fn changes<'a>(
     old: &ManagerView,
     new: &'a ManagerView,
     constants: &Constants,
+    polkit_missing: bool,
 ) -> HashMap<&'static str, Variant<'a>> {
     let mut changes = changed! { old, new;
         "PoolCount": pool_count => new.pool_count,
@@ -303,8 +307,8 @@ pub(super) fn changes<'a>(
         "ReplicaCount": replica_count => new.replica_count,
         "ConfigurationErrors": configuration_errors => new.configuration_errors.clone(),
     };
-    let tainted = constants.tainted(new);
-    if tainted != constants.tainted(old) {
+    let tainted = constants.tainted(new, polkit_missing);
+    if tainted != constants.tainted(old, polkit_missing) {
         changes.insert("Tainted", Variant::new(tainted));
     }
     changes

@@ -23,6 +23,8 @@ pub(super) struct Publisher {
     access: Access,
     handle: Handle,
     constants: Constants,
+    /// What the manager says of it.
+    polkit_missing: watch::Sender<bool>,
     last: Arc<View>,
     manager: watch::Sender<(u64, Arc<View>)>,
     pools: BTreeMap<PoolId, watch::Sender<Arc<PoolView>>>,
@@ -36,6 +38,7 @@ impl Publisher {
         access: Access,
         handle: Handle,
         constants: Constants,
+        polkit_missing: watch::Sender<bool>,
         manager: watch::Sender<(u64, Arc<View>)>,
     ) -> Self {
         Publisher {
@@ -43,6 +46,7 @@ impl Publisher {
             access,
             handle,
             constants,
+            polkit_missing,
             last: Arc::new(View::default()),
             manager,
             pools: BTreeMap::new(),
@@ -71,6 +75,16 @@ impl Publisher {
             crate::notify::alive();
         }
         Ok(())
+    }
+
+    /// Publishes whether polkit is missing.
+    pub(super) async fn publish_polkit(&mut self, missing: bool) -> zbus::Result<()> {
+        if self.polkit_missing.send_replace(missing) == missing {
+            return Ok(());
+        }
+        let tainted = self.constants.tainted(&self.last.manager, missing);
+        let changes = HashMap::from([("Tainted", Variant::new(tainted))]);
+        self.changed(ROOT.to_owned(), manager::INTERFACE, changes).await
     }
 
     /// Objects that came, changed or went. A pool's replicas come before it and go after it, so that the paths that
@@ -139,7 +153,8 @@ impl Publisher {
             self.replicas.remove(id);
             self.connection.object_server().remove::<ReplicaObject, _>(replica_path(id)).await?;
         }
-        let changes = manager::changes(&old.manager, &new.manager, &self.constants);
+        let polkit_missing = *self.polkit_missing.borrow();
+        let changes = manager::changes(&old.manager, &new.manager, &self.constants, polkit_missing);
         self.changed(ROOT.to_owned(), manager::INTERFACE, changes).await
     }
 

@@ -66,9 +66,9 @@ impl Server {
             };
             runtime.block_on(async move {
                 match connect(address.as_deref(), constants, handle).await {
-                    Ok(publisher) => {
+                    Ok(serving) => {
                         report(started, Ok(()));
-                        serve(publisher, publications, names).await;
+                        serve(serving, publications, names).await;
                     }
                     Err(error) => report(started, Err(error)),
                 }
@@ -96,11 +96,15 @@ fn report(to: oneshot::Sender<Result<(), ServeError>>, result: Result<(), ServeE
     }
 }
 
-async fn connect(
-    address: Option<&str>,
-    constants: Constants,
-    handle: Handle,
-) -> Result<(Publisher, Connection), ServeError> {
+/// What serves.
+struct Serving {
+    publisher: Publisher,
+    connection: Connection,
+    /// Whether there is no polkit.
+    missing: watch::Receiver<bool>,
+}
+
+async fn connect(address: Option<&str>, constants: Constants, handle: Handle) -> Result<Serving, ServeError> {
     let (sender, view) = watch::channel((0, Arc::new(View::default())));
     let builder = match address {
         Some(address) => connection::Builder::address(address),
@@ -111,10 +115,18 @@ async fn connect(
     free(&connection).await?;
     // Who leaves is followed before anybody can ask for anything.
     let access = Access::start(&connection, handle.clone()).await?;
-    let manager =
-        ManagerObject { view, constants: constants.clone(), access: access.clone(), handle: handle.clone() };
+    let missing = access.polkit_missing();
+    let (said, polkit_missing) = watch::channel(*missing.borrow());
+    let manager = ManagerObject {
+        view,
+        constants: constants.clone(),
+        polkit_missing,
+        access: access.clone(),
+        handle: handle.clone(),
+    };
     connection.object_server().at(ROOT, manager).await?;
-    Ok((Publisher::new(connection.clone(), access, handle, constants, sender), connection))
+    let publisher = Publisher::new(connection.clone(), access, handle, constants, said, sender);
+    Ok(Serving { publisher, connection, missing })
 }
 
 /// Whether the name is free.
@@ -151,7 +163,7 @@ async fn take(connection: &Connection) -> Result<(), ServeError> {
 }
 
 async fn serve(
-    (mut publisher, connection): (Publisher, Connection),
+    Serving { mut publisher, connection, mut missing }: Serving,
     mut publications: mpsc::Receiver<Publication>,
     mut names: mpsc::Receiver<oneshot::Sender<Result<(), ServeError>>>,
 ) {
@@ -169,6 +181,13 @@ async fn serve(
                 None => return connection.graceful_shutdown().await,
             },
             Some(reply) = names.recv() => report(reply, take(&connection).await),
+            Ok(()) = missing.changed() => {
+                let now = *missing.borrow_and_update();
+                if let Err(error) = publisher.publish_polkit(now).await {
+                    tracing::error!("cannot publish on the bus: {}", chain(&error));
+                    return;
+                }
+            }
         }
     }
 }

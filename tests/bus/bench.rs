@@ -44,7 +44,7 @@ impl Bus {
         let text = format!(
             "<busconfig><type>custom</type><listen>unix:path={}</listen><auth>EXTERNAL</auth><policy context=\"default\">\
              <allow own=\"*\"/><allow user=\"*\"/><allow send_destination=\"*\" eavesdrop=\"false\"/><allow receive_sender=\"*\"/>\
-             </policy></busconfig>",
+             </policy><limit name=\"max_replies_per_connection\">4096</limit></busconfig>",
             socket.display()
         );
         fs::write(&config, text).unwrap();

@@ -2,12 +2,15 @@
 
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+mod access;
 mod bench;
 mod contract;
 mod json;
 mod leases;
+mod methods;
 mod operations;
 mod order;
+mod polkit;
 mod poolctl;
 mod systemd;
 mod trust;

@@ -1,12 +1,14 @@
 //! The callers that are known, each with what the bus said of it and how many of its calls are under way.
 
 use super::super::error::Error;
+use super::Action;
 use super::unit::unit_of;
+use super::verdicts::Verdicts;
 use pool_core::host::Caller;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{OnceCell, watch};
 use zbus::Connection;
 use zbus::fdo::DBusProxy;
@@ -50,6 +52,8 @@ impl Callers {
             name: name.to_owned(),
             calls: AtomicUsize::new(0),
             caller: OnceCell::new(),
+            verdicts: Mutex::default(),
+            refused: Mutex::default(),
             gone: watch::Sender::new(false),
         });
         self.0.insert(name.to_owned(), peer.clone());
@@ -70,6 +74,9 @@ pub(super) struct Peer {
     name: String,
     calls: AtomicUsize,
     caller: OnceCell<Arc<Caller>>,
+    verdicts: Mutex<Verdicts>,
+    /// What it was refused, and the journal was told of.
+    refused: Mutex<BTreeSet<Action>>,
     gone: watch::Sender<bool>,
 }
 
@@ -98,6 +105,25 @@ impl Peer {
     /// Whether it left the bus.
     pub(super) fn has_left(&self) -> bool {
         *self.gone.borrow()
+    }
+
+    /// Resolves when it has left the bus.
+    pub(super) async fn left(&self) {
+        let mut gone = self.gone.subscribe();
+        // Its sender is this very value's.
+        if gone.wait_for(|gone| *gone).await.is_err() {
+            tracing::debug!("a caller was forgotten while it was waited for");
+        }
+    }
+
+    /// What polkit said of it.
+    pub(super) fn verdicts(&self) -> MutexGuard<'_, Verdicts> {
+        self.verdicts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it is refused this for the first time.
+    pub(super) fn is_first_refusal(&self, action: Action) -> bool {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).insert(action)
     }
 }
 

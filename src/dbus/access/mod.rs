@@ -9,18 +9,28 @@
 //! is no point at which another task runs, so that a caller that left is never asked for: either its call comes first
 //! and is dropped when the loop hears that it left, or it isn't admitted.
 
+mod authority;
 mod callers;
+mod refusals;
 mod unit;
+mod verdicts;
 mod watch;
 
 use super::error::Error;
 use crate::supervisor::Handle;
+use crate::telemetry;
+use authority::{Authority, Verdict};
 use callers::{Call, Callers};
 use pool_core::host::Caller;
+use pool_core::name::PoolId;
+use refusals::Refusals;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+use tokio::sync::watch::Receiver;
 use zbus::Connection;
-use zbus::message::Header;
+use zbus::fdo::DBusProxy;
+use zbus::message::{Flags, Header};
 
 /// What a method does, as far as it matters who asks for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,14 +53,18 @@ pub(super) struct Access(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     connection: Connection,
+    /// The user that the daemon runs as.
+    own_uid: u32,
+    authority: Authority,
     callers: Mutex<Callers>,
+    refusals: Mutex<Refusals>,
 }
 
 /// A caller whose call was let pass. The call counts as waiting for its answer for as long as this is kept.
 #[derive(Debug)]
 pub(super) struct Admitted {
     caller: Arc<Caller>,
-    _call: Call,
+    call: Call,
 }
 
 impl Deref for Admitted {
@@ -65,14 +79,26 @@ impl Access {
     /// Follows who comes and goes on the bus from now on; the loop is told who left.
     ///
     /// # Errors
-    /// The bus refused the match rule.
+    /// The bus refused something.
     pub(super) async fn start(connection: &Connection, handle: Handle) -> zbus::Result<Access> {
+        let own_name = connection.unique_name().ok_or(zbus::Error::InvalidReply)?;
+        let bus = DBusProxy::new(connection).await?;
+        let own_uid = bus.get_connection_unix_user(own_name.into()).await.map_err(zbus::Error::from)?;
         let access = Access(Arc::new(Inner {
             connection: connection.clone(),
-            callers: Mutex::new(Callers::default()),
+            own_uid,
+            authority: Authority::new(connection.clone()),
+            callers: Mutex::default(),
+            refusals: Mutex::default(),
         }));
         watch::start(&access, handle).await?;
+        access.0.authority.look().await?;
         Ok(access)
+    }
+
+    /// Whether there is no polkit, from now on.
+    pub(super) fn polkit_missing(&self) -> Receiver<bool> {
+        self.0.authority.missing()
     }
 
     /// Lets a call pass that does `action` to the pool `about`, "" where it is about none.
@@ -82,10 +108,24 @@ impl Access {
     pub(super) async fn admit(
         &self,
         header: &Header<'_>,
-        _action: Action,
-        _about: &str,
+        action: Action,
+        about: &str,
     ) -> Result<Admitted, Error> {
-        self.identify(header).await
+        let admitted = self.identify(header).await?;
+        if self.is_root(&admitted) {
+            return Ok(admitted);
+        }
+        // What is no pool's id says nothing to anybody who decides, and may be as long as a message.
+        let pool = if about.parse::<PoolId>().is_ok() { about } else { "" };
+        let may_ask_a_person = header.primary().flags().contains(Flags::ALLOW_INTERACTIVE_AUTH);
+        let mut verdict = self.verdict(&admitted, (action, pool, false)).await;
+        if verdict == Verdict::Challenge && may_ask_a_person {
+            verdict = self.verdict(&admitted, (action, pool, true)).await;
+        }
+        if verdict == Verdict::Authorized && !admitted.call.peer().has_left() {
+            return Ok(admitted);
+        }
+        Err(self.refuse(&admitted, (action, pool, may_ask_a_person), verdict))
     }
 
     /// Lets a call pass that only reads, but waits for something.
@@ -96,7 +136,74 @@ impl Access {
         let sender = header.sender().ok_or_else(|| Error::access_denied("the call names no caller"))?;
         let call = self.callers().enter(sender.as_str())?;
         let caller = call.peer().identify(&self.0.connection).await?;
-        Ok(Admitted { caller, _call: call })
+        Ok(Admitted { caller, call })
+    }
+
+    /// Root, or whom the daemon itself is: nobody can do less to it by asking it.
+    fn is_root(&self, caller: &Caller) -> bool {
+        caller.uid == 0 || caller.uid == self.0.own_uid
+    }
+
+    /// What polkit says, which is asked once for all who want to know the same.
+    async fn verdict(&self, admitted: &Admitted, what: (Action, &str, bool)) -> Verdict {
+        let (action, pool, with_a_person) = what;
+        let (peer, authority) = (admitted.call.peer(), &self.0.authority);
+        let question = peer.verdicts().question(what, authority.epoch(), Instant::now());
+        if let Some(verdict) = question.verdict.get() {
+            return *verdict;
+        }
+        let ask = async || {
+            let verdict = authority.ask(admitted, action, pool, with_a_person, peer.left()).await;
+            peer.verdicts().answered(what, &question, verdict);
+            verdict
+        };
+        *question.verdict.get_or_init(ask).await
+    }
+
+    /// Tells the journal, not too often, and what to tell the caller.
+    fn refuse(
+        &self,
+        admitted: &Admitted,
+        (action, pool, asked_a_person): (Action, &str, bool),
+        verdict: Verdict,
+    ) -> Error {
+        let id = action.id();
+        let text = match verdict {
+            Verdict::Authorized | Verdict::Left => {
+                return Error::access_denied("the caller has left the bus");
+            }
+            Verdict::Challenge if asked_a_person => format!(
+                "polkit wants to ask a person about {id}, and no authentication agent runs to ask one"
+            ),
+            Verdict::Challenge => {
+                format!("polkit wants to ask a person about {id}, which this call does not allow")
+            }
+            Verdict::Refused => format!("polkit does not allow {id}"),
+            Verdict::NotAllowed => format!("{id} was not allowed: nobody authenticated for it"),
+            Verdict::Failed => format!(
+                "polkit cannot say whether {id} is allowed, so root alone may: the journal of pool-managerd.service \
+                 has its error"
+            ),
+            Verdict::Missing => format!(
+                "there is no polkit to say whether {id} is allowed, so root alone may: install and start polkit \
+                 (systemctl start polkit.service), or ask as root"
+            ),
+            Verdict::Silent => format!(
+                "polkit does not answer whether {id} is allowed, so root alone may: see systemctl status \
+                 polkit.service, or ask as root"
+            ),
+        };
+        if admitted.call.peer().is_first_refusal(action) {
+            let mut refusals = self.0.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(left_out) = refusals.tell(admitted.uid, Instant::now()) {
+                telemetry::refused(admitted, id, pool, &text, left_out);
+            }
+        }
+        if verdict == Verdict::Challenge {
+            Error::interactive_authorization_required(text)
+        } else {
+            Error::access_denied(text)
+        }
     }
 
     fn callers(&self) -> MutexGuard<'_, Callers> {

@@ -1,11 +1,14 @@
-//! What the bus says of connections, followed by a task that does nothing else: a stream that waits stops the whole
-//! connection.
+//! What the bus says of connections and polkit of itself, followed by a task that does nothing else: a stream that waits
+//! stops the whole connection. Each is believed from its sender alone, since anybody can send us such a signal: the bus by
+//! its name, which nobody else can have, polkit by the unique name that owns its own.
 
 #![allow(clippy::disallowed_methods, reason = "one task that reads a stream, and one that tells the loop")]
 
 use super::Access;
+use super::authority::{INTERFACE, PATH, POLKIT};
 use crate::supervisor::Handle;
 use futures_util::StreamExt;
+use futures_util::stream::{Select, select};
 use tokio::sync::mpsc;
 use zbus::message::{Message, Type};
 use zbus::{MatchRule, MessageStream};
@@ -21,25 +24,44 @@ pub(super) async fn start(access: &Access, handle: Handle) -> zbus::Result<()> {
         .interface(BUS)
         .member("NameOwnerChanged")
         .build()?;
-    let names = MessageStream::for_match_rule(rule, &access.0.connection, None).await?;
+    let connection = &access.0.connection;
+    let names = MessageStream::for_match_rule(rule, connection, None).await?;
+    let rule = MatchRule::builder()
+        .msg_type(Type::Signal)
+        .sender(POLKIT)
+        .path(PATH)
+        .interface(INTERFACE)
+        .member("Changed")
+        .build()?;
+    let changes = MessageStream::for_match_rule(rule, connection, None).await?;
     // Not bounded, since the loop may not take anything yet, or be behind: the stream must be read meanwhile.
     let (left, who_left) = mpsc::unbounded_channel();
-    tokio::spawn(follow(names, access.clone(), left));
+    tokio::spawn(follow(select(names, changes), access.clone(), left));
     tokio::spawn(tell(who_left, handle));
     Ok(())
 }
 
-async fn follow(mut names: MessageStream, access: Access, left: mpsc::UnboundedSender<String>) {
-    while let Some(Ok(message)) = names.next().await {
-        let Some((name, new)) = owner_changed(&message) else { continue };
-        if name.starts_with(':') && new.is_empty() && access.callers().left(&name) && left.send(name).is_err()
-        {
-            return;
+async fn follow(
+    mut signals: Select<MessageStream, MessageStream>,
+    access: Access,
+    left: mpsc::UnboundedSender<String>,
+) {
+    while let Some(Ok(message)) = signals.next().await {
+        if let Some((name, new)) = owner_changed(&message) {
+            if name == POLKIT {
+                access.0.authority.owned_by(&new);
+            }
+            let is_over = name.starts_with(':') && new.is_empty() && access.callers().left(&name);
+            if is_over && left.send(name).is_err() {
+                return;
+            }
+        } else if message.header().sender().is_some_and(|sender| access.0.authority.is_owner(sender)) {
+            access.0.authority.changed();
         }
     }
 }
 
-/// A name and its new owner, where the bus itself says so: anybody can send such a signal to us alone.
+/// A name and its new owner, where the bus itself says so.
 fn owner_changed(message: &Message) -> Option<(String, String)> {
     if message.header().sender()?.as_str() != BUS {
         return None;
