@@ -87,24 +87,29 @@ async fn the_served_interfaces_are_those_of_the_xml() {
 }
 
 #[test]
-fn every_member_of_the_xml_has_words_and_every_property_says_how_it_signals() {
-    for (interface, xml) in FILES {
-        let options = roxmltree::ParsingOptions { allow_dtd: true, ..Default::default() };
-        let document = roxmltree::Document::parse_with_options(xml, options).unwrap();
-        for node in document
-            .descendants()
-            .filter(|node| matches!(node.tag_name().name(), "method" | "signal" | "property"))
-        {
-            let name = node.attribute("name").unwrap();
-            let before = node.prev_siblings().skip(1).find(|sibling| !sibling.is_text());
-            let words =
-                before.filter(roxmltree::Node::is_comment).and_then(|comment| comment.text()).unwrap_or("");
-            assert!(words.contains(&format!("{name}:")) && words.contains("Since:"), "{interface}.{name}");
-            if node.has_tag_name("property") {
-                let says = node.children().any(|child| {
-                    child.attribute("name") == Some("org.freedesktop.DBus.Property.EmitsChangedSignal")
-                });
-                assert!(says, "{interface}.{name}");
+fn every_member_says_what_it_is_since_when_how_it_changes_and_how_it_fails() {
+    let interfaces = xtask::reference::interfaces_here().expect("every member has a comment of its own");
+    assert_eq!(interfaces.len(), FILES.len());
+    for interface in &interfaces {
+        assert!(!interface.short.is_empty() && interface.words.since.is_some(), "{}", interface.name);
+        for member in &interface.members {
+            let name = format!("{}.{}", interface.name, member.name);
+            let since = member.words.since.as_deref();
+            assert!(since.is_some_and(|since| since.starts_with(char::is_numeric)), "{name}: since when?");
+            assert!(!member.words.text.is_empty(), "{name}: what is it?");
+            for argument in &member.arguments {
+                assert!(!argument.words.is_empty(), "{name}: what is {}?", argument.name);
+            }
+            match &member.access {
+                Some(access) => {
+                    let signals = ["true", "const", "false"].contains(&access.emits.as_str());
+                    assert!(signals, "{name}: how are its changes told?");
+                    assert_eq!(access.access, "read", "{name}: nothing is written as a property");
+                }
+                None if member.kind == "method" => {
+                    assert!(member.words.errors.is_some(), "{name}: which errors? \"Errors: none.\" if so");
+                }
+                None => {}
             }
         }
     }

@@ -4,6 +4,7 @@
 
 mod access;
 mod bench;
+mod compatibility;
 mod contract;
 mod json;
 mod leases;
@@ -12,6 +13,7 @@ mod operations;
 mod order;
 mod polkit;
 mod poolctl;
+mod reference;
 mod systemd;
 mod trust;
 mod watching;

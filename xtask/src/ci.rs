@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crate::host::{self, Tool};
 use crate::image::Suite;
 use crate::mutants;
+use crate::reference;
 use crate::test_levels::{self, Choice, Level, Tally};
 
 /// What building needs beside Rust.
@@ -31,12 +32,13 @@ struct Step {
 
 /// Runs all steps. Returns the exit code.
 pub fn run() -> u8 {
-    let steps: [(&'static str, Check); 6] = [
+    let steps: [(&'static str, Check); 7] = [
         ("format", format),
         ("clippy", clippy),
         ("licences, bans, sources", deny),
         ("advisories", advisories),
         ("documentation", documentation),
+        ("reference of the bus", reference_of_the_bus),
         ("mutants of the change", mutants_of_the_change),
     ];
     let mut ran = Vec::new();
@@ -86,6 +88,11 @@ fn clippy() -> Result<Ended, String> {
 
 fn documentation() -> Result<Ended, String> {
     cargo(&["doc", "--quiet", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")])
+}
+
+/// What the page says is what the contract says.
+fn reference_of_the_bus() -> Result<Ended, String> {
+    reference::check().map(|()| Ended::Passed).map_err(|error| error.to_string())
 }
 
 fn deny() -> Result<Ended, String> {

@@ -1,6 +1,6 @@
 //! Why a command failed, and the exit code that says so.
 
-use crate::{dist, host, image, sandbox};
+use crate::{dist, host, image, reference, sandbox};
 
 /// The end of a command that did not do its work.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +20,9 @@ pub enum Failure {
     /// A file or a terminal.
     #[error(transparent)]
     Io(#[from] std::io::Error),
+    /// About the reference page.
+    #[error(transparent)]
+    Reference(#[from] reference::Error),
     /// A record that cannot be stepped through.
     #[error("no record that this version understands: {0}")]
     Record(String),
@@ -49,6 +52,7 @@ impl Failure {
             | Self::Sandbox(_)
             | Self::Dist(_)
             | Self::Io(_)
+            | Self::Reference(_)
             | Self::Record(_)
             | Self::Broken(_) => None,
         }

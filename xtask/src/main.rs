@@ -10,7 +10,7 @@ use xtask::host;
 use xtask::image::{self, Recipe, Suite};
 use xtask::sandbox::{self, Bus, Sandbox};
 use xtask::test_levels::{self, Choice, Level};
-use xtask::{Failure, bench, ci, demo, gguf, mutants, replay};
+use xtask::{Failure, bench, ci, demo, gguf, mutants, reference, replay};
 
 /// What a developer of pool-managerd runs.
 ///
@@ -97,6 +97,12 @@ enum Task {
         /// Where to.
         file: PathBuf,
     },
+    /// Write docs/dbus.md, the reference of the D-Bus API, as the XML in dbus/ says it. Needs nothing.
+    Reference {
+        /// Change nothing; fail where the page is not what it would be.
+        #[arg(long)]
+        check: bool,
+    },
     /// Step through a record of what the daemon's loop took in, and show what changed at each input. Needs nothing.
     ///
     /// The daemon keeps its last inputs in /run/pool-managerd/record.jsonl and record.previous.jsonl; what `poolctl
@@ -127,7 +133,7 @@ enum Task {
         #[arg(long, value_name = "N")]
         at_most: Option<usize>,
     },
-    /// Run everything that must hold: format, clippy, cargo deny, documentation, mutants, all test levels.
+    /// Run everything that must hold: format, clippy, cargo deny, documentation, reference, mutants, all test levels.
     ///
     /// Installs cargo-deny and cargo-mutants with cargo where they are missing, and what `test` installs; the system level
     /// needs root. The core is mutated where it differs from CI_BASE, else from where the branch left origin/main, else
@@ -193,6 +199,8 @@ fn run(task: Task) -> Result<ExitCode, Failure> {
             println!("{}", package.display());
         }
         Task::Gguf { file } => gguf::write(&file)?,
+        Task::Reference { check: true } => reference::check()?,
+        Task::Reference { check: false } => println!("{}", reference::write()?.display()),
         Task::Replay { file, previous, json } => replay::run(&file, previous, json)?,
         Task::Mutants { diff, shard, at_most } => {
             let outcome = mutants::run(&mutants::Choice { diff, shard, at_most })?;
