@@ -30,7 +30,7 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    telemetry::start();
+    let log = telemetry::start();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(run(&arguments)) {
+    match runtime.block_on(run(&arguments, log)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{}", telemetry::chain(error.as_ref()));
@@ -47,14 +47,15 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+async fn run(arguments: &Arguments, log: telemetry::Log) -> Result<(), Box<dyn Error>> {
     let signals = signals()?;
     let bus = zbus::Connection::system().await.map_err(|error| Box::new(NoBus(error)))?;
     let (observed, observations) = mpsc::channel(1024);
     let systemd = Client::connect(&bus, observed).await?;
     let (handle, asked) = calls();
     let (published, publications) = mpsc::channel(64);
-    let server = Server::start(None, systemd.version().to_owned(), tainted(), handle, publications).await?;
+    let server =
+        Server::start(None, systemd.version().to_owned(), tainted(), log, handle, publications).await?;
     // systemd names the folders of the daemon's unit; by hand they are the same.
     let folder = |variable: &str, standard: &str| {
         std::env::var_os(variable).map_or_else(|| standard.into(), PathBuf::from)

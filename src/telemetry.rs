@@ -1,25 +1,88 @@
 //! Owns the daemon's lines: into the journal with the design's fields where systemd runs the daemon, else to standard
-//! error in the same words.
+//! error in the same words. How much is said can be changed while it runs.
 
 use pool_core::host::{Caller, Level, LogKind, LogLine};
+use std::sync::{Arc, Mutex, PoisonError};
 use tracing_journald::{Priority, PriorityMappings};
+use tracing_subscriber::Registry;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 
+/// What lines are called in the journal.
+pub const IDENTIFIER: &str = "pool-managerd";
+
+/// How much is logged, and where: both as `org.freedesktop.LogControl1` says it. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Log {
+    filter: reload::Handle<LevelFilter, Registry>,
+    level: Arc<Mutex<&'static str>>,
+    target: &'static str,
+}
+
+/// syslog's levels, and which lines each lets pass. Ours are errors, warnings, information and details; there is
+/// nothing graver than an error, and nothing between a warning and information.
+const LEVELS: [(&str, LevelFilter); 8] = [
+    ("emerg", LevelFilter::OFF),
+    ("alert", LevelFilter::OFF),
+    ("crit", LevelFilter::OFF),
+    ("err", LevelFilter::ERROR),
+    ("warning", LevelFilter::WARN),
+    ("notice", LevelFilter::WARN),
+    ("info", LevelFilter::INFO),
+    ("debug", LevelFilter::DEBUG),
+];
+
+/// A level that there is not.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown level \"{0}\"; there are: emerg, alert, crit, err, warning, notice, info, debug")]
+pub struct UnknownLevel(String);
+
+impl Log {
+    /// The least level that is logged, in syslog's words.
+    #[must_use]
+    pub fn level(&self) -> &'static str {
+        *self.level.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Logs from that level on.
+    ///
+    /// # Errors
+    /// It is none of syslog's.
+    pub fn set_level(&self, word: &str) -> Result<(), UnknownLevel> {
+        let known = LEVELS.iter().find(|(known, _)| *known == word);
+        let (level, filter) = known.ok_or_else(|| UnknownLevel(word.to_owned()))?;
+        *self.level.lock().unwrap_or_else(PoisonError::into_inner) = level;
+        if self.filter.reload(*filter).is_err() {
+            tracing::error!("the level of the log cannot be set; this is a bug in pool-managerd");
+        }
+        Ok(())
+    }
+
+    /// Where lines go: `journal`, or `console` for standard error.
+    #[must_use]
+    pub fn target(&self) -> &'static str {
+        self.target
+    }
+}
+
 /// Starts logging.
-pub fn start() {
-    let registry = tracing_subscriber::registry().with(LevelFilter::INFO);
+pub fn start() -> Log {
+    let (filter, handle) = reload::Layer::new(LevelFilter::INFO);
+    let registry = tracing_subscriber::registry().with(filter);
     let in_journal = std::env::var_os("JOURNAL_STREAM").is_some();
     let journal = in_journal.then(tracing_journald::layer).and_then(Result::ok);
+    let target = if journal.is_some() { "journal" } else { "console" };
     let started = match journal {
         // Without the prefix, or every field would be called F_….
         Some(layer) => {
             let layer = layer
                 .with_field_prefix(None)
-                .with_syslog_identifier("pool-managerd".to_owned())
+                .with_syslog_identifier(IDENTIFIER.to_owned())
                 .with_priority_mappings(PriorityMappings {
                     info: Priority::Informational,
+                    debug: Priority::Debug,
                     ..PriorityMappings::new()
                 });
             registry.with(layer).try_init()
@@ -36,6 +99,7 @@ pub fn start() {
     if let Err(error) = started {
         eprintln!("pool-managerd: logging was set up twice: {error}");
     }
+    Log { filter: handle, level: Arc::new(Mutex::new("info")), target }
 }
 
 /// Writes a line of the core.
@@ -140,6 +204,18 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn levels_are_syslogs_and_stay_as_they_were_asked_for() {
+        let (_filter, handle) = reload::Layer::new(LevelFilter::INFO);
+        let log = Log { filter: handle, level: Arc::new(Mutex::new("info")), target: "console" };
+        for (word, _) in LEVELS {
+            assert_eq!(log.set_level(word), Ok(()));
+            assert_eq!(log.level(), word);
+        }
+        assert_eq!(log.set_level("trace"), Err(UnknownLevel("trace".to_owned())));
+        assert_eq!(log.level(), "debug");
+    }
 
     #[test]
     fn every_kind_of_line_has_a_catalog_entry_of_its_own() {

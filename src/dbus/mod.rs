@@ -18,6 +18,7 @@ mod access;
 mod calls;
 mod error;
 mod job;
+mod log_control;
 mod manager;
 mod pool;
 mod publisher;

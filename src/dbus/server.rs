@@ -1,11 +1,12 @@
 //! The serving connection and its thread: a large `GetManagedObjects` must not hold up the loop.
 
 use super::access::Access;
+use super::log_control::{self, LogControl};
 use super::manager::{Constants, ManagerObject};
 use super::publisher::Publisher;
 use super::{NAME, ROOT};
 use crate::supervisor::{Handle, Publication};
-use crate::telemetry::chain;
+use crate::telemetry::{Log, chain};
 use pool_core::view::View;
 use std::io;
 use std::sync::Arc;
@@ -52,6 +53,7 @@ impl Server {
         address: Option<&str>,
         systemd_version: String,
         tainted: Vec<String>,
+        log: Log,
         handle: Handle,
         publications: mpsc::Receiver<Publication>,
     ) -> Result<Server, ServeError> {
@@ -65,7 +67,7 @@ impl Server {
                 Err(error) => return report(started, Err(ServeError::Thread(error))),
             };
             runtime.block_on(async move {
-                match connect(address.as_deref(), constants, handle).await {
+                match connect(address.as_deref(), constants, log, handle).await {
                     Ok(serving) => {
                         report(started, Ok(()));
                         serve(serving, publications, names).await;
@@ -104,7 +106,12 @@ struct Serving {
     missing: watch::Receiver<bool>,
 }
 
-async fn connect(address: Option<&str>, constants: Constants, handle: Handle) -> Result<Serving, ServeError> {
+async fn connect(
+    address: Option<&str>,
+    constants: Constants,
+    log: Log,
+    handle: Handle,
+) -> Result<Serving, ServeError> {
     let (sender, view) = watch::channel((0, Arc::new(View::default())));
     let builder = match address {
         Some(address) => connection::Builder::address(address),
@@ -125,6 +132,8 @@ async fn connect(address: Option<&str>, constants: Constants, handle: Handle) ->
         handle: handle.clone(),
     };
     connection.object_server().at(ROOT, manager).await?;
+    let log_control = LogControl { log, access: access.clone() };
+    connection.object_server().at(log_control::PATH, log_control).await?;
     let publisher = Publisher::new(connection.clone(), access, handle, constants, said, sender);
     Ok(Serving { publisher, connection, missing })
 }

@@ -8,6 +8,7 @@ mod compatibility;
 mod contract;
 mod json;
 mod leases;
+mod logging;
 mod methods;
 mod operations;
 mod order;

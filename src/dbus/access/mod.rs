@@ -128,6 +128,19 @@ impl Access {
         Err(self.refuse(&admitted, (action, pool, may_ask_a_person), verdict))
     }
 
+    /// Lets a call pass that only root's may.
+    ///
+    /// # Errors
+    /// The caller is somebody else, or has too many calls under way.
+    pub(super) async fn admit_root(&self, header: &Header<'_>) -> Result<Admitted, Error> {
+        let admitted = self.identify(header).await?;
+        if self.is_root(&admitted) {
+            Ok(admitted)
+        } else {
+            Err(Error::access_denied("root alone may do this"))
+        }
+    }
+
     /// Lets a call pass that only reads, but waits for something.
     ///
     /// # Errors
