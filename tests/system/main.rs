@@ -7,6 +7,7 @@ mod configuration;
 mod crash;
 mod daemon;
 mod draining;
+mod examples;
 mod explaining;
 mod failures;
 mod hang;

@@ -39,6 +39,7 @@ const RULES: &[(&str, &[&str], &str)] = &[
     ("packaging/catalog", &["catalog"], "usr/lib/systemd/catalog"),
     ("packaging/engines.d", &["toml"], "usr/share/llamaorch/engines.d"),
     ("packaging/examples", &[], "usr/share/doc/pool-managerd/examples"),
+    ("examples/python", &["py"], "usr/share/doc/pool-managerd/examples"),
     ("docs", &["md"], "usr/share/doc/pool-managerd"),
     ("packaging/etc/llamaorch", &["toml"], "etc/llamaorch"),
 ];
