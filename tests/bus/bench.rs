@@ -1,10 +1,12 @@
 //! The bench that a test works at: a private bus, the fake systemd on it, folders, and the daemon.
 
+use crate::broker;
 use crate::systemd::{FakeSystemd, ROOT};
 use futures_util::StreamExt;
 use pool_managerd::client::Client;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -31,14 +33,30 @@ pub struct Bench {
     pub client: Connection,
 }
 
-/// A dbus-daemon of this test's own.
+/// A bus of this test's own.
 pub struct Bus {
     child: Child,
     pub address: String,
+    /// What a dbus-broker lives by.
+    _controller: Option<UnixStream>,
 }
 
 impl Bus {
+    /// The one that `POOL_TEST_BUS` names, else dbus-daemon.
     fn start(folder: &Path) -> Bus {
+        match std::env::var("POOL_TEST_BUS").as_deref() {
+            Err(_) | Ok("dbus-daemon") => Bus::daemon(folder),
+            Ok("dbus-broker") => {
+                let socket = folder.join("bus");
+                let (child, controller) = broker::start(&socket);
+                let address = format!("unix:path={}", socket.display());
+                Bus { child, address, _controller: Some(controller) }
+            }
+            Ok(other) => panic!("POOL_TEST_BUS names {other}; there are dbus-daemon and dbus-broker"),
+        }
+    }
+
+    fn daemon(folder: &Path) -> Bus {
         let config = folder.join("bus.conf");
         let socket = folder.join("bus");
         let text = format!(
@@ -56,7 +74,7 @@ impl Bus {
         let mut child = spawned.expect("dbus-daemon is needed: apt-get install dbus-daemon");
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        Bus { child, address: line.trim().to_owned() }
+        Bus { child, address: line.trim().to_owned(), _controller: None }
     }
 
     pub fn kill(&mut self) {

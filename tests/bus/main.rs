@@ -4,6 +4,7 @@
 
 mod access;
 mod bench;
+mod broker;
 mod compatibility;
 mod contract;
 mod json;

@@ -49,7 +49,8 @@ enum Task {
     },
     /// Run the test levels: unit, simulation, bus, system (on bookworm, trixie and forky).
     ///
-    /// The unit and simulation levels need cargo alone. The bus level needs dbus-daemon. The system level needs root; it
+    /// The unit and simulation levels need cargo alone. The bus level runs on dbus-daemon and on dbus-broker,
+    /// and installs them where they are missing. The system level needs root; it
     /// installs what `demo` does and makes the trees that `image` does. A level that cannot run says what is missing and
     /// fails the run; a test that a release has nothing for says so, and is counted as left out.
     /// The last line is `N passed, N failed`.

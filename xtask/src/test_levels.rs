@@ -13,7 +13,7 @@ use crate::dist::{self, Place};
 use crate::failure::Failure;
 use crate::host::{self, Tool};
 use crate::image::{self, Recipe, Suite};
-use crate::sandbox;
+use crate::sandbox::{self, Bus};
 
 /// A level of tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,7 +22,7 @@ pub enum Level {
     Unit,
     /// The real supervisor on paused time, beside a scripted systemd; needs nothing but cargo either.
     Simulation,
-    /// The compiled daemon on a private bus.
+    /// The compiled daemon on a private bus, once on each program that can be one.
     Bus,
     /// The built package in a sandbox with systemd as PID 1, on each release.
     System,
@@ -53,7 +53,11 @@ impl std::str::FromStr for Level {
 }
 
 /// What the bus level needs beside cargo.
-pub const BUS_TOOLS: [Tool; 2] = [Tool::new("dbus-daemon", "dbus-daemon"), Tool::new("busctl", "systemd")];
+pub const BUS_TOOLS: [Tool; 3] = [
+    Tool::new("dbus-daemon", "dbus-daemon"),
+    Tool::new("dbus-broker", "dbus-broker"),
+    Tool::new("busctl", "systemd"),
+];
 
 /// Test targets that the unit level leaves to the others.
 const NOT_UNIT: [&str; 4] = ["simulation", "bus", "system", "sandbox"];
@@ -197,7 +201,12 @@ pub fn run(choice: &Choice) -> Report {
         match level {
             Level::Unit => report.push("unit".to_owned(), begun, unit(choice)),
             Level::Simulation => report.push("simulation".to_owned(), begun, simulation(choice)),
-            Level::Bus => report.push("bus".to_owned(), begun, bus(choice)),
+            Level::Bus => {
+                for bus in Bus::ALL {
+                    let begun = Instant::now();
+                    report.push(format!("bus {}", bus.name()), begun, self::bus(choice, bus));
+                }
+            }
             Level::System => system(choice, &mut report),
         }
     }
@@ -226,10 +235,14 @@ fn simulation(choice: &Choice) -> Result<Tally, Failure> {
     cargo_test(&test, &shown, &[("FIRST", first)])
 }
 
-fn bus(choice: &Choice) -> Result<Tally, Failure> {
+fn bus(choice: &Choice, bus: Bus) -> Result<Tally, Failure> {
     require_target("pool-managerd", "bus")?;
     host::ensure(&BUS_TOOLS)?;
-    cargo_test(&["-p", "pool-managerd", "--test", "bus"].map(str::to_owned), choice, &[])
+    let arguments = ["-p", "pool-managerd", "--test", "bus"].map(str::to_owned);
+    // What is measured is printed by the tests, also where they pass.
+    let mut shown = choice.clone();
+    shown.filter.push("--show-output".to_owned());
+    cargo_test(&arguments, &shown, &[("POOL_TEST_BUS", bus.name().to_owned())])
 }
 
 /// What the system level needs, in words.
