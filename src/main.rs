@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use pool_managerd::config::Folders;
-use pool_managerd::dbus::Server;
+use pool_managerd::dbus::{Server, Versions};
 use pool_managerd::leases::Fifos;
 use pool_managerd::recording::Recorder;
 use pool_managerd::report::Reports;
@@ -54,8 +54,8 @@ async fn run(arguments: &Arguments, log: telemetry::Log) -> Result<(), Box<dyn E
     let systemd = Client::connect(&bus, observed).await?;
     let (handle, asked) = calls();
     let (published, publications) = mpsc::channel(64);
-    let server =
-        Server::start(None, systemd.version().to_owned(), tainted(), log, handle, publications).await?;
+    let versions = Versions { systemd: systemd.version().to_owned(), driver: driver_version() };
+    let server = Server::start(None, versions, tainted(), log, handle, publications).await?;
     // systemd names the folders of the daemon's unit; by hand they are the same.
     let folder = |variable: &str, standard: &str| {
         std::env::var_os(variable).map_or_else(|| standard.into(), PathBuf::from)
@@ -83,6 +83,12 @@ async fn run(arguments: &Arguments, log: telemetry::Log) -> Result<(), Box<dyn E
         Ok(()) => Ok(()),
         Err(error @ (Ended::Disconnected | Ended::PublisherGone | Ended::Systemd(_))) => Err(error.into()),
     }
+}
+
+/// The version of the GPU driver that is loaded; "": none is.
+fn driver_version() -> String {
+    let version = std::fs::read_to_string("/sys/module/nvidia/version").unwrap_or_default();
+    version.trim().to_owned()
 }
 
 /// What limits this host, in the words of the `Tainted` property.

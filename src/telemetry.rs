@@ -122,6 +122,10 @@ pub fn write(line: &LogLine) {
                 invocation_id = line.field("invocation_id"),
                 uptime_seconds = line.field("uptime_seconds"),
                 job_id = line.field("job_id"),
+                lease_id = line.field("lease_id"),
+                caller_uid = line.field("caller_uid"),
+                caller_pid = line.field("caller_pid"),
+                caller_unit = line.field("caller_unit"),
                 config_path = line.field("config_path"),
                 "{}",
                 line.message
@@ -129,6 +133,7 @@ pub fn write(line: &LogLine) {
         };
     }
     match line.kind.level() {
+        Level::Debug => emit!(debug),
         Level::Info => emit!(info),
         Level::Warning => emit!(warn),
         Level::Error => emit!(error),
@@ -182,6 +187,11 @@ pub const fn message_id(kind: LogKind) -> &'static str {
         LogKind::PoolReloaded => "a590d482932f2717d6bd0c49473a6c75",
         LogKind::ReloadFailed => "24badf7097e33ff5f713f1f62b8eb9ed",
         LogKind::PoolReset => "9316799b4c2e26ffddb4c2b1d6b7cb9f",
+        LogKind::Asked => "d6e3371e913a463ca39a108430a62ab4",
+        LogKind::LeaseGiven => "a008dd6f5f9f40ab914c93f12763d5d5",
+        LogKind::LeaseEnded => "6c51794537cd4563962186dc2806ec76",
+        LogKind::ExternalHealth => "a9e789e6db8447ae86a2ecd1925798d5",
+        LogKind::ExternalSilent => "fad98204f36243dd87c4de7719359939",
         LogKind::LeasesRevoked => "0da0dcf24f09049a73dc7c2db97729e7",
         LogKind::NotSaved => "fbfb6dd399df883af886c25e9128b87e",
         LogKind::Anomaly => "68f08174d4b45566af49aa495b6b5a9e",

@@ -4,8 +4,9 @@ use super::error::Error;
 use super::job_path;
 use crate::supervisor::{Handle, ReloadPool, Told};
 use pool_core::Request;
-use pool_core::host::{Answer, Caller};
+use pool_core::host::{Answer, Caller, LeaseWish};
 use pool_core::name::Usec;
+use pool_core::registry::Report;
 use pool_core::view::{PoolView, ReasonView};
 use std::collections::HashMap;
 use zbus::{OwnedFd, OwnedObjectPath, OwnedVariant, Variant};
@@ -19,6 +20,9 @@ pub(super) type Named = HashMap<&'static str, Variant<'static>>;
 /// A lease as it is handed out: its id, its engine's endpoint, the descriptor that it lives by.
 pub(super) type Lease = (String, String, OwnedFd);
 
+/// The kind of an option that is a length of time.
+const MICROSECONDS: &str = "a number of microseconds (t)";
+
 /// Takes an option out; `None` where the caller left it out.
 fn take<T: TryFrom<OwnedVariant>>(options: &mut Options, key: &str, kind: &str) -> Result<Option<T>, Error> {
     let Some(value) = options.remove(key) else { return Ok(None) };
@@ -28,13 +32,10 @@ fn take<T: TryFrom<OwnedVariant>>(options: &mut Options, key: &str, kind: &str) 
         .map_err(|_| Error::invalid_args(format!("option \"{key}\" is {kind}, not of type {found}")))
 }
 
-/// What is left is unknown, and so a mistake of the caller: `known` are the keys of this version, `later` those that it
-/// cannot honour yet.
-fn finish(options: &Options, known: &[&str], later: &[&str]) -> Result<(), Error> {
+/// What is left is unknown, and so a mistake of the caller: `known` are the keys of this version.
+fn finish(options: &Options, known: &[&str]) -> Result<(), Error> {
     let Some(key) = options.keys().min() else { return Ok(()) };
-    Err(Error::invalid_args(if later.contains(&key.as_str()) {
-        format!("option \"{key}\" is not supported by this version yet")
-    } else if known.is_empty() {
+    Err(Error::invalid_args(if known.is_empty() {
         format!("unknown option \"{key}\"; this version takes none here")
     } else {
         format!("unknown option \"{key}\"; this version takes: {}", known.join(", "))
@@ -47,7 +48,7 @@ pub(super) async fn start(
     pool: String,
     options: Options,
 ) -> Result<OwnedObjectPath, Error> {
-    finish(&options, &[], &[])?;
+    finish(&options, &[])?;
     job(handle.ask(caller, Request::Start { pool }).await?)
 }
 
@@ -57,7 +58,7 @@ pub(super) async fn stop(
     pool: String,
     options: Options,
 ) -> Result<OwnedObjectPath, Error> {
-    finish(&options, &[], &[])?;
+    finish(&options, &[])?;
     job(handle.ask(caller, Request::Stop { pool }).await?)
 }
 
@@ -68,7 +69,7 @@ pub(super) async fn drain(
     deadline: u64,
     options: Options,
 ) -> Result<OwnedObjectPath, Error> {
-    finish(&options, &[], &[])?;
+    finish(&options, &[])?;
     job(handle.ask(caller, Request::Drain { pool, deadline: Usec(deadline) }).await?)
 }
 
@@ -79,10 +80,10 @@ pub(super) async fn reload(
     model: String,
     mut options: Options,
 ) -> Result<OwnedObjectPath, Error> {
-    let deadline: Option<u64> = take(&mut options, "deadline_usec", "a number of microseconds (t)")?;
+    let deadline: Option<u64> = take(&mut options, "deadline_usec", MICROSECONDS)?;
     let strategy: Option<String> = take(&mut options, "strategy", "a word (s)")?;
     let force: Option<bool> = take(&mut options, "force", "true or false (b)")?;
-    finish(&options, &["deadline_usec", "force", "strategy"], &[])?;
+    finish(&options, &["deadline_usec", "force", "strategy"])?;
     match strategy.as_deref() {
         None | Some("auto" | "drain-first") => {}
         Some("rolling") => {
@@ -108,15 +109,69 @@ pub(super) async fn allocate_lease(
     handle: &Handle,
     caller: &Caller,
     pool: String,
-    options: Options,
+    mut options: Options,
 ) -> Result<Lease, Error> {
-    finish(&options, &[], &["holder", "ttl_usec", "wait_usec"])?;
-    match handle.ask_with_descriptor(caller, Request::AllocateLease { pool }).await? {
+    let wait: Option<u64> = take(&mut options, "wait_usec", MICROSECONDS)?;
+    let ttl: Option<u64> = take(&mut options, "ttl_usec", MICROSECONDS)?;
+    let holder: Option<String> = take(&mut options, "holder", "a name (s)")?;
+    finish(&options, &["holder", "ttl_usec", "wait_usec"])?;
+    let wish = LeaseWish {
+        wait: Usec(wait.unwrap_or(0)),
+        ttl: Usec(ttl.unwrap_or(0)),
+        holder: holder.unwrap_or_default(),
+    };
+    match handle.ask_with_descriptor(caller, Request::AllocateLease { pool, wish }).await? {
         Told { answer: Answer::Lease { lease, endpoint }, descriptor: Some(descriptor) } => {
             Ok((lease.to_string(), endpoint, descriptor.into()))
         }
         Told { answer, .. } => Err(odd(answer, "a lease")),
     }
+}
+
+pub(super) async fn register(
+    handle: &Handle,
+    caller: &Caller,
+    pool: String,
+    mut options: Options,
+) -> Result<OwnedObjectPath, Error> {
+    let engine: Option<String> = take(&mut options, "engine", "a name (s)")?;
+    let endpoint: Option<String> = take(&mut options, "endpoint", "an address (s)")?;
+    let timeout: Option<u64> = take(&mut options, "heartbeat_timeout_usec", MICROSECONDS)?;
+    finish(&options, &["endpoint", "engine", "heartbeat_timeout_usec"])?;
+    let path = pool.parse().map(|id| super::pool::object_path(&id));
+    let request = Request::RegisterPool {
+        pool,
+        engine: engine.unwrap_or_default(),
+        endpoint: endpoint.unwrap_or_default(),
+        heartbeat_timeout: Usec(timeout.unwrap_or(0)),
+    };
+    done(handle.ask(caller, request).await?)?;
+    // An id that is not valid was refused.
+    path.map_err(|error| Error::invalid_args(error.to_string()))
+}
+
+pub(super) async fn report(
+    handle: &Handle,
+    caller: &Caller,
+    pool: String,
+    report: Report,
+) -> Result<(), Error> {
+    done(handle.ask(caller, Request::Report { pool, report }).await?)
+}
+
+/// What moves fast, of one pool.
+pub(super) fn statistics(view: &PoolView) -> Named {
+    HashMap::from([
+        ("active_leases", Variant::new(view.active_leases)),
+        ("lease_capacity", Variant::new(view.lease_capacity)),
+        ("in_flight", Variant::new(view.in_flight)),
+        ("slots_total", Variant::new(view.slots_total)),
+        ("slots_free", Variant::new(view.slots_free)),
+        ("replicas", Variant::new(view.replicas)),
+        ("ready_replicas", Variant::new(view.ready_replicas)),
+        ("restart_count", Variant::new(view.restart_count)),
+        ("last_heartbeat_timestamp", Variant::new(view.last_heartbeat.0)),
+    ])
 }
 
 /// The answer to an operation: its job.
@@ -193,18 +248,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_and_what_is_not_yet_are_told_apart() {
-        let refused = |key: &str, known: &[&str], later: &[&str]| {
-            finish(&options([(key, OwnedVariant::from(true))]), known, later).unwrap_err()
+    fn an_unknown_option_is_told_with_those_that_are_known() {
+        let refused = |key: &str, known: &[&str]| {
+            finish(&options([(key, OwnedVariant::from(true))]), known).expect_err("it is unknown")
         };
         let told = |text: &str| Error::invalid_args(text.to_owned());
-        assert_eq!(refused("x", &[], &["ttl"]), told("unknown option \"x\"; this version takes none here"));
-        assert_eq!(refused("x", &["a", "b"], &[]), told("unknown option \"x\"; this version takes: a, b"));
-        assert_eq!(
-            refused("ttl", &[], &["ttl"]),
-            told("option \"ttl\" is not supported by this version yet")
-        );
-        assert_eq!(finish(&options([]), &[], &[]), Ok(()));
+        assert_eq!(refused("x", &[]), told("unknown option \"x\"; this version takes none here"));
+        assert_eq!(refused("x", &["a", "b"]), told("unknown option \"x\"; this version takes: a, b"));
+        assert_eq!(finish(&options([]), &[]), Ok(()));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use crate::supervisor::Refused;
 use pool_core::Denied;
+use pool_core::registry::ExternalRefused;
 use zbus::message::{Header, Message};
 use zbus::names::ErrorName;
 
@@ -55,8 +56,19 @@ impl From<Denied> for Error {
             Denied::InvalidSpec(_) => name!("InvalidSpec"),
             Denied::TransitionInProgress { .. } | Denied::NotCancelable(..) => name!("TransitionInProgress"),
             Denied::LeaseNotOpened(_) => name!("Internal"),
-            Denied::TooManyLeases(_) => "org.freedesktop.DBus.Error.LimitsExceeded",
-            Denied::TooManyWaiters => "org.freedesktop.DBus.Error.LimitsExceeded",
+            Denied::NoLeaseInTime { .. } => name!("Timeout"),
+            Denied::External(_) => name!("External"),
+            Denied::NotTheHolder { .. } | Denied::Refused(ExternalRefused::NotOwner { .. }) => {
+                "org.freedesktop.DBus.Error.AccessDenied"
+            }
+            Denied::Refused(ExternalRefused::UnknownPool(_)) => name!("NoSuchPool"),
+            Denied::Refused(ExternalRefused::AlreadyExists(_)) => name!("AlreadyExists"),
+            Denied::Refused(ExternalRefused::NotExternal(_)) => name!("NotExternal"),
+            Denied::InvalidArgument(_) => "org.freedesktop.DBus.Error.InvalidArgs",
+            Denied::TooManyLeases(_)
+            | Denied::TooManyWaiters
+            | Denied::TooManyExternals(_)
+            | Denied::TooManyOfAUser { .. } => "org.freedesktop.DBus.Error.LimitsExceeded",
         };
         Error { name, text: denied.to_string() }
     }

@@ -77,6 +77,11 @@ impl JobObject {
     }
 
     #[zbus(property)]
+    fn progress(&self) -> f64 {
+        self.view().progress.fraction()
+    }
+
+    #[zbus(property)]
     fn detail(&self) -> String {
         self.view().detail.clone()
     }
@@ -102,6 +107,7 @@ pub(super) fn changes<'a>(old: &JobView, new: &'a JobView) -> HashMap<&'static s
         "State": state => new.state,
         "Result": result => new.result,
         "Error": error => new.error.as_str(),
+        "Progress": progress => new.progress.fraction(),
         "Detail": detail => new.detail.as_str(),
         "Details": details => details(new.details),
     }

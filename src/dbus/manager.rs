@@ -9,6 +9,7 @@ use pool_core::Request;
 use pool_core::host::{Answer, Denied};
 use pool_core::lease::LeaseId;
 use pool_core::name::{PoolId, Usec};
+use pool_core::registry::{HealthStatus, Report};
 use pool_core::view::{ManagerView, PoolView, View};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ pub(super) const INTERFACE: &str = "org.llamaorch.PoolManager";
 #[derive(Debug, Clone)]
 pub(super) struct Constants {
     pub(super) systemd_version: String,
+    pub(super) driver_version: String,
     pub(super) tainted: Vec<String>,
 }
 
@@ -164,6 +166,81 @@ impl ManagerObject {
         calls::done(self.handle.ask(&caller, Request::ReleaseLease { lease }).await?)
     }
 
+    async fn renew_lease(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        lease: String,
+        ttl_usec: u64,
+    ) -> Result<(), Error> {
+        let caller = self.access.admit(&header, Action::Lease, &pool_of(&lease)).await?;
+        calls::done(self.handle.ask(&caller, Request::RenewLease { lease, ttl: Usec(ttl_usec) }).await?)
+    }
+
+    #[zbus(out_args("statistics"))]
+    fn get_statistics(&self) -> Vec<(String, Named)> {
+        self.view().pools.values().map(|pool| (pool.id.clone(), calls::statistics(pool))).collect()
+    }
+
+    #[zbus(out_args("path"))]
+    async fn register_pool(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        id: String,
+        options: Options,
+    ) -> Result<OwnedObjectPath, Error> {
+        let caller = self.access.admit(&header, Action::Configure, &id).await?;
+        calls::register(&self.handle, &caller, id, options).await
+    }
+
+    async fn unregister_pool(&self, #[zbus(header)] header: Header<'_>, id: String) -> Result<(), Error> {
+        let caller = self.access.admit(&header, Action::Configure, &id).await?;
+        calls::done(self.handle.ask(&caller, Request::UnregisterPool { pool: id }).await?)
+    }
+
+    async fn set_health(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        id: String,
+        live: bool,
+        ready: bool,
+    ) -> Result<(), Error> {
+        let caller = self.access.admit(&header, Action::Report, &id).await?;
+        calls::report(&self.handle, &caller, id, Report::Health(HealthStatus { live, ready })).await
+    }
+
+    async fn set_heartbeat(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        id: String,
+        timestamp: u64,
+    ) -> Result<(), Error> {
+        let caller = self.access.admit(&header, Action::Report, &id).await?;
+        // 0 is now: whoever has no clock of its own need not read one.
+        let at = if timestamp == 0 { Usec(u64::MAX) } else { Usec(timestamp) };
+        calls::report(&self.handle, &caller, id, Report::Heartbeat(at)).await
+    }
+
+    async fn set_version(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        id: String,
+        version: String,
+    ) -> Result<(), Error> {
+        let caller = self.access.admit(&header, Action::Report, &id).await?;
+        calls::report(&self.handle, &caller, id, Report::Version(version)).await
+    }
+
+    async fn set_last_error(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        id: String,
+        error: String,
+    ) -> Result<(), Error> {
+        let caller = self.access.admit(&header, Action::Report, &id).await?;
+        let error = (!error.is_empty()).then_some(error);
+        calls::report(&self.handle, &caller, id, Report::LastError(error)).await
+    }
+
     #[zbus(out_args("explanation"))]
     fn explain(&self, id: &str) -> Result<Named, Error> {
         self.pool(id).map(|(_, view)| calls::explain(&view))
@@ -192,6 +269,17 @@ impl ManagerObject {
     #[zbus(property)]
     fn systemd_version(&self) -> String {
         self.constants.systemd_version.clone()
+    }
+
+    #[zbus(property)]
+    fn driver_version(&self) -> String {
+        self.constants.driver_version.clone()
+    }
+
+    #[zbus(property)]
+    fn nvml_version(&self) -> String {
+        // No device is asked by this version.
+        String::new()
     }
 
     #[zbus(property(emits_changed_signal = "false"))]

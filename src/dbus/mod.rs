@@ -26,7 +26,7 @@ mod replica;
 mod server;
 
 pub use error::Error;
-pub use server::{ServeError, Server};
+pub use server::{ServeError, Server, Versions};
 
 use pool_core::name::{PoolId, ReplicaId, path_element};
 

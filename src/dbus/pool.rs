@@ -96,6 +96,11 @@ impl PoolObject {
     }
 
     #[zbus(property)]
+    fn external(&self) -> bool {
+        self.view().external
+    }
+
+    #[zbus(property)]
     fn activation(&self) -> String {
         self.view().activation.to_owned()
     }
@@ -133,6 +138,11 @@ impl PoolObject {
     #[zbus(property)]
     fn engine_version(&self) -> String {
         self.view().engine_version.clone()
+    }
+
+    #[zbus(property)]
+    fn version(&self) -> String {
+        self.view().version.clone()
     }
 
     #[zbus(property)]
@@ -220,6 +230,11 @@ impl PoolObject {
         self.view().last_error_timestamp.0
     }
 
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn last_heartbeat(&self) -> u64 {
+        self.view().last_heartbeat.0
+    }
+
     #[zbus(property)]
     fn restart_count(&self) -> u32 {
         self.view().restart_count
@@ -238,6 +253,11 @@ impl PoolObject {
     #[zbus(property)]
     fn breaker(&self) -> String {
         self.view().breaker.to_owned()
+    }
+
+    #[zbus(property)]
+    fn vram_reserved(&self) -> u64 {
+        self.view().vram_reserved
     }
 
     #[zbus(property)]
@@ -273,6 +293,7 @@ fn replica_objects(view: &PoolView) -> Vec<OwnedObjectPath> {
 /// The properties in which two views differ, with their new values.
 pub(super) fn changes<'a>(old: &PoolView, new: &'a PoolView) -> HashMap<&'static str, Variant<'a>> {
     changed! { old, new;
+        "External": external => new.external,
         "Activation": activation => new.activation,
         "ConfigPath": config_path => new.config_path.as_str(),
         "Phase": phase => new.phase,
@@ -281,6 +302,8 @@ pub(super) fn changes<'a>(old: &PoolView, new: &'a PoolView) -> HashMap<&'static
         "Draining": draining => new.draining,
         "Engine": engine => new.engine.as_str(),
         "EngineVersion": engine_version => new.engine_version.as_str(),
+        "Version": version => new.version.as_str(),
+        "VramReserved": vram_reserved => new.vram_reserved,
         "ModelId": model_id => new.model_id.as_str(),
         "ModelPath": model_path => new.model_path.as_str(),
         "ModelDigest": model_digest => new.model_digest.as_str(),

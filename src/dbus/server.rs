@@ -39,6 +39,15 @@ pub enum ServeError {
     Ended,
 }
 
+/// What runs beside the daemon.
+#[derive(Debug, Clone, Default)]
+pub struct Versions {
+    /// systemd's own word.
+    pub systemd: String,
+    /// The GPU driver's; "": none is loaded.
+    pub driver: String,
+}
+
 /// The serving side, as the wiring sees it.
 pub struct Server {
     name: mpsc::Sender<oneshot::Sender<Result<(), ServeError>>>,
@@ -51,7 +60,7 @@ impl Server {
     /// The bus cannot be reached, or another daemon owns the name.
     pub async fn start(
         address: Option<&str>,
-        systemd_version: String,
+        versions: Versions,
         tainted: Vec<String>,
         log: Log,
         handle: Handle,
@@ -60,7 +69,8 @@ impl Server {
         let (started, starting) = oneshot::channel();
         let (name, names) = mpsc::channel(1);
         let address = address.map(str::to_owned);
-        let constants = Constants { systemd_version, tainted };
+        let Versions { systemd, driver } = versions;
+        let constants = Constants { systemd_version: systemd, driver_version: driver, tainted };
         let serve = move || {
             let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
                 Ok(runtime) => runtime,

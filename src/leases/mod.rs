@@ -2,14 +2,14 @@
 //! A lease is over when the last copy of the writing end is closed, whatever became of its holder.
 //!
 //! The FIFOs lie in a folder that outlives the daemon, named by their leases: the next run opens each again and sees at
-//! once whether somebody still holds it. What a holder writes is never read, so it cannot keep the daemon busy.
+//! once whether somebody still holds it. The name has the lease's terms too. What a holder writes is never read, so it cannot keep the daemon busy.
 
 #![allow(clippy::disallowed_methods, reason = "one task a lease, which only waits for its end")]
 
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use nix::unistd::{mkfifo, read};
-use pool_core::lease::LeaseId;
+use pool_core::lease::{Given, LeaseId};
 use std::collections::HashMap;
 use std::fs;
 use std::io;
@@ -31,11 +31,19 @@ pub struct LeaseError {
     source: io::Error,
 }
 
+/// A FIFO that is watched.
+#[derive(Debug)]
+struct Watched {
+    task: AbortHandle,
+    /// The name that it has in the folder.
+    name: String,
+}
+
 /// The descriptors of all leases.
 #[derive(Debug)]
 pub struct Fifos {
     folder: PathBuf,
-    watched: HashMap<LeaseId, AbortHandle>,
+    watched: HashMap<LeaseId, Watched>,
     // No more entries than leases, which the core bounds.
     ended: (mpsc::UnboundedSender<LeaseId>, mpsc::UnboundedReceiver<LeaseId>),
 }
@@ -50,7 +58,7 @@ impl Fifos {
     /// The leases of an earlier run that are still held, from now on watched. What is over is removed; what is no lease
     /// is left alone, with a complaint.
     #[must_use]
-    pub fn adopt(&mut self) -> (Vec<LeaseId>, Vec<String>) {
+    pub fn adopt(&mut self) -> (Vec<Given>, Vec<String>) {
         let (mut held, mut complaints) = (Vec::new(), Vec::new());
         let entries = match fs::read_dir(&self.folder) {
             Ok(entries) => entries,
@@ -62,17 +70,17 @@ impl Fifos {
         };
         for entry in entries.flatten() {
             let path = entry.path();
-            let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<LeaseId>().ok()) else {
+            let Some(given) = entry.file_name().to_str().and_then(|name| name.parse::<Given>().ok()) else {
                 complaints.push(format!("{} is no lease and is left alone", path.display()));
                 continue;
             };
-            match self.take_up(&id, &path) {
-                Ok(true) => held.push(id),
+            match self.take_up(&given, &path) {
+                Ok(true) => held.push(given),
                 Ok(false) => drop(fs::remove_file(&path)),
                 Err(error) => complaints.push(format!("{error}: {}", error.source)),
             }
         }
-        held.sort();
+        held.sort_by(|one, other| one.id.cmp(&other.id));
         (held, complaints)
     }
 
@@ -80,9 +88,9 @@ impl Fifos {
     ///
     /// # Errors
     /// It could not be made; nothing of it is left.
-    pub fn open(&mut self, id: &LeaseId) -> Result<OwnedFd, LeaseError> {
-        let path = self.folder.join(id.to_string());
-        match self.make(id, &path) {
+    pub fn open(&mut self, given: &Given) -> Result<OwnedFd, LeaseError> {
+        let path = self.folder.join(given.to_string());
+        match self.make(given, &path) {
             Ok(writer) => Ok(writer),
             Err(error) => {
                 drop(fs::remove_file(&path));
@@ -93,11 +101,24 @@ impl Fifos {
 
     /// Ends a lease's FIFO: its holder sees that by the end of the other side.
     pub fn close(&mut self, id: &LeaseId) {
-        if let Some(task) = self.watched.remove(id) {
+        if let Some(Watched { task, name }) = self.watched.remove(id) {
             task.abort();
+            // It may be gone already.
+            drop(fs::remove_file(self.folder.join(name)));
         }
-        // It may be gone already.
-        drop(fs::remove_file(self.folder.join(id.to_string())));
+    }
+
+    /// Keeps a lease's FIFO with other terms.
+    ///
+    /// # Errors
+    /// Its name could not be changed: the next run of the daemon would go by the terms that it had.
+    pub fn renew(&mut self, given: &Given) -> Result<(), LeaseError> {
+        let Some(watched) = self.watched.get_mut(&given.id) else { return Ok(()) };
+        let name = given.to_string();
+        let (from, path) = (self.folder.join(&watched.name), self.folder.join(&name));
+        fs::rename(from, &path).map_err(|source| LeaseError { what: "rename the FIFO to", path, source })?;
+        watched.name = name;
+        Ok(())
     }
 
     /// The next lease whose holder let go of it.
@@ -105,7 +126,7 @@ impl Fifos {
         self.ended.1.recv().await
     }
 
-    fn make(&mut self, id: &LeaseId, path: &Path) -> Result<OwnedFd, LeaseError> {
+    fn make(&mut self, given: &Given, path: &Path) -> Result<OwnedFd, LeaseError> {
         let failed =
             |what| move |errno: nix::Error| LeaseError { what, path: path.to_owned(), source: errno.into() };
         let mode = Mode::S_IRUSR | Mode::S_IWUSR;
@@ -119,7 +140,7 @@ impl Fifos {
         let flags = OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
         let reader = open(path, flags | OFlag::O_RDONLY, Mode::empty()).map_err(failed("read"))?;
         let writer = open(path, flags | OFlag::O_WRONLY, Mode::empty()).map_err(failed("write"))?;
-        self.watch(id, path, reader)?;
+        self.watch(given, path, reader)?;
         Ok(writer)
     }
 
@@ -134,7 +155,7 @@ impl Fifos {
     }
 
     /// Opens a FIFO of an earlier run; false where nobody holds it.
-    fn take_up(&mut self, id: &LeaseId, path: &Path) -> Result<bool, LeaseError> {
+    fn take_up(&mut self, given: &Given, path: &Path) -> Result<bool, LeaseError> {
         let failed =
             |errno: nix::Error| LeaseError { what: "open", path: path.to_owned(), source: errno.into() };
         let flags = OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_RDONLY | OFlag::O_NOFOLLOW;
@@ -149,11 +170,11 @@ impl Fifos {
                 Err(errno) => return Err(failed(errno)),
             }
         }
-        self.watch(id, path, reader)?;
+        self.watch(given, path, reader)?;
         Ok(true)
     }
 
-    fn watch(&mut self, id: &LeaseId, path: &Path, reader: OwnedFd) -> Result<(), LeaseError> {
+    fn watch(&mut self, given: &Given, path: &Path, reader: OwnedFd) -> Result<(), LeaseError> {
         #[allow(
             deprecated,
             reason = "what its successor leaves to the caller, an owned descriptor keeps by itself"
@@ -163,7 +184,7 @@ impl Fifos {
             path: path.to_owned(),
             source,
         })?;
-        let (ended, lease) = (self.ended.0.clone(), id.clone());
+        let (ended, lease) = (self.ended.0.clone(), given.id.clone());
         let task = tokio::spawn(async move {
             // An event that is no end is something written: it is left where it is, and the next one waited for.
             while let Ok(mut guard) = reader.ready(Interest::READABLE).await {
@@ -176,7 +197,8 @@ impl Fifos {
                 tracing::debug!("a lease ended after the loop did");
             }
         });
-        self.watched.insert(id.clone(), task.abort_handle());
+        let watched = Watched { task: task.abort_handle(), name: given.to_string() };
+        self.watched.insert(given.id.clone(), watched);
         Ok(())
     }
 }
@@ -184,6 +206,8 @@ impl Fifos {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pool_core::lease::Terms;
+    use pool_core::name::Usec;
     use std::io::Write;
     use std::time::Duration;
 
@@ -211,6 +235,11 @@ mod tests {
         LeaseId { replica: "chat-r0".parse().expect("a valid name"), number }
     }
 
+    fn given(number: u64) -> Given {
+        let terms = Terms { uid: 7, until: Some(Usec(number)), holder: "a test".to_owned() };
+        Given { id: lease(number), terms }
+    }
+
     async fn next(fifos: &mut Fifos) -> Option<LeaseId> {
         tokio::time::timeout(Duration::from_millis(300), fifos.ended()).await.ok().flatten()
     }
@@ -219,7 +248,7 @@ mod tests {
     async fn a_lease_ends_with_the_last_copy_of_its_descriptor() {
         let folder = Folder::new("copies");
         let mut fifos = Fifos::below(&folder.0);
-        let writer = fifos.open(&lease(1)).expect("a FIFO");
+        let writer = fifos.open(&given(1)).expect("a FIFO");
         let copy = writer.try_clone().expect("a copy");
         drop(writer);
         assert_eq!(next(&mut fifos).await, None, "a copy is still open");
@@ -233,7 +262,7 @@ mod tests {
     async fn what_a_holder_writes_neither_ends_its_lease_nor_keeps_anybody_busy() {
         let folder = Folder::new("written");
         let mut fifos = Fifos::below(&folder.0);
-        let mut writer = fs::File::from(fifos.open(&lease(2)).expect("a FIFO"));
+        let mut writer = fs::File::from(fifos.open(&given(2)).expect("a FIFO"));
         while writer.write(&[0; 4096]).is_ok() {}
         assert_eq!(next(&mut fifos).await, None);
         drop(writer);
@@ -245,13 +274,13 @@ mod tests {
         let folder = Folder::new("adopted");
         let mut before = Fifos::below(&folder.0);
         let (held, written, dropped) = (
-            before.open(&lease(1)).expect("a FIFO"),
-            before.open(&lease(2)).expect("a FIFO"),
-            before.open(&lease(3)).expect("a FIFO"),
+            before.open(&given(1)).expect("a FIFO"),
+            before.open(&given(2)).expect("a FIFO"),
+            before.open(&given(3)).expect("a FIFO"),
         );
         fs::File::from(written.try_clone().expect("a copy")).write_all(b"x").expect("somebody reads");
-        for task in before.watched.values() {
-            task.abort();
+        for watched in before.watched.values() {
+            watched.task.abort();
         }
         tokio::task::yield_now().await;
         drop(before);
@@ -260,7 +289,7 @@ mod tests {
         fs::write(folder.0.join("leases/README"), "").expect("a folder of the test's own");
         let mut after = Fifos::below(&folder.0);
         let (adopted, complaints) = after.adopt();
-        assert_eq!(adopted, [lease(1), lease(2)]);
+        assert_eq!(adopted, [given(1), given(2)]);
         assert_eq!(complaints.len(), 1, "{complaints:?}");
         assert_eq!(folder.files(), 3, "what is over is gone");
         drop(held);
@@ -273,7 +302,7 @@ mod tests {
     async fn a_closed_lease_is_told_of_no_more() {
         let folder = Folder::new("closed");
         let mut fifos = Fifos::below(&folder.0);
-        let writer = fifos.open(&lease(1)).expect("a FIFO");
+        let writer = fifos.open(&given(1)).expect("a FIFO");
         fifos.close(&lease(1));
         drop(writer);
         assert_eq!(next(&mut fifos).await, None);
@@ -281,10 +310,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_renewed_lease_is_adopted_on_its_new_terms() {
+        let folder = Folder::new("renewed");
+        let mut before = Fifos::below(&folder.0);
+        let held = before.open(&given(1)).expect("a FIFO");
+        let terms = Terms { until: None, ..given(1).terms };
+        let renewed = Given { id: lease(1), terms };
+        before.renew(&renewed).expect("it is there");
+        before.renew(&given(2)).expect("what is over is not renewed, which is no error");
+        assert_eq!(folder.files(), 1);
+        let (adopted, complaints) = Fifos::below(&folder.0).adopt();
+        assert_eq!((adopted, complaints), (vec![renewed], Vec::new()));
+        drop(held);
+        assert_eq!(next(&mut before).await, Some(lease(1)));
+        before.close(&lease(1));
+        assert_eq!(folder.files(), 0);
+    }
+
+    #[tokio::test]
     async fn the_folder_is_for_the_daemon_alone() {
         let folder = Folder::new("mode");
         let mut fifos = Fifos::below(&folder.0);
-        let _held = fifos.open(&lease(1)).expect("a FIFO");
+        let _held = fifos.open(&given(1)).expect("a FIFO");
         assert_eq!(
             fs::metadata(folder.0.join("leases")).expect("it is there").permissions().mode() & 0o777,
             0o700

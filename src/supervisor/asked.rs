@@ -4,7 +4,8 @@ use super::Supervisor;
 use super::handle::{Asked, Call, ReloadPool, Told, Wanted, answer};
 use crate::config;
 use crate::ports::{Clock, Files, Probers, Systemd};
-use pool_core::host::{Answer, RequestId};
+use crate::telemetry;
+use pool_core::host::{Answer, LogLine, RequestId};
 use pool_core::name::PoolId;
 use pool_core::{Denied, Event, Request, decide};
 use tokio::sync::oneshot;
@@ -28,6 +29,7 @@ impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
                 Err(denied) => answer(reply, Answer::Denied(denied)),
             },
             Wanted::Reload => {
+                telemetry::write(&LogLine::asked(&caller, "reading of the configuration", Vec::new()));
                 let request = self.expect(reply);
                 self.read_configuration(vec![request]);
             }

@@ -145,13 +145,18 @@ impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
                 Effect::SetTimer(id, after) => self.timers.set(id, Duration::from_micros(after.0)),
                 Effect::CancelTimer(id) => self.timers.cancel(id),
                 Effect::SaveRuntime | Effect::SaveWishes => {}
-                Effect::OpenLease(id) => match self.outside.leases.open(&id) {
+                Effect::OpenLease(given) => match self.outside.leases.open(&given) {
                     Ok(descriptor) => self.descriptor = Some(descriptor),
                     Err(error) => {
                         let how = LeaseEnd::NotOpened(chain(&error));
-                        self.follow_ups.push_back(Event::LeaseEnded { lease: id, how });
+                        self.follow_ups.push_back(Event::LeaseEnded { lease: given.id, how });
                     }
                 },
+                Effect::RenewLease(given) => {
+                    if let Err(error) = self.outside.leases.renew(&given) {
+                        tracing::warn!("{}; its old time limit holds after a restart", chain(&error));
+                    }
+                }
                 Effect::CloseLease(id) => self.outside.leases.close(&id),
                 Effect::LeaseRevoked { lease, reason } => self.revoked.push((lease, reason)),
                 Effect::Reply(request, answer) => {

@@ -3,8 +3,10 @@
 use crate::bench::{Bench, MANAGER, NAME, SETTLE, signal, wait_until};
 use futures_util::StreamExt;
 use pool_managerd::client::Error;
+use pool_managerd::client::proxy::AllocatedLease;
 use std::collections::HashMap;
-use zbus::Variant;
+use std::time::Duration;
+use zbus::{Variant, connection};
 
 const ENGINE: &str = "llamaorch-engine-a-r0.g1.service";
 
@@ -89,7 +91,8 @@ async fn who_cannot_get_a_lease_is_told_why() {
     assert!(matches!(error, Error::NotReady(_)), "{error:?}");
     let error = bench.api().allocate_lease("b").await.unwrap_err();
     assert!(matches!(error, Error::NoSuchPool(_)), "{error:?}");
-    for (key, says) in [("holder", "not supported"), ("ttl_usec", "not supported"), ("tll", "unknown option")]
+    for (key, says) in
+        [("holder", "is a name (s)"), ("tll", "this version takes: holder, ttl_usec, wait_usec")]
     {
         let options = HashMap::from([(key, Variant::from(1_u64))]);
         let error = bench.api().manager().await.unwrap().allocate_lease("a", options).await.unwrap_err();
@@ -137,4 +140,58 @@ async fn a_stop_revokes_before_its_job_ends() {
     let revoked = signal(&mut signals, "LeaseRevoked").await;
     let removed = signal(&mut signals, "JobRemoved").await;
     assert!(revoked.recv_position() < removed.recv_position());
+}
+
+/// What `AllocateLease` says with options.
+async fn allocate(bench: &Bench, options: HashMap<&str, Variant<'_>>) -> Result<AllocatedLease, Error> {
+    let manager = bench.api().manager().await.expect("nobody is asked");
+    manager.allocate_lease("a", options).await.map_err(Error::from)
+}
+
+#[tokio::test]
+async fn a_lease_ends_at_its_time_limit_unless_it_is_renewed() {
+    let (bench, _daemon) = serving("").await;
+    let mut signals = bench.signals().await;
+    let short = || HashMap::from([("ttl_usec", Variant::from(200_000_u64))]);
+    let (renewed, _, _held) = allocate(&bench, short()).await.expect("a lease");
+    let manager = bench.api().manager().await.expect("nobody is asked");
+    manager.renew_lease(&renewed, 600_000_000).await.expect("it is held");
+    let (short, _, _also) = allocate(&bench, short()).await.expect("a lease");
+    let revoked = signal(&mut signals, "LeaseRevoked").await;
+    let (lease, pool, reason): (String, String, String) = revoked.body().deserialize().expect("three texts");
+    assert_eq!((lease, pool.as_str(), reason.as_str()), (short.clone(), "a", "its time limit is over"));
+    let gone = Error::from(manager.renew_lease(&short, 1).await.expect_err("it is over"));
+    assert!(matches!(gone, Error::NoSuchLease(_)), "{gone:?}");
+    manager.release_lease(&renewed).await.expect("it is held");
+}
+
+#[tokio::test]
+async fn who_waits_is_served_in_turn_and_forgotten_when_it_leaves() {
+    let (bench, _daemon) = serving("[leases]\ncapacity = 1\n").await;
+    let (first, _, _held) = allocate(&bench, HashMap::new()).await.expect("a lease");
+    let path = bench.folder.join("run/leases");
+    let held = || std::fs::read_dir(&path).expect("the folder is there").count();
+    let waits = || HashMap::from([("wait_usec", Variant::from(60_000_000_u64))]);
+    // One that leaves the bus while it waits.
+    let stranger = connection::Builder::address(bench.bus.address.as_str()).build().await.expect("the bus");
+    let body = ("a", waits());
+    let call = stranger.call_method(Some(NAME), MANAGER, Some(NAME), "AllocateLease", &body);
+    let left = tokio::time::timeout(Duration::from_millis(300), call).await;
+    assert!(left.is_err(), "it waits");
+    let (next, next_but_one) = (allocate(&bench, waits()), allocate(&bench, waits()));
+    let (mut next, mut next_but_one) = (Box::pin(next), Box::pin(next_but_one));
+    assert!(tokio::time::timeout(Duration::from_millis(300), &mut next).await.is_err());
+    assert!(tokio::time::timeout(Duration::from_millis(300), &mut next_but_one).await.is_err());
+    stranger.close().await.expect("it leaves");
+    let manager = bench.api().manager().await.expect("nobody is asked");
+    manager.release_lease(&first).await.expect("it is held");
+    let (second, _, held_second) = next.await.expect("its turn has come");
+    assert!(tokio::time::timeout(Duration::from_millis(100), &mut next_but_one).await.is_err());
+    assert_eq!(held(), 1, "{second}");
+    drop(held_second);
+    next_but_one.await.expect("its turn has come");
+    let nobody = HashMap::from([("wait_usec", Variant::from(1_000_u64))]);
+    let (_third, _, _held_third) = allocate(&bench, waits()).await.expect("the one before was dropped");
+    let late = allocate(&bench, nobody).await.expect_err("there is none");
+    assert!(matches!(&late, Error::Timeout(text) if text.contains("1 of 1 leases")), "{late:?}");
 }

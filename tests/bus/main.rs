@@ -7,6 +7,7 @@ mod bench;
 mod broker;
 mod compatibility;
 mod contract;
+mod external;
 mod json;
 mod leases;
 mod logging;

@@ -128,7 +128,7 @@ type Known = std::collections::BTreeMap<(String, String, String), String>;
 
 fn learn(known: &mut Known, path: &str, interface: &str, properties: HashMap<String, impl std::fmt::Debug>) {
     // Their changes are not signalled, as their annotations say.
-    let silent = ["Generation", "ActiveLeases", "SlotsFree", "InFlight"];
+    let silent = ["Generation", "ActiveLeases", "SlotsFree", "InFlight", "LastHeartbeat"];
     for (name, value) in properties.into_iter().filter(|(name, _)| !silent.contains(&name.as_str())) {
         known.insert((path.to_owned(), interface.to_owned(), name), format!("{value:?}"));
     }

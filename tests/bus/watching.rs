@@ -3,6 +3,7 @@
 use crate::bench::{Bench, Daemon, MANAGER, NAME, SETTLE, wait_until};
 use pool_managerd::client::{Event, Mirror, Watcher};
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use zbus::fdo::ObjectManagerProxy;
 use zbus::{Connection, Message, Variant, connection};
@@ -170,11 +171,19 @@ async fn signals_of_others_are_not_believed() {
 
 #[tokio::test]
 async fn nothing_is_missed_or_told_twice_while_everything_changes() {
+    const WATCHERS: usize = 4;
     let ids = ["a", "b", "c", "d", "e", "f"];
     let (bench, _daemon) = serving(&ids).await;
     let client = bench.api();
+    let begun = AtomicUsize::new(0);
     let stir = async {
-        for round in 0..12 {
+        // Until the last watcher has begun, and for some rounds more.
+        let mut left = 6;
+        for round in 0.. {
+            left -= usize::from(begun.load(Ordering::Relaxed) == WATCHERS);
+            if left == 0 {
+                break;
+            }
             let asked = ids.iter().map(|id| {
                 let client = client.clone();
                 async move {
@@ -190,8 +199,8 @@ async fn nothing_is_missed_or_told_twice_while_everything_changes() {
     };
     // Watchers that begin somewhere in between, each after a few more changes.
     let watch = async {
-        let following = (0..4_u64).map(|number| {
-            let bench = &bench;
+        let following = (0..WATCHERS).map(|number| {
+            let (bench, begun) = (&bench, &begun);
             async move {
                 let mut first = watcher(bench).await;
                 for _ in 0..number * 15 {
@@ -199,6 +208,7 @@ async fn nothing_is_missed_or_told_twice_while_everything_changes() {
                 }
                 let mut watcher = watcher(bench).await;
                 assert_eq!(next(&mut watcher).await, Event::DaemonCame);
+                begun.fetch_add(1, Ordering::Relaxed);
                 let start = watcher.pools().into_iter();
                 let mut known: BTreeMap<String, (String, bool, bool)> =
                     start.map(|pool| (pool.id, (pool.phase, pool.live, pool.ready))).collect();

@@ -24,7 +24,7 @@ pub fn holds(state: &State, files: &Files) -> Result<(), String> {
 fn leases(state: &State, files: &Files) -> Result<(), String> {
     let mut known = BTreeSet::new();
     for replica in state.pools.values().flat_map(|pool| &pool.replicas) {
-        let its: Vec<_> = state.leases.of(&replica.id).collect();
+        let its: Vec<_> = state.leases.of(&replica.id).map(|(lease, _)| lease).collect();
         if usize::try_from(replica.leases) != Ok(its.len()) || (!its.is_empty() && !replica.ready()) {
             let (id, phase, leases) = (&replica.id, &replica.phase, replica.leases);
             return Err(format!("{id} is {phase:?} with {leases} leases of {its:?}"));

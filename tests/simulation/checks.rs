@@ -109,7 +109,7 @@ fn on_its_way(pool: &Pool, callers: &Callers) -> Result<(), String> {
 fn leased(state: &State, serving: &Serving, callers: &Callers) -> Result<(), String> {
     let held = callers.leases();
     let replicas = state.pools.values().flat_map(|pool| &pool.replicas);
-    for lease in replicas.flat_map(|replica| state.leases.of(&replica.id)) {
+    for (lease, _) in replicas.flat_map(|replica| state.leases.of(&replica.id)) {
         if !held.contains_key(lease) {
             return Err(format!("lease {lease} is known, and nobody holds it"));
         }

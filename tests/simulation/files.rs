@@ -1,6 +1,7 @@
 //! Owns the configuration below a temporary root: what the files say, and what goes wrong with them.
 
 use crate::dice::Dice;
+use pool_core::lease::Given;
 use pool_core::name::PoolId;
 use std::collections::BTreeSet;
 use std::fs;
@@ -48,7 +49,9 @@ impl Files {
     /// The leases whose descriptors lie in the daemon's folder.
     pub fn leases(&self) -> BTreeSet<String> {
         let entries = fs::read_dir(self.root.join("saved/leases")).into_iter().flatten();
-        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        // One that is no lease's name is compared as it is, and so found.
+        names.map(|name| name.parse().map_or(name, |given: Given| given.id.to_string())).collect()
     }
 
     fn folder(&self) -> PathBuf {

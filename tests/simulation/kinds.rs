@@ -2,7 +2,7 @@
 
 use crate::dice::Dice;
 use crate::files::POOLS;
-use pool_core::host::Answer;
+use pool_core::host::{Answer, LeaseWish};
 use pool_core::job::JobId;
 use pool_core::name::{PoolId, Usec};
 use pool_core::pool::Wish;
@@ -128,13 +128,21 @@ pub static KINDS: [(usize, Kind); 11] = [
     (
         14,
         Kind {
-            make: |dice, _| Asked::Request(Request::AllocateLease { pool: pool(dice) }),
+            make: |dice, _| {
+                let wait = if dice.chance(25) { 1 + dice.roll(20) } else { 0 };
+                let wait = Usec::from_secs(u64::try_from(wait).expect("a small number"));
+                let wish = LeaseWish { wait, ..LeaseWish::default() };
+                Asked::Request(Request::AllocateLease { pool: pool(dice), wish })
+            },
             may_be_told: |answer| {
                 let Answer::Denied(denied) = answer else { return matches!(answer, Answer::Lease { .. }) };
                 no_pool(answer)
                     || matches!(
                         denied,
-                        Denied::Draining(_) | Denied::NotReady { .. } | Denied::AtCapacity { .. }
+                        Denied::Draining(_)
+                            | Denied::NotReady { .. }
+                            | Denied::AtCapacity { .. }
+                            | Denied::NoLeaseInTime { .. }
                     )
             },
             wish: None,
@@ -183,12 +191,18 @@ impl Asked {
                 | Request::Drain { pool, .. }
                 | Request::Reload { pool, .. }
                 | Request::Reset { pool }
-                | Request::AllocateLease { pool }
+                | Request::AllocateLease { pool, .. }
+                | Request::RegisterPool { pool, .. }
+                | Request::UnregisterPool { pool }
+                | Request::Report { pool, .. }
                 | Request::WaitReady { pool, .. },
             )
             | Asked::ReloadPool(ReloadPool { pool, .. }) => pool.parse().ok(),
             Asked::Request(
-                Request::WaitJob { .. } | Request::CancelJob { .. } | Request::ReleaseLease { .. },
+                Request::WaitJob { .. }
+                | Request::CancelJob { .. }
+                | Request::ReleaseLease { .. }
+                | Request::RenewLease { .. },
             )
             | Asked::Files
             | Asked::Release => None,

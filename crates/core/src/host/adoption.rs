@@ -2,9 +2,9 @@
 //! unless its pool is gone for good.
 
 use super::turn::{Clock, Turn};
-use super::{Effect, Effects, LogKind, LogLine, Saved, SavedPool, State, configure};
+use super::{Effect, Effects, LogKind, LogLine, Saved, SavedPool, State, configure, external};
 use crate::config::{Activation, Configuration, Revision};
-use crate::lease::LeaseId;
+use crate::lease::Given;
 use crate::name::{Endpoint, PoolId, ReplicaId, UnitKind, UnitName, Usec};
 use crate::pool::{Pool, Wish, lifecycle};
 use crate::replica::{ActiveState, Hold, Replica, UnitObservation};
@@ -47,7 +47,7 @@ pub(super) struct Found {
     pub(super) units: Vec<UnitFacts>,
     pub(super) saved: Saved,
     pub(super) stopped: BTreeSet<PoolId>,
-    pub(super) leases: Vec<LeaseId>,
+    pub(super) leases: Vec<Given>,
 }
 
 pub(super) fn started(state: &mut State, clock: Clock, effects: &mut Effects, found: Found) {
@@ -59,7 +59,7 @@ pub(super) fn started(state: &mut State, clock: Clock, effects: &mut Effects, fo
     state.errors = errors;
     state.stopped = stopped;
     for (id, revision) in pools {
-        state.insert_pool(id, Pool::new(revision, clock.real));
+        state.insert_pool(clock, effects, id, Pool::new(revision, clock.real));
     }
     // Where a file is broken or cannot be looked for, the pool is run on by its last good one.
     let unknown = |id: &PoolId| broken.contains_key(id) || incomplete;
@@ -67,7 +67,7 @@ pub(super) fn started(state: &mut State, clock: Clock, effects: &mut Effects, fo
         if !state.pools.contains_key(id) {
             let mut pool = Pool::new(saved.revision.clone(), clock.real);
             pool.file_error = broken.get(id).map(|error| error.error.clone());
-            state.insert_pool(id.clone(), pool);
+            state.insert_pool(clock, effects, id.clone(), pool);
         }
     }
     // What was on its way out goes on on its way.
@@ -77,7 +77,7 @@ pub(super) fn started(state: &mut State, clock: Clock, effects: &mut Effects, fo
             saved.drain = saved.drain.take().filter(|_| state.stopped.contains(id));
         } else {
             let pool = Pool { leaving: true, ..Pool::new(saved.revision.clone(), clock.real) };
-            state.insert_pool(id.clone(), pool);
+            state.insert_pool(clock, effects, id.clone(), pool);
         }
     }
     // What runs has its port, before anything that is to start is given one.
@@ -117,14 +117,18 @@ pub(super) fn started(state: &mut State, clock: Clock, effects: &mut Effects, fo
             configure::start_resident(state, clock, effects, &id, lifecycle::resume);
         }
     }
-    for lease in leases {
-        let mut taken = false;
-        state.with_replica(clock, effects, &lease.replica, |pool, index, turn| {
-            taken = lifecycle::lease::adopt(pool, index, &lease, served.get(&lease.replica), turn);
+    for (id, saved) in saved.externals {
+        external::restore(state, clock, effects, id, saved);
+    }
+    for given in leases {
+        let replica = &given.id.replica;
+        let mut taken = external::adopt(state, clock, effects, &given);
+        state.with_replica(clock, effects, replica, |pool, index, turn| {
+            taken = lifecycle::lease::adopt(pool, index, &given, served.get(replica), turn);
         });
         if !taken {
-            let reason =
-                format!("engine {} no longer serves: it ended while the daemon was away", lease.replica);
+            let reason = format!("engine {replica} no longer serves: it ended while the daemon was away");
+            let lease = given.id;
             effects.push(Effect::CloseLease(lease.clone()));
             effects.push(Effect::LeaseRevoked { lease, reason });
         }

@@ -1,13 +1,13 @@
 //! What follows from a request that was accepted: jobs, wishes, leases.
 
-use super::decide::{may_cancel, may_lease};
+use super::decide::may_cancel;
 use super::turn::Clock;
 use super::{
-    Accepted, Answer, Caller, Denied, Effect, Effects, LogKind, LogLine, Purpose, RequestId, State, Waiter,
-    Waits,
+    Accepted, Answer, Caller, Denied, Effect, Effects, LogLine, RequestId, State, Waiter, Waits, external,
+    leasing,
 };
 use crate::job::{JobId, JobResult, JobState, Operation};
-use crate::lease::{LeaseEnd, LeaseId};
+use crate::lease::LeaseEnd;
 use crate::name::{PoolId, Usec};
 use crate::pool::{Pool, lifecycle};
 
@@ -21,37 +21,51 @@ pub(super) fn asked(
 ) {
     match accepted {
         Accepted::Start(id) => {
-            open_job(state, clock, effects, request, &id, Operation::Start);
+            open_job(state, clock, effects, (request, &caller), &id, Operation::Start);
             keep_stopped(state, effects, &id, false);
             state.with_pool(clock, effects, &id, lifecycle::start);
             // Also where nothing is started yet: who was told of a job counts on it.
             effects.push(Effect::SaveRuntime);
         }
         Accepted::Stop(id) => {
-            open_job(state, clock, effects, request, &id, Operation::Stop);
+            open_job(state, clock, effects, (request, &caller), &id, Operation::Stop);
             keep_stopped(state, effects, &id, true);
             state.with_pool(clock, effects, &id, lifecycle::stop);
         }
-        Accepted::Drain(id, deadline) => drain(state, clock, effects, request, &id, deadline),
+        Accepted::Drain(id, deadline) => drain(state, clock, effects, (request, &caller), &id, deadline),
         Accepted::Reload(id, to, deadline, force) => {
-            open_job(state, clock, effects, request, &id, Operation::Reload);
+            open_job(state, clock, effects, (request, &caller), &id, Operation::Reload);
             state.with_pool(clock, effects, &id, |pool, turn| {
                 lifecycle::reload::ask(pool, lifecycle::reload::Wanted { to: *to, deadline, force }, turn);
             });
         }
         Accepted::Reset(id) => {
+            tell_pool(effects, &caller, &format!("reset of pool {id}"), &id);
             state.with_pool(clock, effects, &id, lifecycle::reset);
             effects.push(Effect::Reply(request, Answer::Done));
         }
-        Accepted::AllocateLease(id) => lease(state, clock, effects, request, &id),
+        Accepted::AllocateLease(id, wish) => {
+            leasing::allocate(state, clock, effects, request, caller, (id, wish));
+        }
         Accepted::ReleaseLease(id) => {
-            lease_ended(state, clock, effects, &id, &LeaseEnd::Closed);
+            leasing::ended(state, clock, effects, &id, &LeaseEnd::Closed);
             effects.push(Effect::Reply(request, Answer::Done));
         }
-        Accepted::CancelJob(job) => cancel(state, clock, effects, request, job),
+        Accepted::RenewLease(id, ttl) => leasing::renew(state, clock, effects, request, (id, ttl)),
+        Accepted::RegisterPool(id, external) => {
+            tell_pool(effects, &caller, &format!("registration of external pool {id}"), &id);
+            external::register(state, clock, effects, request, (id, external));
+        }
+        Accepted::UnregisterPool(id) => {
+            tell_pool(effects, &caller, &format!("removal of external pool {id}"), &id);
+            external::unregister(state, clock, effects, request, &id);
+        }
+        Accepted::Report(id, report) => {
+            external::report(state, clock, effects, request, &caller, (id, report));
+        }
+        Accepted::CancelJob(job) => cancel(state, clock, effects, (request, &caller), job),
         Accepted::WaitReady(pool, timeout) => {
-            let timer = (timeout != Usec(0) && timeout != Usec(u64::MAX))
-                .then(|| state.timers.set(timeout, Purpose::EndWait(request), effects));
+            let timer = state.wait_timer(request, timeout, effects);
             let waits = Waits::Ready(pool);
             state.waiters.insert(request, Waiter { caller: caller.name, uid: caller.uid, waits, timer });
         }
@@ -84,7 +98,7 @@ fn drain(
     state: &mut State,
     clock: Clock,
     effects: &mut Effects,
-    request: RequestId,
+    (request, caller): (RequestId, &Caller),
     id: &PoolId,
     deadline: Usec,
 ) {
@@ -95,40 +109,30 @@ fn drain(
     };
     // Asked again, it is the same job, and the earlier deadline wins.
     if let Some(job) = state.pools.get(id).and_then(drains) {
+        tell_job(effects, caller, id, Operation::Drain, job);
         effects.push(Effect::Reply(request, Answer::Job(job)));
     } else {
-        open_job(state, clock, effects, request, id, Operation::Drain);
+        open_job(state, clock, effects, (request, caller), id, Operation::Drain);
     }
     state.with_pool(clock, effects, id, |pool, turn| lifecycle::drain::ask(pool, deadline, turn));
 }
 
-fn lease(state: &mut State, clock: Clock, effects: &mut Effects, request: RequestId, id: &PoolId) {
-    let may = state.pools.get(id).map(|pool| may_lease(state, id, pool));
-    let given = match may {
-        Some(Ok(())) => state.with_pool(clock, effects, id, |pool, turn| {
-            let index = lifecycle::lease::choose(pool)?;
-            lifecycle::lease::give(pool, index, turn)
-        }),
-        Some(Err(denied)) => {
-            effects.push(Effect::Reply(request, Answer::Denied(denied)));
-            return;
-        }
-        None => None,
-    };
-    let answer = match given.flatten() {
-        Some((lease, endpoint)) => Answer::Lease { lease, endpoint: endpoint.to_string() },
-        None => Answer::Denied(Denied::NoSuchPool(id.to_string())),
-    };
-    effects.push(Effect::Reply(request, answer));
-}
-
-fn cancel(state: &mut State, clock: Clock, effects: &mut Effects, request: RequestId, id: JobId) {
+fn cancel(
+    state: &mut State,
+    clock: Clock,
+    effects: &mut Effects,
+    (request, caller): (RequestId, &Caller),
+    id: JobId,
+) {
     if let Err(denied) = may_cancel(state, id) {
         effects.push(Effect::Reply(request, Answer::Denied(denied)));
         return;
     }
     let Some(job) = state.jobs.all.get(&id) else { return };
     let (pool, operation) = (job.pool.clone(), job.operation);
+    let fields = vec![("pool_id", pool.to_string()), ("job_id", id.0.to_string())];
+    let what = format!("end of job {}, the {} of pool {pool},", id.0, operation.as_str());
+    effects.push(Effect::Log(LogLine::asked(caller, &what, fields)));
     match operation {
         Operation::Drain => {
             keep_stopped(state, effects, &pool, false);
@@ -155,11 +159,13 @@ fn open_job(
     state: &mut State,
     clock: Clock,
     effects: &mut Effects,
-    request: RequestId,
+    (request, caller): (RequestId, &Caller),
     id: &PoolId,
     operation: Operation,
 ) {
-    let job = begin_job(state, clock, effects, id, operation);
+    let job = state.jobs.open(id.clone(), operation, Some(caller.uid), clock.mono);
+    tell_job(effects, caller, id, operation, job);
+    take_place(state, clock, effects, id, (job, operation));
     effects.push(Effect::Reply(request, Answer::Job(job)));
 }
 
@@ -171,7 +177,19 @@ pub(super) fn begin_job(
     id: &PoolId,
     operation: Operation,
 ) -> JobId {
-    let job = state.jobs.open(id.clone(), operation, clock.mono);
+    let job = state.jobs.open(id.clone(), operation, None, clock.mono);
+    take_place(state, clock, effects, id, (job, operation));
+    job
+}
+
+/// The job that ran on a pool gives way to a new one.
+fn take_place(
+    state: &mut State,
+    clock: Clock,
+    effects: &mut Effects,
+    id: &PoolId,
+    (job, operation): (JobId, Operation),
+) {
     state.with_pool(clock, effects, id, |pool, turn| {
         if let Some((older, _)) = pool.job.replace((job, operation)) {
             turn.end_job(
@@ -181,25 +199,14 @@ pub(super) fn begin_job(
             );
         }
     });
-    job
 }
 
-pub(super) fn lease_ended(
-    state: &mut State,
-    clock: Clock,
-    effects: &mut Effects,
-    lease: &LeaseId,
-    how: &LeaseEnd,
-) {
-    if !state.leases.contains(lease) {
-        return;
-    }
-    if let LeaseEnd::NotOpened(error) = how {
-        let message = format!("the descriptor of lease {lease} could not be made: {error}");
-        effects.push(Effect::Log(LogLine::plain(LogKind::Anomaly, message)));
-    }
-    state.with_replica(clock, effects, &lease.replica, |pool, index, turn| {
-        lifecycle::lease::ended(pool, index, lease, turn);
-    });
-    effects.push(Effect::CloseLease(lease.clone()));
+fn tell_job(effects: &mut Effects, caller: &Caller, id: &PoolId, operation: Operation, job: JobId) {
+    let fields = vec![("pool_id", id.to_string()), ("job_id", job.0.to_string())];
+    let what = format!("{} of pool {id}", operation.as_str());
+    effects.push(Effect::Log(LogLine::asked(caller, &what, fields)));
+}
+
+fn tell_pool(effects: &mut Effects, caller: &Caller, what: &str, id: &PoolId) {
+    effects.push(Effect::Log(LogLine::asked(caller, what, vec![("pool_id", id.to_string())])));
 }

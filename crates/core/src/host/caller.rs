@@ -1,6 +1,7 @@
 //! Who asks for something.
 
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// A connection of the bus that asked for something. Connections are told apart by their names, users by their uids.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -13,4 +14,15 @@ pub struct Caller {
     pub pid: u32,
     /// The unit that it runs in; "": unknown.
     pub unit: String,
+}
+
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "uid {}", self.uid)?;
+        match (self.pid, self.unit.as_str()) {
+            (0, _) => Ok(()),
+            (pid, "") => write!(f, ", process {pid}"),
+            (pid, unit) => write!(f, ", process {pid} in {unit}"),
+        }
+    }
 }

@@ -41,7 +41,7 @@ pub(super) fn read_again(
     for (id, revision) in pools {
         match state.pools.get_mut(&id) {
             None => {
-                state.insert_pool(id.clone(), Pool::new(revision, clock.real));
+                state.insert_pool(clock, effects, id.clone(), Pool::new(revision, clock.real));
                 adoption::claim(state, clock, effects, &id, None);
                 start_resident(state, clock, effects, &id, lifecycle::resume);
                 added.push(id);

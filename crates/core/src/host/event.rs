@@ -2,7 +2,7 @@
 
 use super::{Accepted, Answer, Caller, LogLine, RequestId, Saved, TimerId, UnitFacts};
 use crate::config::Configuration;
-use crate::lease::{LeaseEnd, LeaseId};
+use crate::lease::{Given, LeaseEnd, LeaseId};
 use crate::name::{PoolId, ReplicaId, UnitName, Usec};
 use crate::replica::{ExitClass, Hold, Report, UnitObservation};
 use crate::unit::UnitSpec;
@@ -23,7 +23,7 @@ pub enum Event {
         /// Pools that an operator stopped.
         stopped: BTreeSet<PoolId>,
         /// Leases whose holders still have their descriptors.
-        leases: Vec<LeaseId>,
+        leases: Vec<Given>,
     },
     /// A request was let pass.
     Asked {
@@ -147,7 +147,9 @@ pub enum Effect {
     /// Save [`State::stopped`](super::State::stopped) to survive a reboot.
     SaveWishes,
     /// Make a lease's descriptor, for the caller whose answer follows.
-    OpenLease(LeaseId),
+    OpenLease(Given),
+    /// Keep a lease's descriptor with other terms.
+    RenewLease(Given),
     /// End a lease's descriptor.
     CloseLease(LeaseId),
     /// Tell everybody that a lease has ended before its holder ended it.

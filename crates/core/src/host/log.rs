@@ -1,5 +1,6 @@
 //! Lines for the journal, as data: one kind for each transition, each with a message id and a catalog entry.
 
+use super::Caller;
 use crate::name::{UnitKind, Usec};
 use crate::pool::Pool;
 use crate::view::DEVICE_MASK_NONE;
@@ -7,6 +8,8 @@ use crate::view::DEVICE_MASK_NONE;
 /// How much a line matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
+    /// For whoever looks into something; not written unless asked for.
+    Debug,
     /// Worth knowing.
     Info,
     /// Somebody should look.
@@ -60,8 +63,18 @@ pub enum LogKind {
     ReloadFailed,
     /// Its failures are forgotten.
     PoolReset,
+    /// Somebody asked for something.
+    Asked,
+    /// A lease was given.
+    LeaseGiven,
+    /// A lease ended.
+    LeaseEnded,
     /// Leases ended with their engine.
     LeasesRevoked,
+    /// Who runs an external pool says how it stands.
+    ExternalHealth,
+    /// Who runs an external pool says nothing any more.
+    ExternalSilent,
     /// What operators asked for could not be saved.
     NotSaved,
     /// Something that should not be.
@@ -70,7 +83,7 @@ pub enum LogKind {
 
 impl LogKind {
     /// Every kind.
-    pub const ALL: [LogKind; 24] = [
+    pub const ALL: [LogKind; 29] = [
         LogKind::DaemonStarted,
         LogKind::ConfigurationLoaded,
         LogKind::ConfigurationError,
@@ -92,7 +105,12 @@ impl LogKind {
         LogKind::PoolReloaded,
         LogKind::ReloadFailed,
         LogKind::PoolReset,
+        LogKind::Asked,
+        LogKind::LeaseGiven,
+        LogKind::LeaseEnded,
         LogKind::LeasesRevoked,
+        LogKind::ExternalHealth,
+        LogKind::ExternalSilent,
         LogKind::NotSaved,
         LogKind::Anomaly,
     ];
@@ -111,8 +129,12 @@ impl LogKind {
             | LogKind::RestartStorm
             | LogKind::DrainForced
             | LogKind::LeasesRevoked
+            | LogKind::ExternalSilent
             | LogKind::Anomaly => Level::Warning,
+            LogKind::LeaseGiven | LogKind::LeaseEnded => Level::Debug,
             LogKind::DaemonStarted
+            | LogKind::Asked
+            | LogKind::ExternalHealth
             | LogKind::ConfigurationLoaded
             | LogKind::PoolStaging
             | LogKind::EngineStarting
@@ -145,6 +167,17 @@ impl LogLine {
     #[must_use]
     pub fn plain(kind: LogKind, message: String) -> Self {
         LogLine { kind, message, fields: Vec::new() }
+    }
+
+    /// A line about what somebody asked for.
+    #[must_use]
+    pub fn asked(caller: &Caller, what: &str, fields: Vec<(&'static str, String)>) -> Self {
+        let mut line =
+            LogLine { kind: LogKind::Asked, message: format!("{what} asked for by {caller}"), fields };
+        line.fields.push(("caller_uid", caller.uid.to_string()));
+        line.fields.push(("caller_pid", caller.pid.to_string()));
+        line.fields.push(("caller_unit", caller.unit.clone()));
+        line
     }
 
     /// A line about a pool or about one of its replicas.

@@ -9,6 +9,8 @@ mod caller;
 mod configure;
 mod decide;
 mod event;
+mod external;
+mod leasing;
 mod log;
 mod ports;
 mod record;
@@ -21,10 +23,11 @@ pub use adoption::UnitFacts;
 pub use caller::Caller;
 pub use decide::decide;
 pub use event::{Effect, Effects, Event, Input};
+pub use external::{Expiry, SavedExternal, Since};
 pub use log::{Level, LogKind, LogLine};
 pub use ports::Ports;
 pub use record::{RECORD_VERSION, RecordHead};
-pub use request::{Accepted, Answer, Denied, Request, RequestId};
+pub use request::{Accepted, Answer, Denied, LeaseWish, Request, RequestId};
 pub use saved::{Saved, SavedPool};
 pub(crate) use turn::Turn;
 pub use turn::{Purpose, TimerId, Timers};
@@ -32,10 +35,10 @@ pub use waiting::{Waiter, Waits};
 
 use crate::config::{FileError, Settings};
 use crate::job::Jobs;
-use crate::lease::Leases;
+use crate::lease::{LeaseEnd, Leases};
 use crate::name::{PoolId, UnitName, Usec};
 use crate::pool::{Pool, Wish, lifecycle};
-use crate::registry::{HealthStatus, Registry};
+use crate::registry::{External, HealthStatus, Registry};
 use crate::replica::{ActiveState, UnitObservation};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -59,6 +62,12 @@ pub struct State {
     pub leases: Leases,
     /// What is known of each pool by its id alone.
     pub registry: Registry,
+    /// Since when what is known of external pools holds.
+    #[serde(default)]
+    pub since: BTreeMap<PoolId, Since>,
+    /// The timer that looks for silent owners of them.
+    #[serde(default)]
+    pub expiry: Option<Expiry>,
     /// How many units were asked for so far.
     pub starts: u64,
     /// Pools that may have changed since [`State::take_touched`]; all that is done for every event is done for these.
@@ -81,6 +90,22 @@ pub struct State {
 
 /// What could not be saved is tried again after this time.
 const SAVE_AGAIN: Usec = Usec::from_secs(10);
+
+/// The parts of the state that a turn may change besides its pool; a macro, so that the pool can be borrowed meanwhile.
+macro_rules! outside {
+    ($state:expr) => {
+        turn::Outside {
+            timers: &mut $state.timers,
+            ports: &mut $state.ports,
+            jobs: &mut $state.jobs,
+            waiters: &mut $state.waiters,
+            leases: &mut $state.leases,
+            registry: &mut $state.registry,
+            starts: &mut $state.starts,
+            settings: &$state.settings,
+        }
+    };
+}
 
 /// Takes in an event.
 pub fn apply(state: &mut State, input: Input) -> Effects {
@@ -137,7 +162,7 @@ pub fn apply(state: &mut State, input: Input) -> Effects {
                 lifecycle::reported(pool, index, &unit, report, turn);
             });
         }
-        Event::LeaseEnded { lease, how } => asked::lease_ended(state, clock, &mut effects, &lease, &how),
+        Event::LeaseEnded { lease, how } => leasing::ended(state, clock, &mut effects, &lease, &how),
         Event::EngineCondemned { replica, class, text } => {
             state.with_replica(clock, &mut effects, &replica, |pool, index, turn| {
                 lifecycle::condemn(pool, index, class, text, turn);
@@ -195,9 +220,11 @@ fn timer_fired(state: &mut State, clock: turn::Clock, effects: &mut Effects, id:
         }
         Purpose::EndWait(request) => {
             if let Some(waiter) = state.waiters.remove(&request) {
-                waiting::timed_out(state, effects, request, waiter.waits);
+                waiting::timed_out(state, effects, request, waiter);
             }
         }
+        Purpose::EndLease(lease) => leasing::ended(state, clock, effects, &lease, &LeaseEnd::Expired),
+        Purpose::ExpireExternals => external::expire(state, clock, effects),
     }
 }
 
@@ -297,7 +324,12 @@ fn settle(state: &mut State, clock: turn::Clock, effects: &mut Effects) {
             // Whoever waits for a job is answered where that ends.
             let Waits::Ready(id) = &waiter.waits else { return None };
             let answer = match state.pools.get(id) {
-                None => Answer::Denied(Denied::NoSuchPool(id.to_string())),
+                None => match state.registry.get_health(id) {
+                    Some(HealthStatus { ready: true, .. }) => Answer::Ready,
+                    // Its owner may say at any time that it is ready.
+                    Some(_) => return None,
+                    None => Answer::Denied(Denied::NoSuchPool(id.to_string())),
+                },
                 Some(pool) if pool.ready() => Answer::Ready,
                 Some(pool) if pool.wish == Wish::Stop || pool.at_rest() => {
                     Answer::Denied(Denied::NotReady { pool: id.clone(), why: pool.detail() })
@@ -313,14 +345,10 @@ fn settle(state: &mut State, clock: turn::Clock, effects: &mut Effects) {
         }
         effects.push(Effect::Reply(request, answer));
     }
+    leasing::serve(state, clock, effects);
 }
 
 impl State {
-    /// How many callers wait for something.
-    fn waiting(&self) -> usize {
-        self.waiters.len()
-    }
-
     /// How many files have errors; one may have several.
     #[must_use]
     pub fn files_with_errors(&self) -> usize {
@@ -333,8 +361,9 @@ impl State {
     }
 
     /// Takes a pool in, or replaces what its file says.
-    fn insert_pool(&mut self, id: PoolId, pool: Pool) {
+    fn insert_pool(&mut self, clock: turn::Clock, effects: &mut Effects, id: PoolId, pool: Pool) {
         self.touched.insert(id.clone());
+        external::forget(self, clock, effects, &id, "the daemon runs a pool of that id itself by now");
         // Leases of an earlier run are counted before it is told whether the pool drains.
         self.registry.take_over(&id);
         self.registry.set_health(&id, HealthStatus::default());
@@ -351,19 +380,23 @@ impl State {
     ) -> Option<T> {
         let pool = self.pools.get_mut(id)?;
         self.touched.insert(id.clone());
-        let outside = turn::Outside {
-            timers: &mut self.timers,
-            ports: &mut self.ports,
-            jobs: &mut self.jobs,
-            waiters: &mut self.waiters,
-            leases: &mut self.leases,
-            registry: &mut self.registry,
-            starts: &mut self.starts,
-            settings: &self.settings,
-        };
-        let mut turn = Turn::new(clock, effects, outside);
+        let mut turn = Turn::new(clock, effects, outside!(self));
         lifecycle::catch_up(pool, &mut turn);
         Some(work(pool, &mut turn))
+    }
+
+    /// Runs `work` on an external pool with the rest of the state at hand.
+    fn with_external<T>(
+        &mut self,
+        clock: turn::Clock,
+        effects: &mut Effects,
+        id: &PoolId,
+        work: impl FnOnce(&External, &mut Turn<'_>) -> Option<T>,
+    ) -> Option<T> {
+        let external = self.registry.get_external(id)?.clone();
+        self.touched.insert(id.clone());
+        let mut turn = Turn::new(clock, effects, outside!(self));
+        work(&external, &mut turn)
     }
 
     /// Runs `work` on the pool of a replica, with the replica's place in it.

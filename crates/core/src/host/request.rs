@@ -4,6 +4,7 @@ use crate::config::Revision;
 use crate::job::{JobId, JobResult};
 use crate::lease::LeaseId;
 use crate::name::{PoolId, Usec};
+use crate::registry::{External, ExternalRefused, Report};
 use serde::{Deserialize, Serialize};
 
 /// Who asked, so that the answer finds back.
@@ -50,11 +51,43 @@ pub enum Request {
     AllocateLease {
         /// Which pool.
         pool: String,
+        /// On what terms.
+        wish: LeaseWish,
     },
     /// Give a lease back.
     ReleaseLease {
         /// Which lease.
         lease: String,
+    },
+    /// Put the end of a lease off.
+    RenewLease {
+        /// Which lease.
+        lease: String,
+        /// How long it lasts from now on; 0: without limit.
+        ttl: Usec,
+    },
+    /// Make a pool known that the caller runs itself.
+    RegisterPool {
+        /// Its id.
+        pool: String,
+        /// The kind of its engine; "" where the caller does not say.
+        engine: String,
+        /// Where it answers; "" where the caller does not say.
+        endpoint: String,
+        /// How long the caller may be silent; 0: the default.
+        heartbeat_timeout: Usec,
+    },
+    /// Take a pool that the caller registered off the list.
+    UnregisterPool {
+        /// Which pool.
+        pool: String,
+    },
+    /// Say something of a pool that the caller runs itself.
+    Report {
+        /// Which pool.
+        pool: String,
+        /// What.
+        report: Report,
     },
     /// Call a job off.
     CancelJob {
@@ -75,6 +108,17 @@ pub enum Request {
     },
 }
 
+/// How somebody wants a lease.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseWish {
+    /// How long the caller waits for one; 0: not at all, `u64::MAX`: without limit.
+    pub wait: Usec,
+    /// How long it lasts; 0: without limit.
+    pub ttl: Usec,
+    /// What its holder calls itself; "": nothing.
+    pub holder: String,
+}
+
 /// A request that [`decide`](super::decide) let pass.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Accepted {
@@ -89,9 +133,17 @@ pub enum Accepted {
     /// Forget its failures.
     Reset(PoolId),
     /// A lease of it.
-    AllocateLease(PoolId),
+    AllocateLease(PoolId, LeaseWish),
     /// Give it back.
     ReleaseLease(LeaseId),
+    /// Have it last so long from now on.
+    RenewLease(LeaseId, Usec),
+    /// Make it known.
+    RegisterPool(PoolId, External),
+    /// Take it off the list.
+    UnregisterPool(PoolId),
+    /// Say that of it.
+    Report(PoolId, Report),
     /// Call it off.
     CancelJob(JobId),
     /// Wait for it.
@@ -138,6 +190,46 @@ pub enum Denied {
     /// There is no such lease, or no longer.
     #[error("no lease \"{0}\"; it may have ended with its engine, or when its descriptor was closed")]
     NoSuchLease(String),
+    /// The lease is somebody else's.
+    #[error("lease {lease} is held by uid {uid}; that user and root may renew or end it")]
+    NotTheHolder {
+        /// The lease.
+        lease: LeaseId,
+        /// Whose it is.
+        uid: u32,
+    },
+    /// No lease came free in time.
+    #[error("no lease of pool \"{pool}\" came free in time: {why}")]
+    NoLeaseInTime {
+        /// Which pool.
+        pool: PoolId,
+        /// How it stood at the end.
+        why: String,
+    },
+    /// The daemon does not run that pool.
+    #[error(
+        "pool \"{0}\" is external: whoever runs it starts, stops and reloads it; the daemon only knows what it reports"
+    )]
+    External(PoolId),
+    /// Something of an external pool cannot be.
+    #[error(transparent)]
+    Refused(#[from] ExternalRefused),
+    /// There are too many external pools already.
+    #[error("{0} external pools are known on this host, which is the most; unregister some")]
+    TooManyExternals(usize),
+    /// Something that was given is not valid.
+    #[error("{0}")]
+    InvalidArgument(String),
+    /// A user has too much of something already.
+    #[error("uid {uid} has {most} {what} already, which is the most for one user; try again when some end")]
+    TooManyOfAUser {
+        /// Of what.
+        what: &'static str,
+        /// Who.
+        uid: u32,
+        /// How many.
+        most: usize,
+    },
     /// Too many leases are held already.
     #[error("{0} leases are held on this host, which is the most; try again when some end")]
     TooManyLeases(usize),
@@ -169,6 +261,12 @@ pub enum Denied {
         /// How it stood at the end.
         why: String,
     },
+}
+
+impl Denied {
+    pub(super) fn too_many(what: &'static str, uid: u32, most: usize) -> Denied {
+        Denied::TooManyOfAUser { what, uid, most }
+    }
 }
 
 /// What a caller is told.

@@ -1,7 +1,7 @@
 //! What survives a restart of the daemon but not a reboot, and how a pool goes on from it where it stood. Monotonic times
 //! in it are of this boot; who keeps it sees to that.
 
-use super::{Purpose, State, Turn};
+use super::{Purpose, SavedExternal, State, Turn, external};
 use crate::config::Revision;
 use crate::name::{InvocationId, PoolId};
 use crate::pool::{
@@ -17,6 +17,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Saved {
     /// By pool.
     pub pools: BTreeMap<PoolId, SavedPool>,
+    /// Pools that somebody else runs.
+    pub externals: BTreeMap<PoolId, SavedExternal>,
 }
 
 /// What survives of a pool.
@@ -96,7 +98,10 @@ impl State {
     #[must_use]
     pub fn saved(&self) -> Saved {
         let pools = self.pools.iter();
-        Saved { pools: pools.map(|(id, pool)| (id.clone(), saved_pool(pool))).collect() }
+        Saved {
+            pools: pools.map(|(id, pool)| (id.clone(), saved_pool(pool))).collect(),
+            externals: external::saved(self).collect(),
+        }
     }
 }
 

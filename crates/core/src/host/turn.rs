@@ -3,7 +3,7 @@
 use super::{Answer, Effect, Effects, LogKind, LogLine, Ports, RequestId, Waiter, Waits};
 use crate::config::Settings;
 use crate::job::{self, Details, JobId, JobResult, Jobs};
-use crate::lease::Leases;
+use crate::lease::{Given, Held, LeaseId, Leases, Terms};
 use crate::name::{PoolId, ReplicaId, UnitName, Usec};
 use crate::pool::Pool;
 use crate::registry::Registry;
@@ -40,6 +40,10 @@ pub enum Purpose {
     DropJob(JobId),
     /// End somebody's waiting.
     EndWait(RequestId),
+    /// End a lease: its time limit is over.
+    EndLease(LeaseId),
+    /// Take health from external pools whose owners are silent.
+    ExpireExternals,
 }
 
 /// The timers that run.
@@ -147,6 +151,41 @@ impl<'a> Turn<'a> {
 
     pub(crate) fn cancel(&mut self, timer: TimerId) {
         self.timers.cancel(timer, self.effects);
+    }
+
+    /// Draws an id for a new lease and has it opened.
+    pub(crate) fn open_lease(&mut self, replica: &ReplicaId, terms: Terms) -> LeaseId {
+        // A number that is taken already is drawn again; two in 2^64 hardly ever meet.
+        let id = loop {
+            let id = LeaseId { replica: replica.clone(), number: self.roll() };
+            if !self.leases.contains(&id) {
+                break id;
+            }
+        };
+        let given = Given { id: id.clone(), terms };
+        self.hold_lease(given.clone());
+        self.effects.push(Effect::OpenLease(given));
+        id
+    }
+
+    /// Takes a lease up, with the timer that ends it; false where it is held already.
+    pub(crate) fn hold_lease(&mut self, given: Given) -> bool {
+        let Given { id, terms } = given;
+        if self.leases.contains(&id) {
+            return false;
+        }
+        let left = terms.until.map(|until| until.since(self.mono));
+        let timer = left.map(|left| self.timer(left, Purpose::EndLease(id.clone())));
+        self.leases.insert(id, Held { terms, timer })
+    }
+
+    /// Drops a lease with its timer; false where nobody holds it.
+    pub(crate) fn drop_lease(&mut self, id: &LeaseId) -> bool {
+        let held = self.leases.remove(id);
+        if let Some(timer) = held.as_ref().and_then(|held| held.timer) {
+            self.cancel(timer);
+        }
+        held.is_some()
     }
 
     pub(crate) fn end_job(&mut self, id: JobId, result: JobResult, error: String) {

@@ -1,9 +1,10 @@
 //! Callers that wait for something to come true. Requests are numbered as they come, so the order of this map is the
 //! order in which they came.
 
-use super::{Answer, Denied, Effect, Effects, RequestId, State, TimerId};
+use super::leasing::{Offer, offer};
+use super::{Answer, Denied, Effect, Effects, LeaseWish, Purpose, RequestId, State, TimerId};
 use crate::job::JobId;
-use crate::name::PoolId;
+use crate::name::{PoolId, Usec};
 use crate::pool::Pool;
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +28,8 @@ pub enum Waits {
     Ready(PoolId),
     /// A job's end.
     Job(JobId),
+    /// A lease of a pool.
+    Lease(PoolId, LeaseWish),
 }
 
 /// A caller left the bus: nobody hears the answers to what it waits for.
@@ -45,13 +48,31 @@ pub(super) fn caller_left(state: &mut State, effects: &mut Effects, name: &str) 
 }
 
 /// Somebody's time is over.
-pub(super) fn timed_out(state: &State, effects: &mut Effects, request: RequestId, waits: Waits) {
-    match waits {
+pub(super) fn timed_out(state: &State, effects: &mut Effects, request: RequestId, waiter: Waiter) {
+    let denied = match waiter.waits {
         Waits::Ready(pool) => {
             let why = state.pools.get(&pool).map_or(String::new(), Pool::detail);
-            effects.push(Effect::Reply(request, Answer::Denied(Denied::Timeout { pool, why })));
+            Denied::Timeout { pool, why }
         }
+        Waits::Lease(pool, _) => match offer(state, waiter.uid, &pool) {
+            Offer::Now => Denied::NoLeaseInTime { pool, why: String::new() },
+            Offer::Later(why) | Offer::Never(why) => Denied::NoLeaseInTime { pool, why: why.to_string() },
+        },
         // It has no time limit.
-        Waits::Job(_) => {}
+        Waits::Job(_) => return,
+    };
+    effects.push(Effect::Reply(request, Answer::Denied(denied)));
+}
+
+impl State {
+    /// The timer of a wait; none where it is without limit.
+    pub(super) fn wait_timer(
+        &mut self,
+        request: RequestId,
+        time: Usec,
+        effects: &mut Effects,
+    ) -> Option<TimerId> {
+        let limited = time != Usec(0) && time != Usec(u64::MAX);
+        limited.then(|| self.timers.set(time, Purpose::EndWait(request), effects))
     }
 }

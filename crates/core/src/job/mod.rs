@@ -7,6 +7,9 @@ use std::collections::BTreeMap;
 /// How long an ended job stays readable.
 pub const KEPT: Usec = Usec::from_secs(60);
 
+/// At most so many are kept; those that ended first go before their time is over.
+pub const MOST: usize = 8_192;
+
 /// A job's number, unique within one run of the daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct JobId(pub u32);
@@ -73,6 +76,9 @@ pub struct Job {
     pub pool: PoolId,
     /// What it does.
     pub operation: Operation,
+    /// The user who asked for it; none: a file did.
+    #[serde(default)]
+    pub uid: Option<u32>,
     /// Running, or how it ended.
     pub state: JobState,
     /// When it began, monotonic.
@@ -118,12 +124,22 @@ pub struct Jobs {
 
 impl Jobs {
     /// Opens a job.
-    pub fn open(&mut self, pool: PoolId, operation: Operation, now: Usec) -> JobId {
+    pub fn open(&mut self, pool: PoolId, operation: Operation, uid: Option<u32>, now: Usec) -> JobId {
         self.last = self.last.checked_add(1).unwrap_or(1);
         let id = JobId(self.last);
         let (state, details) = (JobState::Running, Details::default());
-        self.all.insert(id, Job { pool, operation, state, began: now, details });
+        self.all.insert(id, Job { pool, operation, uid, state, began: now, details });
+        self.drop_oldest();
         id
+    }
+
+    /// Only so many are kept: what ended first goes first.
+    fn drop_oldest(&mut self) {
+        while self.all.len() > MOST {
+            let ended = self.all.iter().find(|(_, job)| job.state != JobState::Running);
+            let Some(id) = ended.map(|(id, _)| *id) else { return };
+            self.all.remove(&id);
+        }
     }
 
     /// Ends a job; false where it had ended before.

@@ -94,7 +94,7 @@ impl External {
 /// assert_eq!(registry.get_last_error(&chat), Some("out of slots"));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Report {
     /// Whether it lives and serves.
     Health(HealthStatus),
@@ -183,20 +183,75 @@ impl Registry {
     /// # Errors
     /// [`ExternalRefused::AlreadyExists`], whoever has the id.
     pub fn register(&mut self, pool: &PoolId, external: External) -> Result<(), ExternalRefused> {
-        match self.pools.get_mut(pool) {
-            None => {
-                let external = Some(Watch { external, heard: Usec(0) });
-                self.pools.insert(pool.clone(), Entry { external, ..Entry::default() });
-                Ok(())
-            }
-            Some(Entry { external: Some(watch), .. })
-                if watch.external == External::of(external.owner_uid) =>
-            {
-                watch.external = external;
-                Ok(())
-            }
+        self.may_register(pool, external.owner_uid)?;
+        let heard = self.pools.get(pool).and_then(|entry| entry.external.as_ref()).map(|watch| watch.heard);
+        self.entry(pool).external = Some(Watch { external, heard: heard.unwrap_or_default() });
+        Ok(())
+    }
+
+    /// Whether a user may register a pool; see [`Registry::register`].
+    ///
+    /// ```
+    /// # use pool_core::registry::*;
+    /// # let chat = "chat".parse()?;
+    /// let mut registry = Registry::default();
+    /// assert_eq!(registry.may_register(&chat, 1000), Ok(()));
+    /// registry.register(&chat, External { engine: "vllm".into(), ..External::of(1000) })?;
+    /// assert_eq!(registry.may_register(&chat, 1000), Err(ExternalRefused::AlreadyExists(chat)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ExternalRefused::AlreadyExists`], whoever has the id.
+    pub fn may_register(&self, pool: &PoolId, uid: u32) -> Result<(), ExternalRefused> {
+        match self.pools.get(pool) {
+            None => Ok(()),
+            Some(Entry { external: Some(watch), .. }) if watch.external == External::of(uid) => Ok(()),
             Some(_) => Err(ExternalRefused::AlreadyExists(pool.clone())),
         }
+    }
+
+    /// Whether a user may say something of a pool; see [`Registry::report`].
+    ///
+    /// ```
+    /// # use pool_core::registry::*;
+    /// # let (chat, own) = ("chat".parse()?, "own".parse()?);
+    /// let mut registry = Registry::default();
+    /// assert_eq!(registry.may_report(&chat, 1000), Ok(()), "the first one makes it known");
+    /// registry.set_version(&own, "b6500");
+    /// assert_eq!(registry.may_report(&own, 1000), Err(ExternalRefused::NotExternal(own)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ExternalRefused::NotExternal`] and [`ExternalRefused::NotOwner`].
+    pub fn may_report(&self, pool: &PoolId, uid: u32) -> Result<(), ExternalRefused> {
+        match self.pools.get(pool) {
+            None => Ok(()),
+            Some(Entry { external: None, .. }) => Err(ExternalRefused::NotExternal(pool.clone())),
+            Some(Entry { external: Some(Watch { external: External { owner_uid, .. }, .. }), .. }) => {
+                if *owner_uid == uid {
+                    Ok(())
+                } else {
+                    Err(ExternalRefused::NotOwner { pool: pool.clone(), owner_uid: *owner_uid })
+                }
+            }
+        }
+    }
+
+    /// All external pools, sorted by id.
+    ///
+    /// ```
+    /// # use pool_core::registry::*;
+    /// let mut registry = Registry::default();
+    /// registry.set_version(&"own".parse()?, "b6500");
+    /// registry.register(&"chat".parse()?, External::of(1000))?;
+    /// let ids: Vec<_> = registry.externals().map(|(id, _)| id.to_string()).collect();
+    /// assert_eq!(ids, ["chat"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn externals(&self) -> impl Iterator<Item = (&PoolId, &External)> {
+        self.pools.iter().filter_map(|(id, entry)| Some((id, &entry.external.as_ref()?.external)))
     }
 
     /// Forgets an external pool with its leases.
@@ -290,6 +345,7 @@ impl Registry {
         report: Report,
         now: Moment,
     ) -> Result<(), ExternalRefused> {
+        self.may_report(pool, uid)?;
         if !self.knows(pool) {
             self.register(pool, External::of(uid))?;
         }
@@ -297,10 +353,6 @@ impl Registry {
         let Some(watch) = entry.external.as_mut() else {
             return Err(ExternalRefused::NotExternal(pool.clone()));
         };
-        let owner_uid = watch.external.owner_uid;
-        if owner_uid != uid {
-            return Err(ExternalRefused::NotOwner { pool: pool.clone(), owner_uid });
-        }
         let alive = match report {
             Report::Heartbeat(at) => at.min(now.real),
             Report::Health(_) | Report::Version(_) | Report::LastError(_) => now.real,

@@ -1,6 +1,11 @@
 //! Owns what is published: plain data derived from the state, in the types of the bus. What changed is found by
 //! comparing two views, so a property can neither be forgotten nor signalled twice.
 
+mod external;
+mod progress;
+
+pub use progress::Share;
+
 use crate::host::State;
 use crate::job::{Details, Job, JobId, JobState};
 use crate::name::{PoolId, ReplicaId, Usec};
@@ -84,6 +89,10 @@ pub struct PoolView {
     pub slots_total: u32,
     pub slots_free: u32,
     pub in_flight: u32,
+    pub external: bool,
+    pub version: String,
+    pub last_heartbeat: Usec,
+    pub vram_reserved: u64,
     /// Why it is as it is, newest first.
     pub reasons: Vec<ReasonView>,
 }
@@ -133,6 +142,7 @@ pub struct JobView {
     pub state: &'static str,
     pub result: &'static str,
     pub error: String,
+    pub progress: Share,
     pub detail: String,
     pub details: Details,
 }
@@ -142,7 +152,8 @@ impl View {
     #[must_use]
     pub fn of(state: &State) -> View {
         let mut view = View::default();
-        view.update(state, &state.pools.keys().cloned().collect());
+        let externals = state.registry.externals().map(|(id, _)| id);
+        view.update(state, &state.pools.keys().chain(externals).cloned().collect());
         view
     }
 
@@ -157,17 +168,30 @@ impl View {
                 refresh(&mut self.replicas, replica.id.clone(), replica_view(replica));
             }
             match kept {
-                Some(pool) => refresh(&mut self.pools, id.clone(), pool_view(pool, state.unsaved.as_deref())),
-                None => drop(self.pools.remove(id)),
+                Some(pool) => {
+                    let heartbeat = state.registry.get_heartbeat(id).unwrap_or_default();
+                    let view = pool_view(pool, state.unsaved.as_deref(), heartbeat);
+                    refresh(&mut self.pools, id.clone(), view);
+                }
+                None => match state.registry.get_external(id) {
+                    Some(external) => {
+                        refresh(&mut self.pools, id.clone(), external::view(id, external, state));
+                    }
+                    None => drop(self.pools.remove(id)),
+                },
             }
         }
         self.jobs.retain(|id, _| state.jobs.all.contains_key(&JobId(*id)));
-        for (id, job) in &state.jobs.all {
-            refresh(&mut self.jobs, id.0, job_view(*id, job, state));
+        // What is told of a job follows from its pool, and it ends with something that happens to that.
+        let stale = |id: &JobId, job: &Job| touched.contains(&job.pool) || !self.jobs.contains_key(&id.0);
+        let stale: Vec<_> = state.jobs.all.iter().filter(|(id, job)| stale(id, job)).collect();
+        for (id, job) in stale {
+            let id = *id;
+            refresh(&mut self.jobs, id.0, job_view(id, job, state));
         }
         self.manager = ManagerView {
-            pool_count: count(state.pools.len()),
-            ready_pool_count: count(state.pools.values().filter(|pool| pool.ready()).count()),
+            pool_count: count(self.pools.len()),
+            ready_pool_count: count(self.pools.values().filter(|pool| pool.ready).count()),
             replica_count: count(self.replicas.len()),
             configuration_errors: state
                 .errors
@@ -200,14 +224,15 @@ fn job_view(id: JobId, job: &Job, state: &State) -> JobView {
         JobState::Ended { .. } => error.clone(),
     };
     let (pool, operation) = (job.pool.clone(), job.operation.as_str());
-    JobView { id: id.0, pool, operation, state: word, result, error, detail, details: job.details }
+    let progress = progress::of(job, state.pools.get(&job.pool));
+    JobView { id: id.0, pool, operation, state: word, result, error, progress, detail, details: job.details }
 }
 
 fn count(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-fn pool_view(pool: &Pool, unsaved: Option<&str>) -> PoolView {
+fn pool_view(pool: &Pool, unsaved: Option<&str>, last_heartbeat: Usec) -> PoolView {
     // What is told of engine and model is what runs; the file may be newer.
     let spec = pool
         .replicas
@@ -265,6 +290,10 @@ fn pool_view(pool: &Pool, unsaved: Option<&str>) -> PoolView {
         slots_total: slots,
         slots_free: slots.saturating_sub(pool.in_flight()),
         in_flight: pool.in_flight(),
+        external: false,
+        version: pool.engine_version().to_owned(),
+        last_heartbeat,
+        vram_reserved: 0,
         reasons: pool.reasons().into_iter().chain(unsaved).map(|reason| reason_view(pool, reason)).collect(),
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::world::{World, revision, unit};
 use pool_core::config::PoolSpec;
-use pool_core::host::{Answer, RequestId, Saved, TimerId};
+use pool_core::host::{Answer, LeaseWish, RequestId, Saved, TimerId};
 use pool_core::job::{Details, JobId, JobResult, JobState, Operation};
 use pool_core::lease::LeaseId;
 use pool_core::name::{UnitKind, Usec};
@@ -132,7 +132,7 @@ impl World {
     }
 
     pub fn lease(&mut self, pool: &str) -> Result<LeaseId, Denied> {
-        let request = self.ask(Request::AllocateLease { pool: pool.into() })?;
+        let request = self.ask(Request::AllocateLease { pool: pool.into(), wish: LeaseWish::default() })?;
         match self.answers_to(request)[..] {
             [Answer::Lease { lease, .. }] => Ok(lease.clone()),
             ref other => panic!("{other:?}"),

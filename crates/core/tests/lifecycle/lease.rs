@@ -3,7 +3,7 @@
 use crate::acts::{of, seconds};
 use crate::world::{World, spec, unit};
 use pool_core::config::{LeaseNumbers, PoolSpec};
-use pool_core::host::{Answer, Caller};
+use pool_core::host::{Answer, Caller, LeaseWish};
 use pool_core::lease::{LeaseEnd, LeaseId};
 use pool_core::name::{UnitKind, Usec};
 use pool_core::replica::ActiveState;
@@ -40,7 +40,7 @@ fn the_least_loaded_engine_gives_the_lease_and_the_lowest_among_equals() {
 fn a_lease_tells_the_endpoint_of_its_engine() {
     let mut world = serving(of(2));
     world.lease("a").unwrap();
-    let request = world.ask(Request::AllocateLease { pool: "a".into() }).unwrap();
+    let request = world.ask(Request::AllocateLease { pool: "a".into(), wish: LeaseWish::default() }).unwrap();
     let endpoint = world.pool("a").replicas[1].endpoint.as_ref().unwrap().to_string();
     assert!(
         matches!(world.answers_to(request)[..], [Answer::Lease { endpoint: told, .. }] if *told == endpoint)
@@ -219,9 +219,12 @@ fn leases_of_engines_that_are_resized_away_end_with_them() {
 fn a_lease_that_was_allowed_is_judged_again_when_it_is_given() {
     // Between the two a drain has begun.
     let mut world = serving(of(1));
-    let accepted =
-        pool_core::decide(&world.state, &Caller::default(), &Request::AllocateLease { pool: "a".into() })
-            .unwrap();
+    let accepted = pool_core::decide(
+        &world.state,
+        &Caller::default(),
+        &Request::AllocateLease { pool: "a".into(), wish: LeaseWish::default() },
+    )
+    .unwrap();
     world.drain("a", Usec(0));
     let request = pool_core::host::RequestId(77);
     world.event(Event::Asked { request, caller: Caller::default(), accepted });

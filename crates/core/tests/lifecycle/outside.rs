@@ -2,6 +2,7 @@
 
 use crate::world::{World, configuration, spec, unit};
 use pool_core::config::{Activation, BreakerNumbers, Configuration, FileError, PoolSpec, Restart};
+use pool_core::host::LeaseWish;
 use pool_core::name::{InvocationId, UnitKind, UnitName, Usec};
 use pool_core::pool::PoolPhase;
 use pool_core::replica::{ActiveState, UnitObservation};
@@ -254,7 +255,7 @@ fn leases_of_an_engine_that_was_restarted_while_the_daemon_was_away_are_over() {
     for restarted in [false, true] {
         let mut world = World::with(&[spec("a")]);
         world.serve("a", 0);
-        world.ask(Request::AllocateLease { pool: "a".into() }).unwrap();
+        world.ask(Request::AllocateLease { pool: "a".into(), wish: LeaseWish::default() }).unwrap();
         if restarted {
             let unit = world.units.get_mut(&engine(1)).unwrap();
             unit.invocation = InvocationId([9; 16]);

@@ -2,6 +2,7 @@
 
 use crate::world::{World, configuration, spec};
 use pool_core::config::PoolSpec;
+use pool_core::host::LeaseWish;
 use pool_core::job::JobState;
 use pool_core::lease::LeaseEnd;
 use pool_core::name::{ReplicaId, UnitKind, Usec};
@@ -114,7 +115,7 @@ fn step(world: &mut World, dice: &mut Dice, files: &mut BTreeMap<&'static str, P
                 drop(world.ask(Request::CancelJob { job: *job }));
             }
         }
-        13 | 14 => drop(world.ask(Request::AllocateLease { pool: id.into() })),
+        13 | 14 => drop(world.ask(Request::AllocateLease { pool: id.into(), wish: LeaseWish::default() })),
         15 if !world.held.is_empty() => {
             let lease = world.held.iter().nth(dice.roll(world.held.len())).unwrap().clone();
             if dice.roll(2) == 0 {

@@ -3,7 +3,7 @@
 use pool_core::config::{Activation, Configuration, Health, Listen, PoolSpec, Port, Revision};
 use pool_core::engine::{EngineTemplate, HealthRecipe};
 use pool_core::host::{Answer, Caller, LogKind, RequestId, Saved, TimerId, UnitFacts};
-use pool_core::lease::LeaseId;
+use pool_core::lease::{Given, LeaseId, Terms};
 use pool_core::name::{InvocationId, PoolId, ReplicaId, UnitKind, UnitName, Usec};
 use pool_core::pool::{Pool, PoolPhase};
 use pool_core::refusal::Refusal;
@@ -32,6 +32,8 @@ pub struct World {
     pub kinds: Vec<LogKind>,
     /// Leases whose descriptors are there.
     pub held: BTreeSet<LeaseId>,
+    /// On what leases were given, by the names of their descriptors.
+    pub terms: BTreeMap<LeaseId, Terms>,
     pub revoked: Vec<LeaseId>,
     /// What was saved last to survive a restart of the daemon, and a reboot.
     pub saved: Saved,
@@ -134,6 +136,7 @@ impl World {
             lines: Vec::new(),
             kinds: Vec::new(),
             held: BTreeSet::new(),
+            terms: BTreeMap::new(),
             revoked: Vec::new(),
             saved: Saved::default(),
             wishes: BTreeSet::new(),
@@ -164,7 +167,8 @@ impl World {
         self.view = View::default();
         self.wishes.clone_from(&stopped);
         self.timers.clear();
-        let leases = self.held.iter().cloned().collect();
+        let given = |id: &LeaseId| Given { id: id.clone(), terms: self.terms[id].clone() };
+        let leases = self.held.iter().map(given).collect();
         self.event(Event::Started { configuration, units, saved, stopped, leases });
     }
 
@@ -243,8 +247,15 @@ impl World {
                 self.kinds.push(line.kind);
                 self.lines.push(line.message);
             }
-            Effect::OpenLease(id) => assert!(self.held.insert(id), "a lease is opened once"),
-            Effect::CloseLease(id) => drop(self.held.remove(&id)),
+            Effect::OpenLease(given) => {
+                assert!(self.held.insert(given.id.clone()), "a lease is opened once");
+                self.terms.insert(given.id, given.terms);
+            }
+            Effect::RenewLease(given) => drop(self.terms.insert(given.id, given.terms)),
+            Effect::CloseLease(id) => {
+                self.held.remove(&id);
+                self.terms.remove(&id);
+            }
             Effect::LeaseRevoked { lease, .. } => self.revoked.push(lease),
             Effect::SaveRuntime => self.saved = self.state.saved(),
             Effect::SaveWishes => self.wishes.clone_from(&self.state.stopped),
@@ -252,12 +263,16 @@ impl World {
     }
 
     pub fn ask(&mut self, request: Request) -> Result<RequestId, Denied> {
+        self.ask_as(&Caller::default(), request)
+    }
+
+    pub fn ask_as(&mut self, caller: &Caller, request: Request) -> Result<RequestId, Denied> {
         let before = self.state.clone();
-        let accepted = decide(&self.state, &Caller::default(), &request);
+        let accepted = decide(&self.state, caller, &request);
         assert_eq!(before, self.state);
         self.requests += 1;
         let id = RequestId(self.requests);
-        self.event(Event::Asked { request: id, caller: Caller::default(), accepted: accepted? });
+        self.event(Event::Asked { request: id, caller: caller.clone(), accepted: accepted? });
         Ok(id)
     }
 

@@ -412,7 +412,7 @@ impl Twin {
         let opened = world.held.iter().filter(|lease| lease.replica.pool == self.id);
         self.is("descriptors", &opened.map(|lease| lease.number).collect(), &own)?;
         let known = self.pool(world).replicas.iter().flat_map(|replica| world.state.leases.of(&replica.id));
-        self.is("leases", &known.map(|lease| lease.number).collect(), &own)
+        self.is("leases", &known.map(|(lease, _)| lease.number).collect(), &own)
     }
 
     fn is<T: PartialEq + std::fmt::Debug>(&self, what: &str, core: T, oracle: T) -> Fine {

@@ -5,7 +5,7 @@ use super::numbers::revision;
 use super::oracle::Happening;
 use super::twin::{Fine, Then};
 use pool_core::config::PoolSpec;
-use pool_core::host::Answer;
+use pool_core::host::{Answer, LeaseWish};
 use pool_core::job::{JobState, Operation};
 use pool_core::lease::{LeaseEnd, LeaseId};
 use pool_core::name::Usec;
@@ -121,7 +121,7 @@ impl Story {
 
     pub fn allocate(&mut self) -> Fine {
         let (twin, pool) = self.any_twin();
-        let answer = self.world.ask(Request::AllocateLease { pool });
+        let answer = self.world.ask(Request::AllocateLease { pool, wish: LeaseWish::default() });
         let own = &mut self.twins[twin];
         let oracle = |given: Result<usize, &str>| match given {
             Ok(index) => format!("a lease of {index}"),

@@ -1,7 +1,7 @@
 //! Giving and ending leases. Each belongs to an engine for as long as that serves.
 
 use crate::host::{Effect, LogKind, Turn};
-use crate::lease::LeaseId;
+use crate::lease::{Given, LeaseId, Terms};
 use crate::name::{Endpoint, InvocationId};
 use crate::pool::Pool;
 use crate::replica::Replica;
@@ -19,19 +19,17 @@ pub(crate) fn choose(pool: &Pool) -> Option<usize> {
 }
 
 /// Gives a lease of that engine.
-pub(crate) fn give(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) -> Option<(LeaseId, Endpoint)> {
+pub(crate) fn give(
+    pool: &mut Pool,
+    index: usize,
+    terms: Terms,
+    turn: &mut Turn<'_>,
+) -> Option<(LeaseId, Endpoint)> {
     let replica = pool.replicas.get_mut(index)?;
     let endpoint = replica.endpoint.clone()?;
-    // A number that is taken already is drawn again; two in 2^64 hardly ever meet.
-    let id = loop {
-        let id = LeaseId { replica: replica.id.clone(), number: turn.roll() };
-        if turn.leases.insert(id.clone()) {
-            break id;
-        }
-    };
+    let id = turn.open_lease(&replica.id, terms);
     replica.leases = replica.leases.saturating_add(1);
     count(pool, turn, true);
-    turn.effects.push(Effect::OpenLease(id.clone()));
     Some((id, endpoint))
 }
 
@@ -40,14 +38,14 @@ pub(crate) fn give(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) -> Option
 pub(crate) fn adopt(
     pool: &mut Pool,
     index: usize,
-    id: &LeaseId,
+    given: &Given,
     run: Option<&InvocationId>,
     turn: &mut Turn<'_>,
 ) -> bool {
     let same =
         |replica: &&mut Replica| replica.ready() && run.is_none_or(|run| *run == replica.unit.invocation);
     let Some(replica) = pool.replicas.get_mut(index).filter(same) else { return false };
-    if turn.leases.insert(id.clone()) {
+    if turn.hold_lease(given.clone()) {
         replica.leases = replica.leases.saturating_add(1);
         count(pool, turn, true);
     }
@@ -56,7 +54,7 @@ pub(crate) fn adopt(
 
 /// A lease is over: its holder let go of it.
 pub(crate) fn ended(pool: &mut Pool, index: usize, id: &LeaseId, turn: &mut Turn<'_>) {
-    if turn.leases.remove(id)
+    if turn.drop_lease(id)
         && let Some(replica) = pool.replicas.get_mut(index)
     {
         replica.leases = replica.leases.saturating_sub(1);
@@ -80,12 +78,12 @@ pub(super) fn revoke_what_ended(pool: &mut Pool, turn: &mut Turn<'_>) {
         if replica.leases == 0 || replica.ready() {
             continue;
         }
-        let gone: Vec<LeaseId> = turn.leases.of(&replica.id).cloned().collect();
+        let gone: Vec<LeaseId> = turn.leases.of(&replica.id).map(|(id, _)| id.clone()).collect();
         let reason = format!("engine {} no longer serves: it is {}", replica.id, replica.phase.as_str());
         replica.leases = 0;
         let text = format!("{} leases revoked: {reason}", gone.len());
         for id in gone {
-            turn.leases.remove(&id);
+            turn.drop_lease(&id);
             count(pool, turn, false);
             turn.effects.push(Effect::CloseLease(id.clone()));
             turn.effects.push(Effect::LeaseRevoked { lease: id, reason: reason.clone() });

@@ -1,0 +1,242 @@
+//! Stories of pools that somebody else runs.
+
+use crate::acts::seconds;
+use crate::world::{World, spec};
+use pool_core::host::{Answer, Caller, LeaseWish, RequestId};
+use pool_core::lease::LeaseId;
+use pool_core::name::{PoolId, Usec};
+use pool_core::registry::{ExternalRefused, HealthStatus, Report};
+use pool_core::view::{PoolView, View};
+use pool_core::{Denied, Request};
+use std::sync::Arc;
+
+const SERVES: Report = Report::Health(HealthStatus { live: true, ready: true });
+
+fn owner() -> Caller {
+    Caller { name: ":1.7".into(), uid: 7, ..Caller::default() }
+}
+
+fn stranger() -> Caller {
+    Caller { name: ":1.8".into(), uid: 8, ..Caller::default() }
+}
+
+fn register(world: &mut World, who: &Caller, endpoint: &str, timeout: Usec) -> Result<RequestId, Denied> {
+    let request = Request::RegisterPool {
+        pool: "x".into(),
+        engine: "vllm".into(),
+        endpoint: endpoint.into(),
+        heartbeat_timeout: timeout,
+    };
+    world.ask_as(who, request)
+}
+
+fn report(world: &mut World, who: &Caller, report: Report) -> Result<RequestId, Denied> {
+    world.ask_as(who, Request::Report { pool: "x".into(), report })
+}
+
+fn x() -> PoolId {
+    "x".parse().expect("a valid name")
+}
+
+fn shown(world: &World) -> Option<Arc<PoolView>> {
+    View::of(&world.state).pools.get(&x()).cloned()
+}
+
+fn serving() -> World {
+    let mut world = World::with(&[spec("a")]);
+    register(&mut world, &owner(), "http://10.0.0.7:8000", seconds(10)).expect("nobody has it yet");
+    report(&mut world, &owner(), SERVES).expect("it is its owner's");
+    world
+}
+
+fn lease(world: &mut World, who: &Caller, wish: LeaseWish) -> Result<RequestId, Denied> {
+    world.ask_as(who, Request::AllocateLease { pool: "x".into(), wish })
+}
+
+fn given(world: &World, request: RequestId) -> (LeaseId, String) {
+    match world.answers_to(request)[..] {
+        [Answer::Lease { lease, endpoint }] => (lease.clone(), endpoint.clone()),
+        ref other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn it_is_published_as_its_owner_says() {
+    let mut world = World::with(&[spec("a")]);
+    assert!(shown(&world).is_none());
+    register(&mut world, &owner(), "http://10.0.0.7:8000", Usec(0)).expect("nobody has it yet");
+    let view = shown(&world).expect("it is known");
+    assert!(view.external && !view.live && view.engine == "vllm" && view.phase == "stopped");
+    assert!(view.endpoints.is_empty(), "it does not serve");
+    report(&mut world, &owner(), SERVES).expect("it is its owner's");
+    report(&mut world, &owner(), Report::Version("0.11".into())).expect("it is its owner's");
+    let view = shown(&world).expect("it is known");
+    assert!(view.ready && view.phase == "ready" && view.version == "0.11");
+    assert_eq!(view.endpoints, ["http://10.0.0.7:8000"]);
+    report(&mut world, &owner(), Report::Health(HealthStatus { live: true, ready: false })).expect("its own");
+    assert_eq!(shown(&world).expect("it is known").phase, "starting");
+    report(&mut world, &owner(), Report::Health(HealthStatus::default())).expect("its own");
+    report(&mut world, &owner(), Report::LastError(Some("out of memory".into()))).expect("its own");
+    let view = shown(&world).expect("it is known");
+    assert_eq!((view.phase, view.detail.as_str()), ("failed", "out of memory"));
+    assert!(view.last_error_timestamp > Usec(0) && view.last_heartbeat > Usec(0));
+    let manager = View::of(&world.state).manager;
+    assert_eq!((manager.pool_count, manager.ready_pool_count), (2, 0));
+}
+
+#[test]
+fn it_is_its_owner_s_alone() {
+    let mut world = serving();
+    let not_owner = ExternalRefused::NotOwner { pool: x(), owner_uid: 7 };
+    for who in [stranger(), Caller::default()] {
+        assert_eq!(report(&mut world, &who, SERVES), Err(Denied::Refused(not_owner.clone())));
+        let again = register(&mut world, &who, "", Usec(0));
+        assert_eq!(again, Err(Denied::Refused(ExternalRefused::AlreadyExists(x()))));
+    }
+    let unregister = Request::UnregisterPool { pool: "x".into() };
+    assert_eq!(world.ask_as(&stranger(), unregister.clone()), Err(Denied::Refused(not_owner)));
+    world.ask_as(&Caller::default(), unregister.clone()).expect("root may");
+    assert!(shown(&world).is_none());
+    assert_eq!(world.ask_as(&owner(), unregister), Err(Denied::NoSuchPool("x".into())));
+    let own = Request::UnregisterPool { pool: "a".into() };
+    let not_external = ExternalRefused::NotExternal("a".parse().expect("a valid name"));
+    assert_eq!(world.ask(own), Err(Denied::Refused(not_external.clone())));
+    let report = Request::Report { pool: "a".into(), report: SERVES };
+    assert_eq!(world.ask(report), Err(Denied::Refused(not_external)));
+}
+
+#[test]
+fn nobody_starts_stops_drains_or_reloads_it_here() {
+    let mut world = serving();
+    let pool = || "x".to_owned();
+    for request in [
+        Request::Start { pool: pool() },
+        Request::Stop { pool: pool() },
+        Request::Drain { pool: pool(), deadline: Usec(0) },
+        Request::Reload { pool: pool(), revision: None, deadline: Usec(0), force: true },
+        Request::Reset { pool: pool() },
+    ] {
+        assert_eq!(world.ask(request), Err(Denied::External(x())));
+    }
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_by_name() {
+    let mut world = serving();
+    let ask = |world: &mut World, pool: &str, endpoint: &str, engine: &str| {
+        let (pool, endpoint, engine) = (pool.to_owned(), endpoint.to_owned(), engine.to_owned());
+        world.ask(Request::RegisterPool { pool, engine, endpoint, heartbeat_timeout: Usec(0) })
+    };
+    for (pool, endpoint, engine, named) in [
+        ("UPPER", "", "", "UPPER"),
+        ("y", "nowhere", "", "\"endpoint\""),
+        ("y", "", &*"x".repeat(65), "\"engine\""),
+    ] {
+        let refused = ask(&mut world, pool, endpoint, engine).expect_err("it makes no sense");
+        assert!(refused.to_string().contains(named), "{refused}");
+    }
+    for (report, named) in [
+        (Report::Health(HealthStatus { live: false, ready: true }), "\"ready\""),
+        (Report::Version("x".repeat(257)), "\"version\""),
+        (Report::LastError(Some("x".repeat(4_097))), "\"error\""),
+    ] {
+        let refused = world.ask_as(&owner(), Request::Report { pool: "x".into(), report });
+        assert!(refused.expect_err("it makes no sense").to_string().contains(named), "{named}");
+    }
+}
+
+#[test]
+fn a_silent_owner_s_pool_is_not_ready_and_comes_back() {
+    let mut world = serving();
+    world.pass(seconds(6));
+    report(&mut world, &owner(), Report::Heartbeat(Usec(u64::MAX))).expect("it is its owner's");
+    world.pass(seconds(9));
+    assert!(shown(&world).expect("it is known").ready, "it was heard meanwhile");
+    world.pass(seconds(1));
+    let view = shown(&world).expect("it is known");
+    assert!(!view.live && !view.ready && view.phase == "failed", "{view:?}");
+    assert!(view.last_error.contains("silent for 10 s"), "{}", view.last_error);
+    assert!(world.lines.iter().any(|line| line.contains("pool x: uid 7, who runs it, has been silent")));
+    report(&mut world, &owner(), SERVES).expect("it is its owner's");
+    assert!(shown(&world).expect("it is known").ready);
+    world.pass(seconds(10));
+    assert!(!shown(&world).expect("it is known").ready, "it is looked after again");
+}
+
+#[test]
+fn the_first_report_makes_it_known_and_there_are_so_many_of_one_user() {
+    let mut world = World::with(&[spec("a")]);
+    report(&mut world, &owner(), SERVES).expect("nobody has it yet");
+    assert!(shown(&world).expect("it is known").ready);
+    let refused = lease(&mut world, &stranger(), LeaseWish::default()).expect_err("nobody said where it is");
+    assert!(refused.to_string().contains("has not said where it answers"), "{refused}");
+    register(&mut world, &owner(), "http://10.0.0.7:8000", Usec(0)).expect("it takes that on");
+    lease(&mut world, &stranger(), LeaseWish::default()).expect("there is one");
+    for number in 1..256 {
+        let pool = format!("n{number}");
+        world.ask_as(&owner(), Request::Report { pool, report: SERVES }).expect("there is room");
+    }
+    let more = Request::Report { pool: "more".into(), report: SERVES };
+    let refused = world.ask_as(&owner(), more.clone());
+    assert!(matches!(refused, Err(Denied::TooManyOfAUser { what: "external pools", .. })), "{refused:?}");
+    world.ask_as(&stranger(), more).expect("others have their own");
+}
+
+#[test]
+fn its_leases_have_its_endpoint_and_end_with_it() {
+    let mut world = serving();
+    let request = lease(&mut world, &stranger(), LeaseWish::default()).expect("there is one");
+    let (first, endpoint) = given(&world, request);
+    assert_eq!(endpoint, "http://10.0.0.7:8000");
+    let wish = LeaseWish { ttl: seconds(5), ..LeaseWish::default() };
+    lease(&mut world, &stranger(), wish).expect("there is one");
+    assert_eq!(shown(&world).expect("it is known").active_leases, 2);
+    world.pass(seconds(5));
+    assert_eq!(shown(&world).expect("it is known").active_leases, 1);
+    world.restart_daemon(&[spec("a")]);
+    let view = shown(&world).expect("it is known after a restart");
+    assert!(view.ready && view.active_leases == 1 && world.held.contains(&first), "{view:?}");
+    world.revoked.clear();
+    world.ask_as(&owner(), Request::UnregisterPool { pool: "x".into() }).expect("it is its owner's");
+    assert_eq!(
+        (world.revoked.as_slice(), world.held.len(), world.state.leases.len()),
+        ([first].as_slice(), 0, 0)
+    );
+}
+
+#[test]
+fn who_waits_for_it_is_served_when_its_owner_says_so() {
+    let mut world = World::with(&[]);
+    register(&mut world, &owner(), "http://10.0.0.7:8000", Usec(0)).expect("nobody has it yet");
+    let wait = |world: &mut World| {
+        world
+            .ask_as(&stranger(), Request::WaitReady { pool: "x".into(), timeout: Usec(0) })
+            .expect("it is known")
+    };
+    let (first, wish) = (wait(&mut world), LeaseWish { wait: seconds(60), ..LeaseWish::default() });
+    let leased = lease(&mut world, &stranger(), wish).expect("it may wait");
+    report(&mut world, &owner(), SERVES).expect("it is its owner's");
+    assert_eq!(world.answers_to(first), [&Answer::Ready]);
+    given(&world, leased);
+    report(&mut world, &owner(), Report::Health(HealthStatus::default())).expect("it is its owner's");
+    let second = wait(&mut world);
+    world.ask_as(&owner(), Request::UnregisterPool { pool: "x".into() }).expect("it is its owner's");
+    assert_eq!(world.answers_to(second), [&Answer::Denied(Denied::NoSuchPool("x".into()))]);
+}
+
+#[test]
+fn a_file_of_its_id_takes_its_place() {
+    let mut world = serving();
+    let request = lease(&mut world, &stranger(), LeaseWish::default()).expect("there is one");
+    let (taken, _) = given(&world, request);
+    world.configure(&[spec("a"), spec("x")]);
+    let view = shown(&world).expect("it is there");
+    assert!(!view.external && !view.ready && view.active_leases == 0);
+    assert_eq!((world.revoked.as_slice(), world.held.len()), ([taken].as_slice(), 0));
+    let refused = report(&mut world, &owner(), SERVES);
+    assert_eq!(refused, Err(Denied::Refused(ExternalRefused::NotExternal(x()))));
+    // Also where the file came while the daemon was away.
+    let mut world = serving();
+    world.restart_daemon(&[spec("a"), spec("x")]);
+    assert!(!shown(&world).expect("it is there").external);
+}
