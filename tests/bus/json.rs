@@ -243,3 +243,35 @@ async fn watch_ends_when_nobody_reads_any_more() {
     });
     assert!(ended.await.expect("it ends").success());
 }
+
+/// What a command prints to a terminal, which `script` makes for it.
+async fn on_a_terminal(bench: &Bench, arguments: &str, environment: [(&str, &str); 2]) -> String {
+    let mut command = std::process::Command::new("script");
+    let line = format!("{} {arguments}", env!("CARGO_BIN_EXE_poolctl"));
+    command
+        .args(["-qec", &line, "/dev/null"])
+        .env("DBUS_SYSTEM_BUS_ADDRESS", &bench.bus.address)
+        .envs(environment)
+        .stdin(Stdio::null());
+    let output = tokio::task::spawn_blocking(move || command.output()).await.expect("it ran");
+    String::from_utf8_lossy(&output.expect("script is there").stdout).into_owned()
+}
+
+#[tokio::test]
+async fn on_a_terminal_phases_are_in_colour_for_those_who_want_it() {
+    let (bench, _daemon) = serving().await;
+    let ready = "\u{1b}[32mready\u{1b}[0m";
+    for arguments in ["list", "status a", "explain a"] {
+        let said = on_a_terminal(&bench, arguments, [("TERM", "xterm"), ("NO_COLOR", "")]).await;
+        assert!(said.contains(ready), "{arguments}: {said:?}");
+        for plain in [[("TERM", "dumb"), ("NO_COLOR", "")], [("TERM", "xterm"), ("NO_COLOR", "1")]] {
+            let said = on_a_terminal(&bench, arguments, plain).await;
+            assert!(said.contains("ready") && !said.contains('\u{1b}'), "{arguments}: {said:?}");
+        }
+        let json = format!("{arguments} --json");
+        let said = on_a_terminal(&bench, &json, [("TERM", "xterm"), ("NO_COLOR", "")]).await;
+        assert!(said.contains("ready") && !said.contains('\u{1b}'), "{json}: {said:?}");
+        let piped = bench.poolctl(&arguments.split(' ').collect::<Vec<_>>()).await;
+        assert!(!piped.stdout.contains(&0x1b), "{arguments}: {piped:?}");
+    }
+}

@@ -53,10 +53,11 @@ impl std::str::FromStr for Level {
 }
 
 /// What the bus level needs beside cargo.
-pub const BUS_TOOLS: [Tool; 3] = [
+pub const BUS_TOOLS: [Tool; 4] = [
     Tool::new("dbus-daemon", "dbus-daemon"),
     Tool::new("dbus-broker", "dbus-broker"),
     Tool::new("busctl", "systemd"),
+    Tool::new("script", "bsdutils"),
 ];
 
 /// Test targets that the unit level leaves to the others.
