@@ -321,6 +321,20 @@ mod tests {
     }
 
     #[test]
+    fn every_error_of_the_contract_is_known() {
+        let xml = include_str!("../../dbus/org.llamaorch.PoolManager.xml");
+        let (_, list) = xml.split_once("Errors, below the prefix").expect("a list");
+        let (list, _) = list.split_once("\n\n    And of the bus").expect("its end");
+        let names: Vec<&str> =
+            list.lines().filter_map(|line| line.trim().strip_prefix("- ")?.split(':').next()).collect();
+        assert!(names.len() > 10, "{names:?}");
+        for name in names {
+            let error = reply(&format!("org.llamaorch.PoolManager.Error.{name}"));
+            assert!(!matches!(error, Error::Other { .. }), "{name}");
+        }
+    }
+
+    #[test]
     fn each_name_of_the_bus_has_its_error_and_its_exit_code() {
         let why = || "why".to_owned();
         let table = [

@@ -86,6 +86,47 @@ async fn the_served_interfaces_are_those_of_the_xml() {
     }
 }
 
+/// Of the bus itself.
+const OF_THE_BUS: [&str; 5] =
+    ["AccessDenied", "InteractiveAuthorizationRequired", "InvalidArgs", "LimitsExceeded", "UnknownObject"];
+
+/// The names in what a method says of its errors, without what stands in brackets.
+fn named(errors: &str) -> Vec<String> {
+    let mut depth = 0_u32;
+    let outside = |c: &char| {
+        depth = if *c == '(' { depth + 1 } else { depth.saturating_sub(u32::from(*c == ')')) };
+        depth == 0 && *c != ')'
+    };
+    let plain: String = errors.chars().filter(outside).collect();
+    let pieces = plain.split([',', ';']).filter_map(|piece| piece.split_whitespace().next());
+    let last = |name: &str| name.trim_end_matches('.').rsplit('.').next().unwrap_or_default().to_owned();
+    pieces.map(last).collect()
+}
+
+#[test]
+fn every_error_that_a_method_names_is_explained() {
+    let interfaces = xtask::reference::interfaces_here().expect("the contract");
+    let manager = interfaces.iter().find(|interface| interface.name == NAME).expect("the manager");
+    let lists = manager.words.text.iter().flat_map(|paragraph| paragraph.lines());
+    let mut known: BTreeSet<&str> =
+        lists.filter_map(|line| line.strip_prefix("- ")?.split(':').next()).collect();
+    assert!(known.contains("NoSuchPool"), "{known:?}");
+    known.extend(OF_THE_BUS);
+    known.insert("none");
+    for interface in &interfaces {
+        for member in &interface.members {
+            for name in member.words.errors.iter().flat_map(|errors| named(errors)) {
+                let place = format!("{}.{}", interface.name, member.name);
+                assert!(
+                    known.contains(name.as_str()),
+                    "{place} names \"{name}\", which is nowhere explained"
+                );
+            }
+        }
+    }
+    assert_eq!(named("A (b, C; d), E.F.G where, H."), ["A", "G", "H"]);
+}
+
 #[test]
 fn every_member_says_what_it_is_since_when_how_it_changes_and_how_it_fails() {
     let interfaces = xtask::reference::interfaces_here().expect("every member has a comment of its own");
