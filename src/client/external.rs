@@ -11,14 +11,15 @@ use zbus::{OwnedObjectPath, Variant};
 pub struct External {
     /// What kind of engine it is; "": unknown.
     pub engine: String,
-    /// Where it answers; "": nowhere that is known.
+    /// Where it answers; "": nowhere that is known, and no lease can be had.
     pub endpoint: String,
-    /// After this time without a heartbeat it counts as not live; `None`: never.
+    /// After this time without a report it counts as neither live nor ready; `None`: 30 s.
     pub heartbeat_timeout: Option<Duration>,
 }
 
 impl Client {
-    /// Has the daemon take up a pool that somebody else runs; gives its object.
+    /// Has the daemon take up a pool that somebody else runs; gives its object. The caller's user owns it, and alone may
+    /// report of it.
     ///
     /// # Errors
     /// There is a pool with this id, something said of it is not valid, or the daemon cannot be asked.
@@ -52,7 +53,7 @@ impl Client {
         Ok(self.manager().await?.set_health(id, live, ready).await?)
     }
 
-    /// Reports when an external pool was last known to work, in microseconds since the epoch.
+    /// Reports when an external pool was last known to work, in microseconds since the epoch; 0: now.
     ///
     /// # Errors
     /// As of [`report_health`](Client::report_health).

@@ -24,11 +24,12 @@ pub struct Lease {
 /// How a lease is asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Leasing {
-    /// How long to wait for one where the pool is not ready or gives no more; `None`: not at all.
+    /// How long to wait for one where none can be had now; `None`: not at all, [`Duration::MAX`]: without limit.
     pub wait: Option<Duration>,
     /// How long it lasts unless it is renewed; `None`: as long as its descriptor.
     pub ttl: Option<Duration>,
-    /// Who has it, in words, for those who look for what keeps a pool busy.
+    /// Who has it, in words, for those who look for what keeps a pool busy: at most 64 bytes, without "/" and control
+    /// characters.
     pub holder: Option<String>,
 }
 
@@ -44,7 +45,7 @@ impl Client {
     /// Takes a lease of a pool's least loaded engine, as it is asked for.
     ///
     /// # Errors
-    /// The pool is not ready, drains or gives no more (after the time to wait), or the daemon cannot be asked.
+    /// The pool is not ready, drains or gives no more, the time to wait is over, or the daemon cannot be asked.
     pub async fn allocate_lease_with(&self, id: &str, how: &Leasing) -> Result<Lease, Error> {
         let mut options: HashMap<&str, Variant<'_>> = HashMap::new();
         if how.wait.is_some() {

@@ -32,10 +32,16 @@ pub struct PoolStatus {
     pub draining: bool,
     /// "closed", "open" or "half-open": whether failures are followed by another start.
     pub breaker: String,
-    /// The engine template's name.
+    /// Somebody else runs it and reports of it.
+    pub external: bool,
+    /// When it was last heard from.
+    pub last_heartbeat: u64,
+    /// The engine template's name; of an external pool, the kind of its engine.
     pub engine: String,
     /// What the engine's program says of its version.
     pub engine_version: String,
+    /// Which version serves; of an external pool, as it was reported.
+    pub version: String,
     /// The model's name.
     pub model_id: String,
     /// Where the model lies.
@@ -74,12 +80,16 @@ pub struct PoolStatus {
     pub job: u32,
     /// What that job does: "start", "stop", "drain" or "reload".
     pub job_operation: String,
+    /// How far that job is, in percent.
+    pub job_percent: u32,
     /// The pool's file.
     pub config_path: String,
     /// "resident" or "manual".
     pub activation: String,
     /// Ascending device indices joined by commas, or "none".
     pub device_mask: String,
+    /// Memory of devices that is reserved for its engines, in bytes.
+    pub vram_reserved: u64,
     /// Identifies the settings that the engines run with.
     pub spec_digest: String,
     /// The pool's engines, in the order of their numbers.
@@ -137,19 +147,25 @@ where
                 }
                 JOB if properties.take::<String>("State") == "running" => {
                     let pool: OwnedObjectPath = properties.take("Pool");
-                    jobs.insert(pool, (properties.take("Id"), properties.take("Operation")));
+                    let percent = percent(properties.take("Progress"));
+                    jobs.insert(pool, (properties.take("Id"), properties.take("Operation"), percent));
                 }
                 _ => {}
             }
         }
     }
     let with_its_job = |(path, properties): (OwnedObjectPath, Properties)| {
-        let (job, job_operation) = jobs.remove(&path).unwrap_or_default();
-        PoolStatus { job, job_operation, ..properties.pool(&mut replicas) }
+        let (job, job_operation, job_percent) = jobs.remove(&path).unwrap_or_default();
+        PoolStatus { job, job_operation, job_percent, ..properties.pool(&mut replicas) }
     };
     let mut pools: Vec<PoolStatus> = pools.into_iter().map(with_its_job).collect();
     pools.sort_by(|a, b| a.id.cmp(&b.id));
     pools
+}
+
+/// A share of 0 to 1.
+fn percent(share: f64) -> u32 {
+    (1..=100).rev().find(|percent| share * 100.0 >= f64::from(*percent)).unwrap_or_default()
 }
 
 /// The job with a number, where it is there.
@@ -180,9 +196,12 @@ impl Properties {
             live: self.take("Live"),
             ready: self.take("Ready"),
             draining: self.take("Draining"),
+            external: self.take("External"),
+            last_heartbeat: self.take("LastHeartbeat"),
             breaker: self.take("Breaker"),
             engine: self.take("Engine"),
             engine_version: self.take("EngineVersion"),
+            version: self.take("Version"),
             model_id: self.take("ModelId"),
             model_path: self.take("ModelPath"),
             endpoints: self.take("Endpoints"),
@@ -203,9 +222,11 @@ impl Properties {
             config_path: self.take("ConfigPath"),
             activation: self.take("Activation"),
             device_mask: self.take("DeviceMask"),
+            vram_reserved: self.take("VramReserved"),
             spec_digest: self.take("SpecDigest"),
             job: 0,
             job_operation: String::new(),
+            job_percent: 0,
             replicas: paths.iter().filter_map(|path| replicas.remove(path)).collect(),
         }
     }
@@ -296,6 +317,7 @@ mod tests {
                         ("Pool", path("/p/chat").into()),
                         ("State", "running".into()),
                         ("Operation", "drain".into()),
+                        ("Progress", 0.5_f64.into()),
                     ],
                 ),
             ),
@@ -312,11 +334,20 @@ mod tests {
         assert_eq!(chat.phase, "ready");
         assert_eq!(chat.endpoints, ["http://127.0.0.1:20000"]);
         assert_eq!(chat.backoff_usec, 5);
-        assert_eq!((chat.job, chat.job_operation.as_str()), (2, "drain"));
+        assert_eq!((chat.job, chat.job_operation.as_str(), chat.job_percent), (2, "drain", 50));
         let replicas: Vec<_> = chat.replicas.iter().map(|replica| replica.id.as_str()).collect();
         assert_eq!(replicas, ["chat-r1", "chat-r0"]);
         assert_eq!(chat.replicas[1].main_pid, 42);
         assert_eq!(chat.replicas[1].invocation_id, "0aff");
+    }
+
+    #[test]
+    fn a_share_is_rounded_down_and_kept_within_its_bounds() {
+        for (share, expected) in
+            [(0.0, 0), (0.009, 0), (0.999, 99), (1.0, 100), (7.0, 100), (-1.0, 0), (f64::NAN, 0)]
+        {
+            assert_eq!(percent(share), expected, "{share}");
+        }
     }
 
     #[test]
@@ -354,13 +385,16 @@ mod tests {
                 "endpoints",
                 "engine",
                 "engine_version",
+                "external",
                 "id",
                 "in_flight",
                 "job",
                 "job_operation",
+                "job_percent",
                 "last_error",
                 "last_error_class",
                 "last_error_timestamp",
+                "last_heartbeat",
                 "lease_capacity",
                 "live",
                 "model_id",
@@ -376,6 +410,8 @@ mod tests {
                 "slots_total",
                 "spec_digest",
                 "state_change_timestamp",
+                "version",
+                "vram_reserved",
             ]
         );
         assert_eq!(

@@ -70,6 +70,16 @@ async fn every_verb_prints_one_value() {
     assert_eq!(reloaded, done("reloaded", &reloaded[0]["job"]));
     assert_eq!(said(&bench, &["stop", "--all"]).await[0]["pool"], "a");
 
+    let registered = said(&bench, &["register", "there"]).await;
+    let object = "/org/llamaorch/PoolManager/pool/there";
+    assert_eq!(registered, json!({ "pool": "there", "result": "registered", "object": object }));
+    let reported = said(&bench, &["report", "there", "--health", "live"]).await;
+    assert_eq!(reported, json!({ "pool": "there", "result": "reported" }));
+    let numbers = said(&bench, &["statistics", "there"]).await;
+    assert_eq!((&numbers[0]["id"], &numbers[0]["values"]["active_leases"]), (&json!("there"), &json!(0)));
+    let forgotten = said(&bench, &["unregister", "there"]).await;
+    assert_eq!(forgotten, json!([{ "pool": "there", "result": "unregistered" }]));
+
     let root = bench.folder.to_str().expect("a path");
     assert_eq!(said(&bench, &["check", "--root", root]).await, json!({ "pools": 1, "errors": [] }));
     let file = bench.folder.join("report.json");

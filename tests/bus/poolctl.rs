@@ -54,6 +54,65 @@ async fn lease_refuses_before_it_runs_anything() {
 }
 
 #[tokio::test]
+async fn a_lease_is_waited_for_and_ends_at_its_time() {
+    let bench = Bench::new().await;
+    bench.pool_file("a", &format!("[leases]\ncapacity = 1\n{SETTLE}"));
+    let _daemon = bench.daemon().await;
+    bench.wait_phase("a", "ready").await;
+    let held = async || bench.api().pool("a").await.expect("a pool").active_leases;
+    // One that ends at its time, although its command still runs.
+    let mut first = bench.poolctl_command(&["lease", "a", "--ttl", "300ms", "--", "sleep", "60"]);
+    let mut first = first.spawn().expect("started");
+    wait_until("the lease is held", async || held().await == 1).await;
+    let refused = bench.poolctl(&["lease", "a", "--wait", "1ms", "--", "true"]).await;
+    assert_eq!(refused.status.code(), Some(7), "{}", text(&refused));
+    let waited = bench.poolctl(&["lease", "a", "--wait", "1min", "--", "echo", "mine"]).await;
+    assert_eq!(text(&waited), "mine\n");
+    first.kill().expect("it still runs");
+    first.wait().expect("it ends");
+    let odd = bench.poolctl(&["lease", "a", "--holder", "a/b", "--", "true"]).await;
+    assert_eq!(odd.status.code(), Some(2), "{}", text(&odd));
+    assert!(text(&odd).contains("holder"), "{}", text(&odd));
+}
+
+#[tokio::test]
+async fn a_pool_of_somebody_else_is_registered_reported_of_and_forgotten() {
+    let (bench, _daemon) = serving().await;
+    let said = async |arguments: &[&str]| text(&bench.poolctl(arguments).await);
+    let endpoint = "http://10.0.0.7:8000";
+    let registered = ["register", "there", "--engine", "vllm", "--endpoint", endpoint];
+    assert_eq!(said(&registered).await, "there: registered\n");
+    let twice = bench.poolctl(&["register", "a"]).await;
+    assert_eq!(twice.status.code(), Some(5), "{}", text(&twice));
+    let report =
+        ["report", "there", "--health", "ready", "--heartbeat", "--engine-version", "0.11", "--error", "hot"];
+    assert_eq!(said(&report).await, "there: reported\n");
+    let pool = bench.api().pool("there").await.expect("a pool");
+    assert!(pool.external && pool.live && pool.ready && pool.last_heartbeat > 0, "{pool:?}");
+    assert_eq!(
+        (pool.engine.as_str(), pool.version.as_str(), pool.last_error.as_str()),
+        ("vllm", "0.11", "hot")
+    );
+    let listed = said(&["list"]).await;
+    assert!(listed.contains("there  ready  yes    vllm"), "{listed}");
+    let lease = said(&["lease", "there", "--", "sh", "-c", "echo $LLAMAORCH_ENDPOINT"]).await;
+    assert_eq!(lease, format!("{endpoint}\n"));
+    assert_eq!(said(&["report", "there", "--health", "live"]).await, "there: reported\n");
+    assert!(!bench.api().pool("there").await.expect("a pool").ready);
+    let ours = bench.poolctl(&["report", "a", "--heartbeat"]).await;
+    assert_eq!(ours.status.code(), Some(7), "{}", text(&ours));
+    let started = bench.poolctl(&["start", "there"]).await;
+    assert_eq!(started.status.code(), Some(7), "{}", text(&started));
+
+    let numbers = said(&["statistics", "a"]).await;
+    assert!(numbers.starts_with("ID  ACTIVE_LEASES  ") && numbers.contains("\na   0 "), "{numbers}");
+    assert_eq!(bench.poolctl(&["statistics", "b"]).await.status.code(), Some(4));
+    assert_eq!(said(&["unregister", "there"]).await, "there: unregistered\n");
+    let gone = bench.poolctl(&["unregister", "there"]).await;
+    assert_eq!(gone.status.code(), Some(4), "{}", text(&gone));
+}
+
+#[tokio::test]
 async fn changes_are_shown_and_applied() {
     let (bench, _daemon) = serving().await;
     assert_eq!(text(&bench.poolctl(&["diff"]).await), "no changes wait\n");
@@ -81,7 +140,7 @@ async fn a_drain_is_waited_for_or_called_off() {
     assert_eq!(text(&bench.poolctl(&["explain", "a", "--json"]).await).matches("\"draining\"").count(), 2);
     let path = text(&job).trim().strip_prefix("a: ").unwrap().to_owned();
     let status = text(&bench.poolctl(&["status", "a"]).await);
-    assert!(status.contains(&format!(" {} (drain)\n", path.rsplit('/').next().unwrap())), "{status}");
+    assert!(status.contains(&format!(" {} (drain, 0 %)\n", path.rsplit('/').next().unwrap())), "{status}");
     let cancelled = bench.poolctl(&["cancel", &path]).await;
     assert!(cancelled.status.success(), "{}", text(&cancelled));
     assert_eq!(bench.phase("a").await, "ready");

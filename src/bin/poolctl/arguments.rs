@@ -232,7 +232,8 @@ pub(crate) enum Verb {
     },
     /// Register a pool whose engines somebody else runs
     ///
-    /// The daemon lists it, and is told of it with "poolctl report".
+    /// The daemon lists it, gives leases of it, and is told of it with "poolctl report".
+    /// Who registers it owns it, and alone may report of it.
     #[command(verbatim_doc_comment)]
     Register {
         /// The pool's id
@@ -243,7 +244,7 @@ pub(crate) enum Verb {
         /// Where it answers, for instance http://127.0.0.1:8000
         #[arg(long, value_name = "URL")]
         endpoint: Option<String>,
-        /// Without a heartbeat for this time it counts as not live, for instance 30s
+        /// Without a report for this time it counts as neither live nor ready; default: 30s
         #[arg(long, value_name = "TIME", value_parser = duration)]
         heartbeat_timeout: Option<Duration>,
     },
@@ -277,7 +278,7 @@ pub(crate) enum Verb {
         /// The lease ends after this time, also where the command still runs; default: it does not
         #[arg(long, value_name = "TIME", value_parser = duration)]
         ttl: Option<Duration>,
-        /// Who has it, for those who look
+        /// Who has it, for those who look; default: the user and the command
         #[arg(long, value_name = "TEXT")]
         holder: Option<String>,
         /// The command and its arguments

@@ -2,9 +2,11 @@
 
 use super::output::Failure;
 use super::verbs::on_the_bus;
+use nix::unistd::{User, dup, getuid};
 use pool_managerd::client::{Client, Exit, Lease, Leasing};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -20,8 +22,9 @@ pub(crate) fn run(
     let mut words = command.into_iter();
     // One is required.
     let program = words.next().unwrap_or_default();
-    let lease = on_the_bus(take(pool, Leasing { wait, ttl, holder }))?;
-    let inherited = nix::unistd::dup(&lease.descriptor);
+    let holder = holder.unwrap_or_else(|| this_user(&program));
+    let lease = on_the_bus(take(pool, Leasing { wait, ttl, holder: Some(holder) }))?;
+    let inherited = dup(&lease.descriptor);
     let _inherited = inherited.map_err(|errno| Failure::Descriptor(errno.into()))?;
     let error = Command::new(&program)
         .args(words)
@@ -33,4 +36,39 @@ pub(crate) fn run(
 
 async fn take(pool: String, how: Leasing) -> Result<Lease, Failure> {
     Ok(Client::connect().await?.allocate_lease_with(&pool, &how).await?)
+}
+
+/// What a holder may be called.
+const LONGEST: usize = 64;
+
+/// `alice: curl`.
+fn this_user(program: &OsStr) -> String {
+    let id = getuid();
+    let user = User::from_uid(id).ok().flatten().map_or_else(|| id.to_string(), |user| user.name);
+    named(&user, program)
+}
+
+fn named(user: &str, program: &OsStr) -> String {
+    let name = Path::new(program).file_name().unwrap_or(program);
+    let allowed = |c: char| if c == '/' || c.is_control() { '_' } else { c };
+    let mut text: String = format!("{user}: {}", name.to_string_lossy()).chars().map(allowed).collect();
+    while text.len() > LONGEST {
+        text.pop();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_holder_is_named_by_user_and_program_as_the_daemon_takes_it() {
+        assert_eq!(named("alice", OsStr::new("/usr/bin/curl")), "alice: curl");
+        assert_eq!(named("alice", OsStr::new("a\nb")), "alice: a_b");
+        assert_eq!(named("alice", OsStr::new("/")), "alice: _");
+        let long = named("alice", OsStr::new(&"\u{e9}".repeat(100)));
+        assert!(long.len() <= 64 && long.len() > 60, "{long}");
+        assert!(this_user(OsStr::new("curl")).ends_with(": curl"));
+    }
 }

@@ -47,7 +47,12 @@ fn row(pool: &PoolStatus) -> [String; 7] {
     [
         cell(&pool.id),
         cell(&pool.phase),
-        format!("{}/{}", ready(pool), pool.replicas.len()),
+        // How many engines an external pool has, nobody says.
+        if pool.external {
+            yes(pool.ready).to_owned()
+        } else {
+            format!("{}/{}", ready(pool), pool.replicas.len())
+        },
         cell(&pool.engine),
         cell(&pool.model_id),
         cell(&pool.endpoints.join(",")),
@@ -66,9 +71,14 @@ pub(crate) fn status(pool: &PoolStatus, now: u64, paint: Paint) -> String {
     lines.phase("Phase", &pool.phase, &since(pool.state_change_timestamp, now));
     lines.add("Detail", &detail(pool));
     if pool.job > 0 {
-        lines.add("Job", &format!("{} ({})", pool.job, pool.job_operation));
+        lines.add("Job", &format!("{} ({}, {} %)", pool.job, pool.job_operation, pool.job_percent));
     }
-    lines.yes("Ready", pool.ready, &format!(" ({} of {} replicas)", ready(pool), pool.replicas.len()));
+    let of = if pool.external {
+        String::new()
+    } else {
+        format!(" ({} of {} replicas)", ready(pool), pool.replicas.len())
+    };
+    lines.yes("Ready", pool.ready, &of);
     lines.yes("Live", pool.live, "");
     if pool.draining {
         lines.add("Draining", "yes");
@@ -78,7 +88,14 @@ pub(crate) fn status(pool: &PoolStatus, now: u64, paint: Paint) -> String {
     }
     lines.add("Leases", &leases(pool));
     lines.add("Requests", &requests(pool));
-    lines.add("Engine", format!("{} {}", pool.engine, pool.engine_version).trim_end());
+    let version = if pool.engine_version.is_empty() { &pool.version } else { &pool.engine_version };
+    lines.add("Engine", format!("{} {version}", pool.engine).trim());
+    if pool.external {
+        lines.add("External", "somebody else runs it and reports of it");
+        if pool.last_heartbeat > 0 {
+            lines.add("Heard of", &moment::past(pool.last_heartbeat, now));
+        }
+    }
     lines.add("Model", &pool.model_id);
     lines.add("  Path", &pool.model_path);
     lines.add("Devices", &pool.device_mask);
@@ -161,7 +178,7 @@ impl Lines {
 
     /// Whether something is well, and what is to be said of that.
     pub(crate) fn yes(&mut self, key: &'static str, well: bool, rest: &str) {
-        let word = self.paint.health(well, if well { "yes" } else { "no" });
+        let word = self.paint.health(well, yes(well));
         self.lines.push((key, word + &printable(rest)));
     }
 
@@ -217,6 +234,10 @@ fn since(moment: u64, now: u64) -> String {
     }
 }
 
+fn yes(flag: bool) -> &'static str {
+    if flag { "yes" } else { "no" }
+}
+
 /// A text on one line that does nothing to a terminal.
 pub(crate) fn printable(text: &str) -> String {
     let shown = |c: char| match c {
@@ -254,6 +275,7 @@ mod tests {
             restart_count: 1,
             job: 12,
             job_operation: "reload".into(),
+            job_percent: 50,
             config_path: "/etc/llamaorch/pools.d/chat.toml".into(),
             activation: "resident".into(),
             device_mask: "none".into(),
@@ -307,6 +329,24 @@ chat  ready    1/2    llama-cpp  qwen3-8b-q4_k_m.gguf  http://127.0.0.1:20000  1
     }
 
     #[test]
+    fn an_external_pool_is_told_as_one() {
+        let there = PoolStatus {
+            id: "there".into(),
+            phase: "ready".into(),
+            ready: true,
+            external: true,
+            engine: "vllm".into(),
+            version: "0.11".into(),
+            last_heartbeat: NOW - 2_000_000,
+            ..PoolStatus::default()
+        };
+        assert!(list(&[there.clone()], Paint::OFF).contains("there  ready  yes    vllm"));
+        let text = status(&there, NOW, Paint::OFF);
+        assert!(text.contains("Ready:    yes\n") && text.contains("Engine:   vllm 0.11\n"), "{text}");
+        assert!(text.contains("Heard of: 2025-11-25 10:00:13 UTC (2 s ago)\n"), "{text}");
+    }
+
+    #[test]
     fn without_pools_the_headings_stand_alone() {
         assert_eq!(list(&[], Paint::OFF), "POOL  PHASE  READY  ENGINE  MODEL  ENDPOINTS  RESTARTS\n");
     }
@@ -318,7 +358,7 @@ chat  ready    1/2    llama-cpp  qwen3-8b-q4_k_m.gguf  http://127.0.0.1:20000  1
             "\
 Pool:         chat
 Phase:        ready since 2025-11-25 10:00:03 UTC (12 s ago)
-Job:          12 (reload)
+Job:          12 (reload, 50 %)
 Ready:        yes (1 of 2 replicas)
 Live:         yes
 Breaker:      half-open

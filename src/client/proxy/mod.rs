@@ -331,13 +331,17 @@ mod tests {
         }
     }
 
+    /// What a later daemon may serve: a call says that this one does not.
+    const AHEAD: [&str; 2] = ["DeviceHealthChanged", "AllowedCpus s"];
+
     #[test]
     fn the_proxies_have_the_members_of_the_contract() {
         let sources = concat!(include_str!("mod.rs"), include_str!("pool.rs"), include_str!("device.rs"));
         for (interface, xml) in CONTRACT {
             let name = interface.strip_prefix("org.llamaorch.PoolManager.").unwrap_or("Manager");
-            let missing: Vec<String> = promised(xml).difference(&offered(sources, name)).cloned().collect();
-            assert_eq!(missing, Vec::<String>::new(), "{interface}");
+            let mut offered = offered(sources, name);
+            offered.retain(|member| !AHEAD.contains(&member.as_str()));
+            assert_eq!(offered, promised(xml), "{interface}");
         }
     }
 }
