@@ -340,7 +340,7 @@ chat  ready    1/2    llama-cpp  qwen3-8b-q4_k_m.gguf  http://127.0.0.1:20000  1
             last_heartbeat: NOW - 2_000_000,
             ..PoolStatus::default()
         };
-        assert!(list(&[there.clone()], Paint::OFF).contains("there  ready  yes    vllm"));
+        assert!(list(std::slice::from_ref(&there), Paint::OFF).contains("there  ready  yes    vllm"));
         let text = status(&there, NOW, Paint::OFF);
         assert!(text.contains("Ready:    yes\n") && text.contains("Engine:   vllm 0.11\n"), "{text}");
         assert!(text.contains("Heard of: 2025-11-25 10:00:13 UTC (2 s ago)\n"), "{text}");
