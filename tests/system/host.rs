@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use xtask::image::Suite;
-use xtask::sandbox::Sandbox;
+use xtask::sandbox::{Bus, Sandbox};
 use zbus::wire::DynamicDeserialize;
 use zbus::{Connection, MatchRule, MessageStream, OwnedVariant, Variant};
 
@@ -50,11 +50,21 @@ impl Deref for Turn {
 }
 
 pub fn host() -> Turn {
+    host_with(Bus::Broker)
+}
+
+/// The one whose system bus is that program.
+pub fn host_with(bus: Bus) -> Turn {
     static TURN: Mutex<()> = Mutex::new(());
-    static HOST: OnceLock<Host> = OnceLock::new();
+    static BROKER: OnceLock<Host> = OnceLock::new();
+    static DAEMON: OnceLock<Host> = OnceLock::new();
+    let host = match bus {
+        Bus::Broker => &BROKER,
+        Bus::Daemon => &DAEMON,
+    };
     // A test that failed has said so; the others go on.
     let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    Turn { host: HOST.get_or_init(Host::boot), _turn: turn }
+    Turn { host: host.get_or_init(|| Host::boot(bus)), _turn: turn }
 }
 
 fn from_environment(name: &str) -> PathBuf {
@@ -67,11 +77,11 @@ fn from_environment(name: &str) -> PathBuf {
 }
 
 impl Host {
-    fn boot() -> Host {
+    fn boot(bus: Bus) -> Host {
         let suite: Suite = env::var("POOL_TEST_SUITE").unwrap_or_else(|_| "forky".into()).parse().unwrap();
         let package = from_environment("POOL_TEST_PACKAGE");
         let engine = from_environment("POOL_TEST_CONFORMANCE");
-        let sandbox = Sandbox::boot(suite, "system").unwrap();
+        let sandbox = Sandbox::boot_with(suite, "system", bus).unwrap();
         sandbox.install_package(&package).unwrap();
         sandbox.copy_in(&engine, "/usr/local/bin/conformance-engine").unwrap();
         sandbox.write(MODEL, xtask::gguf::tiny_llama(), 0o644).unwrap();

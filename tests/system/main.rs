@@ -2,6 +2,7 @@
 
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+mod access;
 mod adoption;
 mod configuration;
 mod crash;
@@ -14,9 +15,12 @@ mod hang;
 mod host;
 mod journal;
 mod llama;
+#[path = "../bus/methods.rs"]
+mod methods;
 mod readiness;
 mod record;
 mod refusal;
 mod reloading;
 mod sandbox;
 mod serving;
+mod users;
