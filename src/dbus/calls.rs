@@ -7,7 +7,7 @@ use pool_core::Request;
 use pool_core::host::{Answer, Caller, LeaseWish};
 use pool_core::name::Usec;
 use pool_core::registry::Report;
-use pool_core::view::{PoolView, ReasonView};
+use pool_core::view::{DeviceView, PoolView, ReasonView};
 use std::collections::HashMap;
 use zbus::{OwnedFd, OwnedObjectPath, OwnedVariant, Variant};
 
@@ -171,6 +171,17 @@ pub(super) fn statistics(view: &PoolView) -> Named {
         ("ready_replicas", Variant::new(view.ready_replicas)),
         ("restart_count", Variant::new(view.restart_count)),
         ("last_heartbeat_timestamp", Variant::new(view.last_heartbeat.0)),
+    ])
+}
+
+/// What moves fast, of one device.
+pub(super) fn device_statistics(view: &DeviceView) -> Named {
+    HashMap::from([
+        ("memory_total", Variant::new(view.memory_total)),
+        ("memory_free", Variant::new(view.memory_free)),
+        ("memory_reserved", Variant::new(view.memory_reserved)),
+        ("utilization", Variant::new(view.utilization)),
+        ("temperature", Variant::new(view.temperature)),
     ])
 }
 

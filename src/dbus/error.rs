@@ -46,6 +46,7 @@ impl From<Denied> for Error {
     fn from(denied: Denied) -> Self {
         let name = match &denied {
             Denied::NoSuchPool(_) => name!("NoSuchPool"),
+            Denied::NoSuchDevice(_) => name!("NoSuchDevice"),
             Denied::NoSuchJob(_) => name!("NoSuchJob"),
             Denied::Leaving(_) => name!("TransitionInProgress"),
             Denied::NotReady { .. } => name!("NotReady"),

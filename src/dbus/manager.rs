@@ -178,7 +178,10 @@ impl ManagerObject {
 
     #[zbus(out_args("statistics"))]
     fn get_statistics(&self) -> Vec<(String, Named)> {
-        self.view().pools.values().map(|pool| (pool.id.clone(), calls::statistics(pool))).collect()
+        let view = self.view();
+        let pools = view.pools.values().map(|pool| (pool.id.clone(), calls::statistics(pool)));
+        let devices = view.devices.values();
+        pools.chain(devices.map(|device| (device.uuid.clone(), calls::device_statistics(device)))).collect()
     }
 
     #[zbus(out_args("path"))]
@@ -366,6 +369,14 @@ impl ManagerObject {
         path: OwnedObjectPath,
         pool: &str,
         result: &str,
+    ) -> zbus::Result<()>;
+
+    #[zbus(signal)]
+    pub(super) async fn device_health_changed(
+        emitter: &SignalEmitter<'_>,
+        uuid: &str,
+        health: &str,
+        reason: &str,
     ) -> zbus::Result<()>;
 
     #[zbus(signal)]

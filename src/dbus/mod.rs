@@ -16,6 +16,7 @@ macro_rules! changed {
 
 mod access;
 mod calls;
+mod device;
 mod error;
 mod job;
 mod log_control;
@@ -28,6 +29,7 @@ mod server;
 pub use error::Error;
 pub use server::{ServeError, Server, Versions};
 
+use pool_core::device::DeviceUuid;
 use pool_core::name::{PoolId, ReplicaId, path_element};
 
 /// The name on the bus.
@@ -41,6 +43,10 @@ fn pool_path(id: &PoolId) -> String {
 
 fn replica_path(id: &ReplicaId) -> String {
     format!("{ROOT}/replica/{}", path_element(&id.to_string()))
+}
+
+fn device_path(uuid: &DeviceUuid) -> String {
+    format!("{ROOT}/device/{}", path_element(uuid.as_str()))
 }
 
 fn job_path(id: u32) -> String {

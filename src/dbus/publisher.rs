@@ -2,15 +2,17 @@
 //! sends one `PropertiesChanged` for each object and interface that differs, and answers callers after that.
 
 use super::access::Access;
+use super::device::{self, DeviceObject};
 use super::job::{self, JobObject};
 use super::manager::{self, Constants, ManagerObject};
 use super::pool::{self, PoolObject};
 use super::replica::{self, ReplicaObject};
-use super::{ROOT, job_path, path, pool_path, replica_path};
+use super::{ROOT, device_path, job_path, path, pool_path, replica_path};
 use crate::supervisor::{Handle, Publication, answer};
+use pool_core::device::DeviceUuid;
 use pool_core::lease::LeaseId;
 use pool_core::name::{PoolId, ReplicaId};
-use pool_core::view::{JobView, PoolView, ReplicaView, View};
+use pool_core::view::{DeviceView, JobView, PoolView, ReplicaView, View};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -30,6 +32,7 @@ pub(super) struct Publisher {
     pools: BTreeMap<PoolId, watch::Sender<Arc<PoolView>>>,
     replicas: BTreeMap<ReplicaId, watch::Sender<Arc<ReplicaView>>>,
     jobs: BTreeMap<u32, watch::Sender<Arc<JobView>>>,
+    devices: BTreeMap<DeviceUuid, watch::Sender<Arc<DeviceView>>>,
 }
 
 impl Publisher {
@@ -52,6 +55,7 @@ impl Publisher {
             pools: BTreeMap::new(),
             replicas: BTreeMap::new(),
             jobs: BTreeMap::new(),
+            devices: BTreeMap::new(),
         }
     }
 
@@ -123,6 +127,21 @@ impl Publisher {
                 Some(_) => {}
             }
         }
+        for (uuid, view) in &new.devices {
+            match old.devices.get(uuid) {
+                None => {
+                    let (sender, view) = watch::channel(view.clone());
+                    self.devices.insert(uuid.clone(), sender);
+                    let (access, handle) = (self.access.clone(), self.handle.clone());
+                    self.add(device_path(uuid), DeviceObject { view, access, handle }).await?;
+                }
+                Some(before) if before != view => {
+                    replace(self.devices.get(uuid), view);
+                    self.changed(device_path(uuid), device::INTERFACE, device::changes(before, view)).await?;
+                }
+                Some(_) => {}
+            }
+        }
         for (id, view) in &new.jobs {
             match old.jobs.get(id) {
                 None => {
@@ -144,6 +163,10 @@ impl Publisher {
         for id in old.jobs.keys().filter(|id| !new.jobs.contains_key(id)) {
             self.jobs.remove(id);
             self.connection.object_server().remove::<JobObject, _>(job_path(*id)).await?;
+        }
+        for uuid in old.devices.keys().filter(|uuid| !new.devices.contains_key(uuid)) {
+            self.devices.remove(uuid);
+            self.connection.object_server().remove::<DeviceObject, _>(device_path(uuid)).await?;
         }
         for id in old.pools.keys().filter(|id| !new.pools.contains_key(id)) {
             self.pools.remove(id);
@@ -188,6 +211,13 @@ impl Publisher {
             }
             if view.state == "done" && before.is_none_or(|before| before.state != "done") {
                 ManagerObject::job_removed(&emitter, *id, job, view.pool.as_str(), view.result).await?;
+            }
+        }
+        for (uuid, view) in &new.devices {
+            let before = old.devices.get(uuid).map_or("ok", |before| before.health);
+            if before != view.health {
+                let (uuid, reason) = (uuid.as_str(), view.health_reason.as_str());
+                ManagerObject::device_health_changed(&emitter, uuid, view.health, reason).await?;
             }
         }
         Ok(())

@@ -72,6 +72,11 @@ impl ReplicaObject {
     }
 
     #[zbus(property)]
+    fn allowed_cpus(&self) -> String {
+        self.view().allowed_cpus.clone()
+    }
+
+    #[zbus(property)]
     fn status_text(&self) -> String {
         self.view().status_text.clone()
     }
@@ -113,6 +118,7 @@ pub(super) fn changes<'a>(old: &ReplicaView, new: &'a ReplicaView) -> HashMap<&'
         "Ready": ready => new.ready,
         "Endpoint": endpoint => new.endpoint.as_str(),
         "Devices": devices => new.devices.clone(),
+        "AllowedCpus": allowed_cpus => new.allowed_cpus.as_str(),
         "StatusText": status_text => new.status_text.as_str(),
         "ExitClass": exit_class => new.exit_class.as_str(),
         "StartTimestamp": start_timestamp => new.start_timestamp.0,

@@ -2,11 +2,12 @@
 //!
 //! Files are written beside their place and renamed, carry a version, and a damaged one is set aside rather than fatal.
 
+use pool_core::device::{DeviceUuid, Quarantine};
 use pool_core::host::Saved;
 use pool_core::name::PoolId;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -41,9 +42,14 @@ struct Versioned<T> {
     content: T,
 }
 
-#[derive(Serialize, Deserialize, Default)]
-struct Wishes {
-    stopped: BTreeSet<PoolId>,
+/// What operators asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wishes {
+    /// Pools that are to stay stopped.
+    pub stopped: BTreeSet<PoolId>,
+    /// Devices that are out of use.
+    #[serde(default)]
+    pub quarantined: BTreeMap<DeviceUuid, Quarantine>,
 }
 
 impl Store {
@@ -60,12 +66,12 @@ impl Store {
 
     /// What the last run saved, and complaints about what of it could not be used.
     #[must_use]
-    pub fn load(&self) -> (Saved, BTreeSet<PoolId>, Vec<String>) {
+    pub fn load(&self) -> (Saved, Wishes, Vec<String>) {
         let mut complaints = Vec::new();
         // Times in it are this boot's: breakers and delays of another one mean nothing.
         let saved: Saved = load(&self.runtime, &self.boot, &mut complaints);
         let wishes: Wishes = load(&self.wishes, "", &mut complaints);
-        (saved, wishes.stopped, complaints)
+        (saved, wishes, complaints)
     }
 
     /// Saves what the next run needs.
@@ -80,8 +86,8 @@ impl Store {
     ///
     /// # Errors
     /// The file could not be written; the old one is still there.
-    pub fn save_wishes(&self, stopped: &BTreeSet<PoolId>) -> Result<(), StoreError> {
-        save(&self.wishes, "", &Wishes { stopped: stopped.clone() })
+    pub fn save_wishes(&self, wishes: &Wishes) -> Result<(), StoreError> {
+        save(&self.wishes, "", wishes)
     }
 }
 
@@ -139,6 +145,14 @@ mod tests {
         folder
     }
 
+    fn wishes() -> Wishes {
+        let quarantine = Quarantine { reason: "it smells".to_owned() };
+        Wishes {
+            stopped: BTreeSet::from(["chat".parse().expect("a valid name")]),
+            quarantined: BTreeMap::from([("GPU-1".parse().expect("a UUID"), quarantine)]),
+        }
+    }
+
     fn sample() -> Saved {
         let pool = serde_json::json!({
             "revision": {"digest": "d", "spec": {
@@ -156,12 +170,12 @@ mod tests {
     fn what_is_saved_is_read_back() {
         let folder = folder("back");
         let store = Store::new(&folder, &folder);
-        let stopped = BTreeSet::from(["chat".parse().expect("a valid name")]);
-        store.save_wishes(&stopped).expect("it can be saved");
+        let wishes = wishes();
+        store.save_wishes(&wishes).expect("it can be saved");
         let saved = sample();
         assert_eq!(saved.pools.values().next().expect("a pool").ended.len(), 2);
         store.save_runtime(&saved).unwrap();
-        assert_eq!(store.load(), (saved, stopped, vec![]));
+        assert_eq!(store.load(), (saved, wishes, vec![]));
         fs::remove_dir_all(folder).unwrap();
     }
 
@@ -172,7 +186,7 @@ mod tests {
         // As an earlier version left it behind.
         fs::write(folder.join("pools.json.new"), "half").expect("a file");
         store.save_runtime(&sample()).expect("it can be saved");
-        store.save_wishes(&BTreeSet::new()).expect("it can be saved");
+        store.save_wishes(&Wishes::default()).expect("it can be saved");
         for file in [&store.runtime, &store.wishes] {
             let mode = fs::metadata(file).expect("it is there").permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{}", file.display());
@@ -184,12 +198,12 @@ mod tests {
     fn what_was_saved_before_a_reboot_is_of_another_time() {
         let folder = folder("reboot");
         let store = Store::new(&folder, &folder);
-        let stopped = BTreeSet::from(["chat".parse().expect("a valid name")]);
-        store.save_wishes(&stopped).expect("it can be saved");
+        let wishes = wishes();
+        store.save_wishes(&wishes).expect("it can be saved");
         save(&store.runtime, "another boot", &serde_json::json!({"pools": {"chat": "unreadable by now"}}))
             .expect("it can be saved");
         assert_eq!(store.load().0, Saved::default());
-        assert_eq!(store.load().1, stopped, "what operators asked for holds all the same");
+        assert_eq!(store.load().1, wishes, "what operators asked for holds all the same");
         fs::remove_dir_all(folder).expect("a folder of the test's own");
     }
 
@@ -200,8 +214,8 @@ mod tests {
         {
             let folder = folder(name);
             fs::write(folder.join("wishes.json"), text).unwrap();
-            let (_, stopped, complaints) = Store::new(&folder, &folder).load();
-            assert!(stopped.is_empty());
+            let (_, wishes, complaints) = Store::new(&folder, &folder).load();
+            assert_eq!(wishes, Wishes::default());
             assert_eq!(complaints.len(), 1, "{complaints:?}");
             assert_eq!(fs::read_to_string(folder.join("wishes.json.damaged")).unwrap(), text);
             fs::remove_dir_all(folder).unwrap();

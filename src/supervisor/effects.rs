@@ -5,6 +5,7 @@
 use super::handle::Told;
 use super::{Returned, Supervisor};
 use crate::ports::{Clock, Files, Probers, Systemd, SystemdError};
+use crate::store::Wishes;
 use crate::telemetry::{self, chain};
 use pool_core::host::{Answer, TimerId};
 use pool_core::lease::LeaseEnd;
@@ -128,7 +129,11 @@ impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
         let mut replies = Vec::new();
         // What is saved is saved before what follows from it is started.
         if effects.contains(&Effect::SaveWishes) {
-            let error = self.outside.store.save_wishes(&self.state.stopped).err();
+            let error = {
+                let stopped = self.state.stopped.clone();
+                let quarantined = self.state.devices.quarantined().clone();
+                self.outside.store.save_wishes(&Wishes { stopped, quarantined }).err()
+            };
             let error = error.map(|error| chain(&error));
             if error.is_some() || self.state.unsaved.is_some() {
                 self.follow_ups.push_back(Event::WishesSaved { error });

@@ -27,7 +27,7 @@ use crate::leases::Fifos;
 use crate::notify;
 use crate::ports::{Clock, Files, Observation, Probers, Systemd, SystemdError};
 use crate::recording::Recorder;
-use crate::store::Store;
+use crate::store::{Store, Wishes};
 use effects::{Lanes, TimerTasks};
 use pool_core::config::Configuration;
 use pool_core::host::{RequestId, UnitFacts};
@@ -173,7 +173,8 @@ impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
     /// systemd could not be asked.
     pub async fn take_stock(&mut self) -> Result<Effects, Ended> {
         let configuration = self.outside.folders.read().await;
-        let (saved, stopped, complaints) = self.outside.store.load();
+        let (saved, wishes, complaints) = self.outside.store.load();
+        let Wishes { stopped, quarantined } = wishes;
         for complaint in complaints {
             tracing::warn!("{complaint}");
         }
@@ -191,7 +192,8 @@ impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
             }
             said = true;
         }
-        let effects = self.apply(Event::Started { configuration, units, saved, stopped, leases });
+        let effects =
+            self.apply(Event::Started { configuration, units, saved, stopped, quarantined, leases });
         if said {
             self.read_units();
         }

@@ -130,7 +130,8 @@ fn every_error_that_a_method_names_is_explained() {
 #[test]
 fn every_member_says_what_it_is_since_when_how_it_changes_and_how_it_fails() {
     let interfaces = xtask::reference::interfaces_here().expect("every member has a comment of its own");
-    assert_eq!(interfaces.len(), FILES.len());
+    // A device's is held against what would be served where there is one: this host has none.
+    assert_eq!(interfaces.len(), FILES.len() + 1);
     for interface in &interfaces {
         assert!(!interface.short.is_empty() && interface.words.since.is_some(), "{}", interface.name);
         for member in &interface.members {

@@ -202,7 +202,9 @@ impl Asked {
                 Request::WaitJob { .. }
                 | Request::CancelJob { .. }
                 | Request::ReleaseLease { .. }
-                | Request::RenewLease { .. },
+                | Request::RenewLease { .. }
+                | Request::QuarantineDevice { .. }
+                | Request::ReadmitDevice { .. },
             )
             | Asked::Files
             | Asked::Release => None,

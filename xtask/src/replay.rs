@@ -89,12 +89,16 @@ impl Replay {
     /// What is published, as JSON: the names are those of the bus in lower case.
     #[must_use]
     pub fn json(&self) -> serde_json::Value {
-        let View { manager, pools, replicas, jobs } = &self.view;
+        let View { manager, pools, replicas, jobs, devices } = &self.view;
         let pools: BTreeMap<String, _> = pools.iter().map(|(id, pool)| (id.to_string(), &**pool)).collect();
         let replicas: BTreeMap<String, _> =
             replicas.iter().map(|(id, replica)| (id.to_string(), &**replica)).collect();
         let jobs: BTreeMap<String, _> = jobs.iter().map(|(id, job)| (id.to_string(), &**job)).collect();
-        serde_json::json!({ "manager": manager, "pools": pools, "replicas": replicas, "jobs": jobs })
+        let devices: BTreeMap<String, _> =
+            devices.iter().map(|(uuid, device)| (uuid.to_string(), &**device)).collect();
+        serde_json::json!({
+            "manager": manager, "pools": pools, "replicas": replicas, "jobs": jobs, "devices": devices
+        })
     }
 }
 

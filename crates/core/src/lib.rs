@@ -20,6 +20,7 @@
 //! | [`host`] | all pools together: `decide`, `apply`, timers, adoption |
 //! | [`job`] | long operations and who waits for them |
 //! | [`lease`] | permissions to send work to an engine |
+//! | [`device`] | the devices of the host, and which are out of use |
 //! | [`registry`] | what is known of each pool by its id alone, and the pools that somebody else runs |
 //! | [`view`] | what is published, derived from the state and never stored in it |
 //! | [`refusal`] | how `pool-helper` says that a start is refused |
@@ -27,6 +28,7 @@
 #![deny(clippy::wildcard_enum_match_arm, clippy::cast_possible_truncation)]
 
 pub mod config;
+pub mod device;
 pub mod engine;
 pub mod host;
 pub mod job;

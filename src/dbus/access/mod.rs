@@ -84,16 +84,21 @@ impl Access {
         let own_name = connection.unique_name().ok_or(zbus::Error::InvalidReply)?;
         let bus = DBusProxy::new(connection).await?;
         let own_uid = bus.get_connection_unix_user(own_name.into()).await.map_err(zbus::Error::from)?;
-        let access = Access(Arc::new(Inner {
+        let access = Access::over(connection, own_uid);
+        watch::start(&access, handle).await?;
+        access.0.authority.look().await?;
+        Ok(access)
+    }
+
+    /// Over a connection of a daemon that runs as that user; nothing is followed yet.
+    pub(super) fn over(connection: &Connection, own_uid: u32) -> Access {
+        Access(Arc::new(Inner {
             connection: connection.clone(),
             own_uid,
             authority: Authority::new(connection.clone()),
             callers: Mutex::default(),
             refusals: Mutex::default(),
-        }));
-        watch::start(&access, handle).await?;
-        access.0.authority.look().await?;
-        Ok(access)
+        }))
     }
 
     /// Whether there is no polkit, from now on.

@@ -63,6 +63,21 @@ pub(super) fn asked(
         Accepted::Report(id, report) => {
             external::report(state, clock, effects, request, &caller, (id, report));
         }
+        Accepted::QuarantineDevice(uuid, reason) => {
+            let what = format!("quarantine of device {uuid} ({reason})");
+            effects.push(Effect::Log(LogLine::asked(&caller, &what, Vec::new())));
+            state.devices.take_out(uuid, reason);
+            effects.push(Effect::SaveWishes);
+            effects.push(Effect::Reply(request, Answer::Done));
+        }
+        Accepted::ReadmitDevice(uuid) => {
+            let what = format!("readmission of device {uuid}");
+            effects.push(Effect::Log(LogLine::asked(&caller, &what, Vec::new())));
+            if state.devices.readmit(&uuid) {
+                effects.push(Effect::SaveWishes);
+            }
+            effects.push(Effect::Reply(request, Answer::Done));
+        }
         Accepted::CancelJob(job) => cancel(state, clock, effects, (request, &caller), job),
         Accepted::WaitReady(pool, timeout) => {
             let timer = state.wait_timer(request, timeout, effects);

@@ -2,6 +2,7 @@
 
 use super::leasing::{self, Offer};
 use super::{Accepted, Caller, Denied, Request, State, external};
+use crate::device::DeviceUuid;
 use crate::job::{JobId, JobState, Operation};
 use crate::lease::Terms;
 use crate::name::{PoolId, Usec};
@@ -127,6 +128,11 @@ pub fn decide(state: &State, caller: &Caller, request: &Request) -> Result<Accep
             external::may_report(state, caller, &id)?;
             Ok(Accepted::Report(id, report.clone()))
         }
+        Request::QuarantineDevice { device: text, reason } => {
+            short("\"reason\"", reason, LONGEST_ERROR)?;
+            device(state, text).map(|uuid| Accepted::QuarantineDevice(uuid, reason.clone()))
+        }
+        Request::ReadmitDevice { device: text } => device(state, text).map(Accepted::ReadmitDevice),
         Request::CancelJob { job } => may_cancel(state, *job).map(|()| Accepted::CancelJob(*job)),
         Request::WaitReady { pool, timeout } => {
             let id = any(pool)?;
@@ -184,6 +190,12 @@ fn sound(report: &Report) -> Result<(), Denied> {
         Report::Version(text) => short("\"version\"", text, LONGEST_VERSION),
         Report::LastError(Some(text)) => short("\"error\"", text, LONGEST_ERROR),
     }
+}
+
+fn device(state: &State, text: &str) -> Result<DeviceUuid, Denied> {
+    let uuid: Option<DeviceUuid> = text.parse().ok();
+    let known = uuid.filter(|uuid| state.devices.contains(uuid));
+    known.ok_or_else(|| Denied::NoSuchDevice(text.to_owned()))
 }
 
 /// An id that need not be known yet.

@@ -2,6 +2,7 @@
 
 use super::{Accepted, Answer, Caller, LogLine, RequestId, Saved, TimerId, UnitFacts};
 use crate::config::Configuration;
+use crate::device::{DeviceFacts, DeviceUuid, Quarantine};
 use crate::lease::{Given, LeaseEnd, LeaseId};
 use crate::name::{PoolId, ReplicaId, UnitName, Usec};
 use crate::replica::{ExitClass, Hold, Report, UnitObservation};
@@ -22,6 +23,9 @@ pub enum Event {
         saved: Saved,
         /// Pools that an operator stopped.
         stopped: BTreeSet<PoolId>,
+        /// Devices that an operator took out of use.
+        #[serde(default)]
+        quarantined: BTreeMap<DeviceUuid, Quarantine>,
         /// Leases whose holders still have their descriptors.
         leases: Vec<Given>,
     },
@@ -89,6 +93,8 @@ pub enum Event {
         /// What it said.
         report: Report,
     },
+    /// An inventory was made of the devices: these are all.
+    DevicesFound(BTreeMap<DeviceUuid, DeviceFacts>),
     /// A lease is over, or never began.
     LeaseEnded {
         /// Which.
@@ -144,7 +150,7 @@ pub enum Effect {
     CancelTimer(TimerId),
     /// Save [`State::saved`](super::State::saved) to survive a restart of the daemon.
     SaveRuntime,
-    /// Save [`State::stopped`](super::State::stopped) to survive a reboot.
+    /// Save [`State::stopped`](super::State::stopped) and which devices are out of use to survive a reboot.
     SaveWishes,
     /// Make a lease's descriptor, for the caller whose answer follows.
     OpenLease(Given),

@@ -34,6 +34,7 @@ pub use turn::{Purpose, TimerId, Timers};
 pub use waiting::{Waiter, Waits};
 
 use crate::config::{FileError, Settings};
+use crate::device::Devices;
 use crate::job::Jobs;
 use crate::lease::{LeaseEnd, Leases};
 use crate::name::{PoolId, UnitName, Usec};
@@ -74,6 +75,9 @@ pub struct State {
     touched: BTreeSet<PoolId>,
     /// Pools that an operator stopped.
     pub stopped: BTreeSet<PoolId>,
+    /// The devices of this host.
+    #[serde(default)]
+    pub devices: Devices,
     /// Errors of files.
     pub errors: Vec<FileError>,
     /// Engines that run although nothing is known of their pool, because its file is broken.
@@ -114,7 +118,8 @@ pub fn apply(state: &mut State, input: Input) -> Effects {
     let Input { mono, real, seed, event } = input;
     let clock = turn::Clock { mono, real, seed };
     match event {
-        Event::Started { configuration, units, saved, stopped, leases } => {
+        Event::Started { configuration, units, saved, stopped, quarantined, leases } => {
+            state.devices = Devices::keeping(quarantined);
             let found = adoption::Found { configuration, units, saved, stopped, leases };
             adoption::started(state, clock, &mut effects, found);
         }
@@ -162,6 +167,7 @@ pub fn apply(state: &mut State, input: Input) -> Effects {
                 lifecycle::reported(pool, index, &unit, report, turn);
             });
         }
+        Event::DevicesFound(found) => state.devices.find(found),
         Event::LeaseEnded { lease, how } => leasing::ended(state, clock, &mut effects, &lease, &how),
         Event::EngineCondemned { replica, class, text } => {
             state.with_replica(clock, &mut effects, &replica, |pool, index, turn| {

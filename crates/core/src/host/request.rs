@@ -1,6 +1,7 @@
 //! What a caller may ask of the loop, and what it is told.
 
 use crate::config::Revision;
+use crate::device::DeviceUuid;
 use crate::job::{JobId, JobResult};
 use crate::lease::LeaseId;
 use crate::name::{PoolId, Usec};
@@ -89,6 +90,18 @@ pub enum Request {
         /// What.
         report: Report,
     },
+    /// Take a device out of use.
+    QuarantineDevice {
+        /// Which device, by its UUID.
+        device: String,
+        /// Why.
+        reason: String,
+    },
+    /// Take it into use again.
+    ReadmitDevice {
+        /// Which device, by its UUID.
+        device: String,
+    },
     /// Call a job off.
     CancelJob {
         /// Which job.
@@ -144,6 +157,10 @@ pub enum Accepted {
     UnregisterPool(PoolId),
     /// Say that of it.
     Report(PoolId, Report),
+    /// Take it out of use, for that reason.
+    QuarantineDevice(DeviceUuid, String),
+    /// Take it into use again.
+    ReadmitDevice(DeviceUuid),
     /// Call it off.
     CancelJob(JobId),
     /// Wait for it.
@@ -158,6 +175,9 @@ pub enum Denied {
     /// There is no such pool.
     #[error("no pool \"{0}\"; poolctl list shows those that are there")]
     NoSuchPool(String),
+    /// There is no such device.
+    #[error("no device \"{0}\" is in this host; it may be gone, or its driver not loaded")]
+    NoSuchDevice(String),
     /// There is no such job, or no longer.
     #[error("no job {0}; jobs are kept for 60 s after their end")]
     NoSuchJob(u32),

@@ -1,11 +1,14 @@
 //! Owns what is published: plain data derived from the state, in the types of the bus. What changed is found by
 //! comparing two views, so a property can neither be forgotten nor signalled twice.
 
+mod device;
 mod external;
 mod progress;
 
+pub use device::DeviceView;
 pub use progress::Share;
 
+use crate::device::DeviceUuid;
 use crate::host::State;
 use crate::job::{Details, Job, JobId, JobState};
 use crate::name::{PoolId, ReplicaId, Usec};
@@ -29,6 +32,8 @@ pub struct View {
     pub replicas: BTreeMap<ReplicaId, Arc<ReplicaView>>,
     /// Jobs that run or are readable.
     pub jobs: BTreeMap<u32, Arc<JobView>>,
+    /// The devices.
+    pub devices: BTreeMap<DeviceUuid, Arc<DeviceView>>,
 }
 
 /// The manager object.
@@ -130,6 +135,7 @@ pub struct ReplicaView {
     pub ready_timestamp: Usec,
     pub active_leases: u32,
     pub in_flight: u32,
+    pub allowed_cpus: String,
 }
 
 /// A job object; names and units as in its D-Bus interface.
@@ -188,6 +194,10 @@ impl View {
         for (id, job) in stale {
             let id = *id;
             refresh(&mut self.jobs, id.0, job_view(id, job, state));
+        }
+        self.devices.retain(|uuid, _| state.devices.contains(uuid));
+        for (uuid, facts) in state.devices.iter() {
+            refresh(&mut self.devices, uuid.clone(), device::view(uuid, facts, &state.devices));
         }
         self.manager = ManagerView {
             pool_count: count(self.pools.len()),
@@ -346,5 +356,7 @@ fn replica_view(replica: &Replica) -> ReplicaView {
         ready_timestamp: replica.unit.became_ready,
         active_leases: replica.leases,
         in_flight: replica.in_flight().unwrap_or(0),
+        // No limit is set by this version: all of them.
+        allowed_cpus: String::new(),
     }
 }

@@ -7,7 +7,7 @@ use pool_core::pool::PoolPhase;
 use pool_core::refusal::Refusal;
 use pool_core::replica::ActiveState;
 use pool_core::{Denied, Event, Request};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 #[test]
 fn adoption_takes_up_what_runs_and_starts_what_does_not() {
@@ -75,6 +75,7 @@ fn adoption_keeps_an_engine_whose_file_broke() {
             units: units.clone(),
             saved,
             stopped: BTreeSet::new(),
+            quarantined: BTreeMap::new(),
             leases: vec![],
         }
     };

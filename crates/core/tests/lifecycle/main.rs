@@ -6,6 +6,7 @@ mod acts;
 mod adopting;
 mod breaker;
 mod cases;
+mod devices;
 mod drain;
 mod ending;
 mod explain;

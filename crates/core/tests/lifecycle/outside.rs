@@ -7,7 +7,7 @@ use pool_core::name::{InvocationId, UnitKind, UnitName, Usec};
 use pool_core::pool::PoolPhase;
 use pool_core::replica::{ActiveState, UnitObservation};
 use pool_core::{Event, Request};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 fn engine(generation: u32) -> UnitName {
     UnitName { generation, ..unit(UnitKind::Engine, "a", 0) }
@@ -102,6 +102,7 @@ fn an_engine_that_waited_for_a_broken_file_ends_with_the_file() {
         units,
         saved: Default::default(),
         stopped: Default::default(),
+        quarantined: BTreeMap::new(),
         leases: vec![],
     });
     world.event(Event::ConfigurationRead { configuration: broken, requests: vec![] });

@@ -6,7 +6,7 @@ use pool_core::name::{UnitKind, Usec};
 use pool_core::pool::PoolPhase;
 use pool_core::replica::ActiveState;
 use pool_core::{Denied, Event, Request};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 #[test]
 fn a_unit_that_is_restarted_from_outside_is_followed() {
@@ -186,6 +186,7 @@ fn an_engine_of_a_broken_pool_that_dies_is_not_taken_for_one_that_serves() {
         units,
         saved: Saved::default(),
         stopped: BTreeSet::new(),
+        quarantined: BTreeMap::new(),
         leases: vec![],
     });
     world.dies("a", 0);
@@ -209,6 +210,7 @@ fn a_folder_that_could_not_be_read_removes_no_pool() {
             units,
             saved,
             stopped: BTreeSet::new(),
+            quarantined: BTreeMap::new(),
             leases: vec![],
         });
         assert_eq!(world.units[&unit(UnitKind::Engine, "a", 0)].active, ActiveState::Active);

@@ -1,6 +1,7 @@
 //! A state with a scripted systemd beside it: it carries effects out when told to, and knows which units there are.
 
 use pool_core::config::{Activation, Configuration, Health, Listen, PoolSpec, Port, Revision};
+use pool_core::device::{DeviceUuid, Quarantine};
 use pool_core::engine::{EngineTemplate, HealthRecipe};
 use pool_core::host::{Answer, Caller, LogKind, RequestId, Saved, TimerId, UnitFacts};
 use pool_core::lease::{Given, LeaseId, Terms};
@@ -32,6 +33,8 @@ pub struct World {
     pub kinds: Vec<LogKind>,
     /// Leases whose descriptors are there.
     pub held: BTreeSet<LeaseId>,
+    /// Devices that were saved as out of use.
+    pub quarantined: BTreeMap<DeviceUuid, Quarantine>,
     /// On what leases were given, by the names of their descriptors.
     pub terms: BTreeMap<LeaseId, Terms>,
     pub revoked: Vec<LeaseId>,
@@ -137,6 +140,7 @@ impl World {
             kinds: Vec::new(),
             held: BTreeSet::new(),
             terms: BTreeMap::new(),
+            quarantined: BTreeMap::new(),
             revoked: Vec::new(),
             saved: Saved::default(),
             wishes: BTreeSet::new(),
@@ -169,7 +173,8 @@ impl World {
         self.timers.clear();
         let given = |id: &LeaseId| Given { id: id.clone(), terms: self.terms[id].clone() };
         let leases = self.held.iter().map(given).collect();
-        self.event(Event::Started { configuration, units, saved, stopped, leases });
+        let quarantined = self.quarantined.clone();
+        self.event(Event::Started { configuration, units, saved, stopped, quarantined, leases });
     }
 
     /// The daemon dies and comes back; what it saved is there.
@@ -258,7 +263,10 @@ impl World {
             }
             Effect::LeaseRevoked { lease, .. } => self.revoked.push(lease),
             Effect::SaveRuntime => self.saved = self.state.saved(),
-            Effect::SaveWishes => self.wishes.clone_from(&self.state.stopped),
+            Effect::SaveWishes => {
+                self.wishes.clone_from(&self.state.stopped);
+                self.quarantined.clone_from(self.state.devices.quarantined());
+            }
         }
     }
 

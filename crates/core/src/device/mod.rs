@@ -1,0 +1,209 @@
+//! Owns the devices of this host as an inventory found them, and how they stand. A device is known by its UUID, never by
+//! its index: an index is another device's after a reboot.
+
+use crate::name::{NameError, Usec};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+/// A device's UUID as its driver writes it: `GPU-…` or `MIG-…`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct DeviceUuid(String);
+
+impl DeviceUuid {
+    /// The UUID as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for DeviceUuid {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let rest = text.strip_prefix("GPU-").or_else(|| text.strip_prefix("MIG-"));
+        let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '/');
+        match rest {
+            Some(rest) if !rest.is_empty() && text.len() <= 96 && rest.chars().all(inner) => {
+                Ok(DeviceUuid(text.to_owned()))
+            }
+            _ => Err(NameError::new("device", text, "\"GPU-\" or \"MIG-\" and a UUID")),
+        }
+    }
+}
+
+impl fmt::Display for DeviceUuid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for DeviceUuid {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<Self, NameError> {
+        text.parse()
+    }
+}
+
+impl From<DeviceUuid> for String {
+    fn from(uuid: DeviceUuid) -> String {
+        uuid.0
+    }
+}
+
+/// What a device is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DeviceKind {
+    /// A whole GPU.
+    #[default]
+    Gpu,
+    /// A MIG instance, a part of one.
+    Mig,
+}
+
+impl DeviceKind {
+    /// As it is published.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            DeviceKind::Gpu => "gpu",
+            DeviceKind::Mig => "mig",
+        }
+    }
+}
+
+/// A device as an inventory found it. Sizes are bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceFacts {
+    /// What it is.
+    pub kind: DeviceKind,
+    /// The device that it is a part of.
+    pub parent: Option<DeviceUuid>,
+    /// Its index in this boot.
+    pub index: u32,
+    /// The minor number of its node.
+    pub minor: u32,
+    /// Its model.
+    pub name: String,
+    /// Its address on the PCI bus.
+    pub pci_address: String,
+    /// The NUMA node that it is near to; none: the host does not say.
+    pub numa_node: Option<u16>,
+    /// The CPUs that are near to it, as a list of ranges.
+    pub local_cpus: String,
+    /// What it can compute, for instance "9.0".
+    pub compute_capability: String,
+    /// Its memory.
+    pub memory_total: u64,
+    /// What is free of it.
+    pub memory_free: u64,
+    /// How much it works, in percent.
+    pub utilization: u32,
+    /// In degrees Celsius.
+    pub temperature: u32,
+    /// The last error that its driver told of; 0: none.
+    pub last_xid: u32,
+    /// When, realtime.
+    pub last_xid_at: Usec,
+}
+
+/// Why a device is out of use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quarantine {
+    /// Why, in the words of who wanted it.
+    pub reason: String,
+}
+
+/// All devices, and which of them are out of use. One that is out of use stays so while it is away.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Devices {
+    found: BTreeMap<DeviceUuid, DeviceFacts>,
+    quarantined: BTreeMap<DeviceUuid, Quarantine>,
+}
+
+impl Devices {
+    /// Those that an earlier run kept out of use.
+    #[must_use]
+    pub fn keeping(quarantined: BTreeMap<DeviceUuid, Quarantine>) -> Self {
+        Devices { found: BTreeMap::new(), quarantined }
+    }
+
+    /// Takes in what an inventory found: all that there is now.
+    pub fn find(&mut self, found: BTreeMap<DeviceUuid, DeviceFacts>) {
+        self.found = found;
+    }
+
+    /// All that there are, sorted by UUID.
+    pub fn iter(&self) -> impl Iterator<Item = (&DeviceUuid, &DeviceFacts)> {
+        self.found.iter()
+    }
+
+    /// Whether there is such a device.
+    #[must_use]
+    pub fn contains(&self, uuid: &DeviceUuid) -> bool {
+        self.found.contains_key(uuid)
+    }
+
+    /// Why a device is out of use; `None`: it is not.
+    #[must_use]
+    pub fn quarantine(&self, uuid: &DeviceUuid) -> Option<&Quarantine> {
+        self.quarantined.get(uuid)
+    }
+
+    /// Those that are out of use, which survives a reboot.
+    #[must_use]
+    pub fn quarantined(&self) -> &BTreeMap<DeviceUuid, Quarantine> {
+        &self.quarantined
+    }
+
+    /// Takes a device out of use.
+    pub fn take_out(&mut self, uuid: DeviceUuid, reason: String) {
+        self.quarantined.insert(uuid, Quarantine { reason });
+    }
+
+    /// Takes it into use again; false where it was in use.
+    pub fn readmit(&mut self, uuid: &DeviceUuid) -> bool {
+        self.quarantined.remove(uuid).is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_uuid_is_the_driver_s_word() {
+        for text in [
+            "GPU-8f6f1b2c-4d5e-6f70-8192-a3b4c5d6e7f8",
+            "MIG-8f6f1b2c-4d5e-6f70-8192-a3b4c5d6e7f8",
+            "MIG-GPU-8f6f1b2c-4d5e-6f70-8192-a3b4c5d6e7f8/1/0",
+        ] {
+            assert_eq!(text.parse::<DeviceUuid>().expect("a UUID").to_string(), text);
+        }
+        for text in
+            ["", "0", "GPU-", "gpu-8f6f", "GPU-8f 6f", "GPU-\u{e9}", &format!("GPU-{}", "a".repeat(93))]
+        {
+            assert!(text.parse::<DeviceUuid>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_out_of_use_stays_so_while_it_is_away() {
+        let uuid: DeviceUuid = "GPU-1".parse().expect("a UUID");
+        let found = BTreeMap::from([(uuid.clone(), DeviceFacts::default())]);
+        let mut devices = Devices::default();
+        devices.find(found.clone());
+        devices.take_out(uuid.clone(), "it smells".to_owned());
+        devices.find(BTreeMap::new());
+        assert!(!devices.contains(&uuid));
+        let mut later = Devices::keeping(devices.quarantined().clone());
+        later.find(found);
+        assert_eq!(later.quarantine(&uuid).map(|quarantine| quarantine.reason.as_str()), Some("it smells"));
+        assert!(later.readmit(&uuid) && !later.readmit(&uuid));
+        assert_eq!(later.quarantine(&uuid), None);
+    }
+}
