@@ -42,7 +42,6 @@ pub(super) enum Action {
     /// Take, renew and give back leases.
     Lease,
     /// Say how an external pool is.
-    #[allow(dead_code, reason = "the methods of external pools ask for it")]
     Report,
 }
 

@@ -84,6 +84,7 @@ impl Story {
     /// An event was dealt with, and this happened by it.
     pub fn told(&mut self, twin: usize, happenings: &[Happening]) -> Fine {
         let now = self.world.now.0;
+        self.twins[twin].expire(&self.world);
         for happening in happenings {
             self.twins[twin].tell(now, happening)?;
         }
@@ -116,7 +117,8 @@ impl Story {
             72 => self.drain()?,
             73..=74 => self.cancel()?,
             75..=81 => self.allocate()?,
-            82..=85 => self.release()?,
+            82..=84 => self.release()?,
+            85 => self.renew()?,
             86..=92 => self.report()?,
             93..=95 => self.configure()?,
             96..=97 => self.restart_daemon()?,

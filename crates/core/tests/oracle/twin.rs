@@ -407,7 +407,15 @@ impl Twin {
         self.compare_leases(world)
     }
 
+    /// Leases whose time is over, as soon as the daemon says so and no sooner.
+    pub fn expire(&mut self, world: &World) {
+        let held = world.held.iter().filter(|lease| lease.replica.pool == self.id);
+        let held = held.map(|lease| lease.number).collect();
+        self.leases.expire(world.now.0, &held);
+    }
+
     fn compare_leases(&self, world: &World) -> Fine {
+        self.is("leases past their time limit", self.leases.overdue(world.now.0), Vec::new())?;
         let own: BTreeSet<u64> = self.leases.held().collect();
         let opened = world.held.iter().filter(|lease| lease.replica.pool == self.id);
         self.is("descriptors", &opened.map(|lease| lease.number).collect(), &own)?;

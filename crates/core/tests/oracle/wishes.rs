@@ -121,7 +121,9 @@ impl Story {
 
     pub fn allocate(&mut self) -> Fine {
         let (twin, pool) = self.any_twin();
-        let answer = self.world.ask(Request::AllocateLease { pool, wish: LeaseWish::default() });
+        let ttl = self.limit();
+        let answer =
+            self.world.ask(Request::AllocateLease { pool, wish: LeaseWish { ttl, ..LeaseWish::default() } });
         let own = &mut self.twins[twin];
         let oracle = |given: Result<usize, &str>| match given {
             Ok(index) => format!("a lease of {index}"),
@@ -134,6 +136,7 @@ impl Story {
                 };
                 let replica = usize::from(lease.replica.index);
                 let given = own.leases.allocate(lease.number);
+                own.leases.limit(lease.number, (ttl != Usec(0)).then(|| self.world.now.plus(ttl).0));
                 if given != Ok(replica) {
                     return Err(format!("{lease} was given, and not {}", oracle(given)));
                 }
@@ -156,6 +159,26 @@ impl Story {
             }
         }
         self.note(|| "a lease was asked for".to_owned());
+        self.told(twin, &[])
+    }
+
+    /// How long a lease lasts; 0: without limit.
+    fn limit(&mut self) -> Usec {
+        seconds(self.dice.pick(&[0, 0, 1, 5, 30, 300]))
+    }
+
+    pub fn renew(&mut self) -> Fine {
+        let held: Vec<LeaseId> = self.world.held.iter().cloned().collect();
+        if held.is_empty() {
+            return Ok(());
+        }
+        let (lease, ttl) = (self.dice.pick(&held), self.limit());
+        self.note(|| format!("{lease} is renewed for {ttl}"));
+        let request = Request::RenewLease { lease: lease.to_string(), ttl };
+        self.world.ask(request).map_err(|denied| denied.to_string())?;
+        let twin = self.twins.iter().position(|twin| twin.id == lease.replica.pool).expect("its pool");
+        let end = (ttl != Usec(0)).then(|| self.world.now.plus(ttl).0);
+        self.twins[twin].leases.limit(lease.number, end);
         self.told(twin, &[])
     }
 

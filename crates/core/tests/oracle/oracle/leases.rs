@@ -1,5 +1,7 @@
 //! Who gets a lease: a list of those that are held, and nothing more.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 /// Who holds what of one pool: a list of leases, each with its replica.
 #[derive(Debug, Clone)]
 pub struct Leases {
@@ -8,6 +10,8 @@ pub struct Leases {
     pub draining: bool,
     ready: Vec<bool>,
     held: Vec<(u64, usize)>,
+    /// When those end that have a time limit.
+    ends: BTreeMap<u64, u64>,
 }
 
 impl Leases {
@@ -17,6 +21,7 @@ impl Leases {
             draining: false,
             ready: vec![false; replicas],
             held: Vec::new(),
+            ends: BTreeMap::new(),
         }
     }
 
@@ -64,6 +69,26 @@ impl Leases {
         let at = self.held.iter().position(|(id, _)| *id == lease).ok_or("no-such-lease")?;
         self.held.remove(at);
         Ok(self.held.len())
+    }
+
+    /// A lease ends at that time from now on; `None`: at none.
+    pub fn limit(&mut self, lease: u64, end: Option<u64>) {
+        match end {
+            Some(end) => drop(self.ends.insert(lease, end)),
+            None => drop(self.ends.remove(&lease)),
+        }
+    }
+
+    /// Those that are over by now and of which nobody says any more that they are held.
+    pub fn expire(&mut self, now: u64, known: &BTreeSet<u64>) {
+        let ends = &self.ends;
+        let over = |lease: &u64| ends.get(lease).is_some_and(|end| *end <= now) && !known.contains(lease);
+        self.held.retain(|(lease, _)| !over(lease));
+    }
+
+    /// Those that should be over by now.
+    pub fn overdue(&self, now: u64) -> Vec<u64> {
+        self.held().filter(|lease| self.ends.get(lease).is_some_and(|end| *end <= now)).collect()
     }
 
     /// An engine ends, and with it these leases.
