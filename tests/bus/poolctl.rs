@@ -61,15 +61,14 @@ async fn a_lease_is_waited_for_and_ends_at_its_time() {
     bench.wait_phase("a", "ready").await;
     let held = async || bench.api().pool("a").await.expect("a pool").active_leases;
     // One that ends at its time, although its command still runs.
-    let mut first = bench.poolctl_command(&["lease", "a", "--ttl", "300ms", "--", "sleep", "60"]);
-    let mut first = first.spawn().expect("started");
+    let mut first = bench.poolctl_command(&["lease", "a", "--ttl", "300ms", "--", "sleep", "infinity"]);
+    let mut first = Daemon(first.stdout(Stdio::null()).spawn().expect("started"));
     wait_until("the lease is held", async || held().await == 1).await;
     let refused = bench.poolctl(&["lease", "a", "--wait", "1ms", "--", "true"]).await;
     assert_eq!(refused.status.code(), Some(7), "{}", text(&refused));
-    let waited = bench.poolctl(&["lease", "a", "--wait", "1min", "--", "echo", "mine"]).await;
+    let waited = bench.poolctl(&["lease", "a", "--wait", "20s", "--", "echo", "mine"]).await;
     assert_eq!(text(&waited), "mine\n");
-    first.kill().expect("it still runs");
-    first.wait().expect("it ends");
+    assert!(first.0.try_wait().expect("a child").is_none(), "its command still runs");
     let odd = bench.poolctl(&["lease", "a", "--holder", "a/b", "--", "true"]).await;
     assert_eq!(odd.status.code(), Some(2), "{}", text(&odd));
     assert!(text(&odd).contains("holder"), "{}", text(&odd));
