@@ -8,7 +8,7 @@
 //! | [`gguf`] | a tiny model that a real llama-server loads |
 //! | [`dist`] | the release binaries and the Debian package |
 //! | [`mutants`] | small changes to the core that its tests have to notice |
-//! | [`reference`] | the reference page of the D-Bus API, and its examples |
+//! | [`mod@reference`] | the reference page of the D-Bus API, and its examples |
 //! | [`replay`] | stepping through a record of the daemon's inputs |
 //! | [`bench`] | what the D-Bus API costs, beside what others serve |
 //! | [`test_levels`], [`demo`], [`ci`] | the commands of those names |
