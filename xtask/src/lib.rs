@@ -10,7 +10,7 @@
 //! | [`mutants`] | small changes to the core that its tests have to notice |
 //! | [`mod@reference`] | the reference page of the D-Bus API, and its examples |
 //! | [`replay`] | stepping through a record of the daemon's inputs |
-//! | [`bench`] | what the D-Bus API costs, beside what others serve |
+//! | [`mod@bench`] | what the D-Bus API costs, beside what others serve |
 //! | [`test_levels`], [`demo`], [`ci`] | the commands of those names |
 //! | [`Failure`] | why a command ended, and its exit code |
 //!

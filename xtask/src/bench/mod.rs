@@ -1,7 +1,7 @@
 //! What the D-Bus API costs, measured on the built package in a sandbox, once on each bus, beside what others serve on
 //! the same bus at the same time: a figure means little by itself on a machine that does other things too.
 //!
-//! What is measured is `bus-bench`'s business (`tests/bench`), what has to hold is [`goals`]'. This prepares the host: a
+//! What is measured is `bus-bench`'s business (`tests/bench`), what has to hold is `goals`'. This prepares the host: a
 //! pool that runs, first 9 then 999 that don't, callers of three kinds, and those that flood.
 
 mod goals;
