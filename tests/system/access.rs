@@ -5,6 +5,8 @@ use crate::methods::{self, Does};
 use crate::users::{ALICE, EVE, MALLORY, Somebody, connections_of, make, none};
 use nix::sys::signal::Signal;
 use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::process::Stdio;
 use xtask::sandbox::Bus;
 use zbus::message::Flags;
 use zbus::{OwnedFd, OwnedObjectPath, OwnedVariant, Variant};
@@ -247,4 +249,47 @@ fn systemctl_sets_how_much_is_logged() {
     assert!(!eve.status.success(), "{}", text(&eve.stdout));
     assert_eq!(host.shell(level).trim(), "debug");
     host.shell(&format!("{level} info"));
+}
+
+/// Runs `poolctl` on a terminal as a member of group sudo, who gives this password when he is asked for one; what the
+/// terminal showed, and the exit code.
+fn on_a_terminal(host: &Host, arguments: &str, password: &str) -> (String, Option<i32>) {
+    let command = format!("setpriv --reuid=bob --regid=bob --init-groups poolctl {arguments}");
+    let mut child = host
+        .sandbox
+        .command(&["script", "--quiet", "--return", "--command", &command, "/dev/null"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut keyboard = child.stdin.take().unwrap();
+    let mut screen = child.stdout.take().unwrap();
+    let mut shown = String::new();
+    let mut asked = false;
+    let mut some = [0_u8; 256];
+    while let Ok(read @ 1..) = screen.read(&mut some) {
+        shown += &text(&some[..read]);
+        if !asked && shown.contains("Password:") {
+            asked = true;
+            keyboard.write_all(format!("{password}\n").as_bytes()).unwrap();
+        }
+    }
+    (shown, child.wait().unwrap().code())
+}
+
+#[test]
+fn on_a_terminal_a_person_is_asked_for_a_password() {
+    let host = machine(Bus::Broker);
+    host.shell("id bob || useradd --groups sudo bob; echo bob:secret | chpasswd");
+    let pool = host.conformance("typed", &[]);
+    pool.wait_ready();
+    let (shown, code) = on_a_terminal(&host, "reset typed", "wrong");
+    assert_eq!(code, Some(77), "{shown}");
+    assert!(shown.contains("operate the LLM engines of pool 'typed'"), "{shown}");
+    let (shown, code) = on_a_terminal(&host, "reset typed", "secret");
+    assert_eq!(code, Some(0), "{shown}");
+    assert!(shown.contains("Password:"), "{shown}");
+    let (shown, code) = on_a_terminal(&host, "status typed", "none");
+    assert_eq!(code, Some(0), "{shown}");
+    assert!(!shown.contains("Password:"), "{shown}");
 }

@@ -1,7 +1,7 @@
 //! `lease`: a command that runs with a lease.
 
 use super::output::Failure;
-use super::verbs::on_the_bus;
+use super::verbs::asking;
 use nix::unistd::{User, dup, getuid};
 use pool_managerd::client::{Client, Exit, Lease, Leasing};
 use std::ffi::{OsStr, OsString};
@@ -23,7 +23,7 @@ pub(crate) fn run(
     // One is required.
     let program = words.next().unwrap_or_default();
     let holder = holder.unwrap_or_else(|| this_user(&program));
-    let lease = on_the_bus(take(pool, Leasing { wait, ttl, holder: Some(holder) }))?;
+    let lease = asking(take(pool, Leasing { wait, ttl, holder: Some(holder) }))?;
     let inherited = dup(&lease.descriptor);
     let _inherited = inherited.map_err(|errno| Failure::Descriptor(errno.into()))?;
     let error = Command::new(&program)

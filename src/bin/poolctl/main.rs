@@ -1,5 +1,6 @@
 //! `poolctl`: look at and control pools of LLM engines, over the public client alone.
 
+mod agent;
 mod arguments;
 mod bugreport;
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What each verb does.
 
+use super::agent::Agent;
 use super::arguments::Verb;
 use super::operations::{self, Operation};
 use super::output::{Failure, Output, complain_of_file};
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 pub(crate) fn run(verb: Verb, out: Output) -> Result<Exit, Failure> {
     let operate = |operation, pools, no_wait| {
-        on_the_bus(async move {
+        asking(async move {
             operations::operate(out, &Client::connect().await?, &operation, pools, no_wait).await
         })
     };
@@ -24,13 +25,13 @@ pub(crate) fn run(verb: Verb, out: Output) -> Result<Exit, Failure> {
         Verb::Watch { pools } => on_the_bus(watch::watch(out, pools)),
         Verb::Statistics { pools } => on_the_bus(statistics::show(out, pools)),
         Verb::Start { pools, waiting } => operate(Operation::Start, pools, waiting.no_wait),
-        Verb::Stop { pools: _, all: true, waiting } => on_the_bus(operations::stop_all(out, waiting.no_wait)),
+        Verb::Stop { pools: _, all: true, waiting } => asking(operations::stop_all(out, waiting.no_wait)),
         Verb::Stop { pools, all: false, waiting } => operate(Operation::Stop, pools, waiting.no_wait),
         Verb::Drain { pools, deadline, waiting } => {
             operate(Operation::Drain(deadline), pools, waiting.no_wait)
         }
         Verb::Wait { pool, timeout } => on_the_bus(wait(out, pool, timeout)),
-        Verb::Reload { pool: None, .. } => on_the_bus(reload(out)),
+        Verb::Reload { pool: None, .. } => asking(reload(out)),
         Verb::Reload { pool: Some(pool), model, deadline, force, no_wait } => {
             operate(Operation::Reload(Reloading { model, deadline, force }), vec![pool], no_wait)
         }
@@ -39,17 +40,23 @@ pub(crate) fn run(verb: Verb, out: Output) -> Result<Exit, Failure> {
         Verb::Reset { pools } => operate(Operation::Reset, pools, false),
         Verb::Explain { pool } => on_the_bus(explain(out, pool)),
         Verb::Bugreport { file } => on_the_bus(bugreport(out, file)),
-        Verb::Cancel { job } => on_the_bus(cancel(out, job)),
+        Verb::Cancel { job } => asking(cancel(out, job)),
         Verb::Register { pool, engine, endpoint, heartbeat_timeout } => {
-            on_the_bus(external::register(out, pool, engine, endpoint, heartbeat_timeout))
+            asking(external::register(out, pool, engine, endpoint, heartbeat_timeout))
         }
         Verb::Unregister { pools } => operate(Operation::Unregister, pools, false),
-        Verb::Report { pool, report } => on_the_bus(external::report(out, pool, report)),
+        Verb::Report { pool, report } => asking(external::report(out, pool, report)),
         Verb::Lease { pool, wait, ttl, holder, command } => lease::run(pool, wait, ttl, holder, command),
     }
 }
 
-pub(crate) fn on_the_bus<T>(verb: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+/// The same for a verb that changes something: a person may be asked whether it may.
+pub(crate) fn asking<T>(verb: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let _agent = Agent::start();
+    on_the_bus(verb)
+}
+
+fn on_the_bus<T>(verb: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
