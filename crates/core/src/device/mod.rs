@@ -182,7 +182,10 @@ mod tests {
             "MIG-8f6f1b2c-4d5e-6f70-8192-a3b4c5d6e7f8",
             "MIG-GPU-8f6f1b2c-4d5e-6f70-8192-a3b4c5d6e7f8/1/0",
         ] {
-            assert_eq!(text.parse::<DeviceUuid>().expect("a UUID").to_string(), text);
+            let uuid: DeviceUuid = text.parse().expect("a UUID");
+            assert_eq!((uuid.to_string().as_str(), uuid.as_str()), (text, text));
+            let json = serde_json::to_string(&uuid).expect("a text");
+            assert_eq!(serde_json::from_str::<DeviceUuid>(&json).expect("a UUID"), uuid);
         }
         for text in
             ["", "0", "GPU-", "gpu-8f6f", "GPU-8f 6f", "GPU-\u{e9}", &format!("GPU-{}", "a".repeat(93))]

@@ -189,6 +189,7 @@ mod tests {
         }
         let replica = "a-r0".parse().expect("a valid name");
         assert_eq!(leases.of(&replica).count(), 2);
+        assert!(leases.contains(&id("a-r1", 5)) && !leases.contains(&id("a-r1", 6)));
         assert_eq!(leases.remove(&id("a-r0", 0)), Some(held(7)));
         assert_eq!(leases.remove(&id("a-r0", 0)), None);
         assert_eq!(leases.of(&replica).count(), 1);

@@ -5,7 +5,7 @@ use crate::world::{World, spec};
 use pool_core::host::{Answer, Caller, LeaseWish, RequestId};
 use pool_core::lease::LeaseId;
 use pool_core::name::{PoolId, Usec};
-use pool_core::registry::{ExternalRefused, HealthStatus, Report};
+use pool_core::registry::{External, ExternalRefused, HealthStatus, Report};
 use pool_core::view::{PoolView, View};
 use pool_core::{Denied, Request};
 use std::sync::Arc;
@@ -161,6 +161,49 @@ fn a_silent_owner_s_pool_is_not_ready_and_comes_back() {
     assert!(shown(&world).expect("it is known").ready);
     world.pass(seconds(10));
     assert!(!shown(&world).expect("it is known").ready, "it is looked after again");
+}
+
+#[test]
+fn the_first_of_several_silent_owners_is_noticed_first() {
+    let mut world = World::with(&[]);
+    let add = |world: &mut World, pool: &str, timeout| {
+        let request = Request::RegisterPool {
+            pool: pool.to_owned(),
+            engine: String::new(),
+            endpoint: String::new(),
+            heartbeat_timeout: timeout,
+        };
+        world.ask_as(&owner(), request).expect("nobody has it yet");
+        let request = Request::Report { pool: pool.to_owned(), report: SERVES };
+        world.ask_as(&owner(), request).expect("it is its owner's");
+    };
+    add(&mut world, "slow", seconds(60));
+    add(&mut world, "fast", seconds(10));
+    add(&mut world, "slower", seconds(90));
+    let ready = |world: &World| View::of(&world.state).manager.ready_pool_count;
+    world.pass(seconds(9));
+    assert_eq!((ready(&world), world.timers.len()), (3, 1), "one timer is for all");
+    world.pass(seconds(1));
+    assert_eq!(ready(&world), 2);
+    world.pass(seconds(50));
+    assert_eq!(ready(&world), 1);
+    world.pass(seconds(30));
+    assert_eq!((ready(&world), world.timers.len()), (0, 0));
+}
+
+#[test]
+fn a_host_knows_so_many_of_all_users() {
+    let mut world = World::with(&[]);
+    for number in 0..1_024 {
+        let id = format!("n{number}").parse().expect("a valid name");
+        world.state.registry.register(&id, External::of(number)).expect("nobody has it yet");
+    }
+    for who in [owner(), Caller::default()] {
+        assert_eq!(register(&mut world, &who, "", Usec(0)), Err(Denied::TooManyExternals(1_024)));
+        assert_eq!(report(&mut world, &who, SERVES), Err(Denied::TooManyExternals(1_024)));
+    }
+    let known = Request::Report { pool: "n7".into(), report: SERVES };
+    world.ask_as(&owner(), known).expect("what is known is reported on as ever");
 }
 
 #[test]

@@ -266,15 +266,15 @@ fn one_user_has_so_many_leases_and_waits_and_others_have_theirs() {
 
 #[test]
 fn one_user_has_so_many_jobs_and_root_is_never_refused() {
-    let mut world = World::with(&[spec("a")]);
+    let mut world = World::with(&[spec("a"), spec("b")]);
     let stop =
         |world: &mut World, uid| world.ask_as(&caller(":1.1", uid), Request::Stop { pool: "a".into() });
-    for _ in 0..258 {
+    for _ in 0..260 {
         stop(&mut world, 7).expect("it may");
     }
     let refused = stop(&mut world, 7);
     assert!(
-        matches!(refused, Err(Denied::TooManyOfAUser { what: "jobs", uid: 7, most: 258 })),
+        matches!(refused, Err(Denied::TooManyOfAUser { what: "jobs", uid: 7, most: 260 })),
         "{refused:?}"
     );
     stop(&mut world, 0).expect("root may");
