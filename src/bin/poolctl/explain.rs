@@ -1,8 +1,9 @@
 //! The layout of `explain` and `diff`.
 
+use super::columns::printable;
 use super::moment;
 use super::paint::Paint;
-use super::table::{Lines, printable};
+use super::table::Lines;
 use pool_managerd::client::{Explanation, PoolStatus, Reason};
 
 /// How a pool stands, and a block for each reason, newest first.

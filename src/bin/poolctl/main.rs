@@ -3,6 +3,7 @@
 mod agent;
 mod arguments;
 mod bugreport;
+mod columns;
 #[cfg(test)]
 mod documented;
 mod explain;

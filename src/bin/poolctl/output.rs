@@ -4,8 +4,8 @@
 //! With `--json` a verb prints one JSON value on standard output (`watch` one on each line), and where it fails as a
 //! whole `{"error": {"code", "message", "status"}}` on standard error. Members are added, never taken away.
 
+use super::columns::printable;
 use super::paint::Paint;
-use super::table::printable;
 use pool_managerd::client::{self, Exit};
 use serde::Serialize;
 use std::error::Error;

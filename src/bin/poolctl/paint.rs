@@ -1,6 +1,6 @@
 //! Colour, where a person looks: on a terminal that knows it, unless `NO_COLOR` says otherwise.
 //!
-//! What is painted is on its own line and was made [`printable`](super::table::printable) before; what goes to a pipe
+//! What is painted is on its own line and was made [`printable`](super::columns::printable) before; what goes to a pipe
 //! or is JSON is never painted.
 
 use std::env;

@@ -1,7 +1,7 @@
 //! `statistics`: the numbers that change fast.
 
+use super::columns::{cell, columns};
 use super::output::{Failure, Output};
-use super::table::{cell, columns};
 use pool_managerd::client::{Client, Error, Exit, Statistics};
 use std::collections::BTreeSet;
 

@@ -1,7 +1,6 @@
 //! The layout of `list` and `status`: plain text, aligned by spaces.
-//!
-//! Texts of engines and files are shown without control characters: they shall not steer the terminal.
 
+use super::columns::{cell, columns, printable};
 use super::moment;
 use super::paint::Paint;
 use pool_managerd::client::{PoolStatus, ReplicaStatus};
@@ -19,30 +18,6 @@ pub(crate) fn list(pools: &[PoolStatus], paint: Paint) -> String {
 
 const PHASE: usize = 1;
 
-/// Rows of cells, aligned. `finish` has the last word on a cell, which has its width by then.
-pub(crate) fn columns<R: AsRef<[String]>>(
-    rows: &[R],
-    finish: impl Fn(usize, usize, String) -> String,
-) -> String {
-    let mut widths = Vec::new();
-    for row in rows {
-        widths.resize(widths.len().max(row.as_ref().len()), 0);
-        for (width, cell) in widths.iter_mut().zip(row.as_ref()) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let line = |(index, row): (usize, &R)| {
-        let row = row.as_ref();
-        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| {
-            // Nothing follows the last one that it has to be aligned with.
-            let width = if column + 1 == row.len() { 0 } else { width };
-            finish(index, column, format!("{cell:width$}"))
-        });
-        cells.collect::<Vec<_>>().join("  ") + "\n"
-    };
-    rows.iter().enumerate().map(line).collect()
-}
-
 fn row(pool: &PoolStatus) -> [String; 7] {
     [
         cell(&pool.id),
@@ -58,10 +33,6 @@ fn row(pool: &PoolStatus) -> [String; 7] {
         cell(&pool.endpoints.join(",")),
         pool.restart_count.to_string(),
     ]
-}
-
-pub(crate) fn cell(text: &str) -> String {
-    if text.is_empty() { "-".to_owned() } else { printable(text) }
 }
 
 /// Everything of one pool that an operator asks for.
@@ -236,16 +207,6 @@ fn since(moment: u64, now: u64) -> String {
 
 fn yes(flag: bool) -> &'static str {
     if flag { "yes" } else { "no" }
-}
-
-/// A text on one line that does nothing to a terminal.
-pub(crate) fn printable(text: &str) -> String {
-    let shown = |c: char| match c {
-        '\n' | '\r' | '\t' => ' ',
-        c if c.is_control() => char::REPLACEMENT_CHARACTER,
-        c => c,
-    };
-    text.chars().map(shown).collect()
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! `watch`: what happens, a line for each event.
 
+use super::columns::printable;
 use super::moment;
 use super::output::{Failure, Output, complain_plainly, print_to_somebody};
 use super::paint::Paint;
-use super::table::printable;
 use pool_managerd::client::{Event, Exit, PoolStatus, Watcher};
 use serde::Serialize;
 
