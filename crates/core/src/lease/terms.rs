@@ -102,7 +102,8 @@ mod tests {
             ),
         ] {
             assert_eq!(given.to_string(), text);
-            assert_eq!(text.parse(), Ok(given));
+            assert_eq!(text.parse().as_ref(), Ok(&given));
+            assert_eq!(String::from(given), text);
             assert!(text.len() + Terms::LONGEST_HOLDER < 255, "it is a file's name");
         }
     }
