@@ -81,7 +81,7 @@ const ROOMS: [Room; 14] = [
     Room {
         name: "dbus",
         rooms: &["supervisor", "notify", "telemetry"],
-        crates: &["zbus", "tokio", "futures_util"],
+        crates: &["zbus", "tokio", "futures_util", "async_trait", "nix"],
         why: "it serves views and reaches the loop by its handle; systemd, files and state are the loop's",
     },
     Room {

@@ -21,10 +21,13 @@ mod error;
 mod job;
 mod log_control;
 mod manager;
+mod objects;
 mod pool;
 mod publisher;
+mod raw;
 mod replica;
 mod server;
+mod socket;
 
 pub use error::Error;
 pub use server::{ServeError, Server, Versions};

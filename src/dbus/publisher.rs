@@ -5,8 +5,10 @@ use super::access::Access;
 use super::device::{self, DeviceObject};
 use super::job::{self, JobObject};
 use super::manager::{self, Constants, ManagerObject};
+use super::objects::Served;
 use super::pool::{self, PoolObject};
 use super::replica::{self, ReplicaObject};
+use super::socket::Outbox;
 use super::{ROOT, device_path, job_path, path, pool_path, replica_path};
 use crate::supervisor::{Handle, Publication, answer};
 use pool_core::device::DeviceUuid;
@@ -19,9 +21,18 @@ use tokio::sync::watch;
 use zbus::object_server::{Interface, SignalEmitter};
 use zbus::{Connection, Variant};
 
+/// Where it is published.
+pub(super) struct Bus {
+    pub(super) connection: Connection,
+    /// What is still to be written: while there is no room, nothing is published.
+    pub(super) outbox: Outbox,
+    /// The objects as one answer has them.
+    pub(super) served: Served,
+}
+
 /// The objects that are served, and what each says.
 pub(super) struct Publisher {
-    connection: Connection,
+    bus: Bus,
     access: Access,
     handle: Handle,
     constants: Constants,
@@ -37,7 +48,7 @@ pub(super) struct Publisher {
 
 impl Publisher {
     pub(super) fn new(
-        connection: Connection,
+        bus: Bus,
         access: Access,
         handle: Handle,
         constants: Constants,
@@ -45,7 +56,7 @@ impl Publisher {
         manager: watch::Sender<(u64, Arc<View>)>,
     ) -> Self {
         Publisher {
-            connection,
+            bus,
             access,
             handle,
             constants,
@@ -61,6 +72,7 @@ impl Publisher {
 
     /// Publishes a view and gives the answers that belong to it.
     pub(super) async fn publish(&mut self, publication: Publication) -> zbus::Result<()> {
+        self.bus.outbox.room().await;
         let new = publication.view;
         if *new != *self.last {
             self.manager.send_modify(|(generation, view)| {
@@ -103,6 +115,7 @@ impl Publisher {
                 }
                 Some(before) if before != view => {
                     replace(self.replicas.get(id), view);
+                    self.bus.served.changed(&replica_path(id));
                     self.changed(replica_path(id), replica::INTERFACE, replica::changes(before, view))
                         .await?;
                 }
@@ -122,6 +135,7 @@ impl Publisher {
                 }
                 Some(before) if before != view => {
                     replace(self.pools.get(id), view);
+                    self.bus.served.changed(&pool_path(id));
                     self.changed(pool_path(id), pool::INTERFACE, pool::changes(before, view)).await?;
                 }
                 Some(_) => {}
@@ -137,6 +151,7 @@ impl Publisher {
                 }
                 Some(before) if before != view => {
                     replace(self.devices.get(uuid), view);
+                    self.bus.served.changed(&device_path(uuid));
                     self.changed(device_path(uuid), device::INTERFACE, device::changes(before, view)).await?;
                 }
                 Some(_) => {}
@@ -155,6 +170,7 @@ impl Publisher {
                 }
                 Some(before) if before != view => {
                     replace(self.jobs.get(id), view);
+                    self.bus.served.changed(&job_path(*id));
                     self.changed(job_path(*id), job::INTERFACE, job::changes(before, view)).await?;
                 }
                 Some(_) => {}
@@ -162,19 +178,19 @@ impl Publisher {
         }
         for id in old.jobs.keys().filter(|id| !new.jobs.contains_key(id)) {
             self.jobs.remove(id);
-            self.connection.object_server().remove::<JobObject, _>(job_path(*id)).await?;
+            self.remove::<JobObject>(job_path(*id)).await?;
         }
         for uuid in old.devices.keys().filter(|uuid| !new.devices.contains_key(uuid)) {
             self.devices.remove(uuid);
-            self.connection.object_server().remove::<DeviceObject, _>(device_path(uuid)).await?;
+            self.remove::<DeviceObject>(device_path(uuid)).await?;
         }
         for id in old.pools.keys().filter(|id| !new.pools.contains_key(id)) {
             self.pools.remove(id);
-            self.connection.object_server().remove::<PoolObject, _>(pool_path(id)).await?;
+            self.remove::<PoolObject>(pool_path(id)).await?;
         }
         for id in old.replicas.keys().filter(|id| !new.replicas.contains_key(id)) {
             self.replicas.remove(id);
-            self.connection.object_server().remove::<ReplicaObject, _>(replica_path(id)).await?;
+            self.remove::<ReplicaObject>(replica_path(id)).await?;
         }
         let polkit_missing = *self.polkit_missing.borrow();
         let changes = manager::changes(&old.manager, &new.manager, &self.constants, polkit_missing);
@@ -183,7 +199,7 @@ impl Publisher {
 
     /// The manager's own signals.
     async fn signals(&self, old: &View, new: &View) -> zbus::Result<()> {
-        let emitter = SignalEmitter::new(&self.connection, ROOT)?;
+        let emitter = SignalEmitter::new(&self.bus.connection, ROOT)?;
         for (id, view) in &new.pools {
             let before = old.pools.get(id);
             if before.is_none() {
@@ -225,7 +241,7 @@ impl Publisher {
 
     /// Tells holders that their leases are over; what their engines are now was told before.
     async fn revoked(&self, leases: &[(LeaseId, String)]) -> zbus::Result<()> {
-        let emitter = SignalEmitter::new(&self.connection, ROOT)?;
+        let emitter = SignalEmitter::new(&self.bus.connection, ROOT)?;
         for (lease, reason) in leases {
             let pool = lease.replica.pool.as_str();
             ManagerObject::lease_revoked(&emitter, &lease.to_string(), pool, reason).await?;
@@ -234,9 +250,16 @@ impl Publisher {
     }
 
     async fn add<I: Interface>(&self, at: String, object: I) -> zbus::Result<()> {
-        if self.connection.object_server().at(at.as_str(), object).await?.is_some() {
+        if self.bus.connection.object_server().at(at.as_str(), object).await?.is_some() {
             tracing::error!("{at} was served already; this is a bug in pool-managerd");
         }
+        self.bus.served.added::<I>(&at);
+        Ok(())
+    }
+
+    async fn remove<I: Interface>(&self, at: String) -> zbus::Result<()> {
+        self.bus.served.removed(&at);
+        self.bus.connection.object_server().remove::<I, _>(at).await?;
         Ok(())
     }
 
@@ -250,7 +273,7 @@ impl Publisher {
             return Ok(());
         }
         let invalidated: &[&str] = &[];
-        SignalEmitter::new(&self.connection, at)?
+        SignalEmitter::new(&self.bus.connection, at)?
             .emit("org.freedesktop.DBus.Properties", "PropertiesChanged", &(interface, changes, invalidated))
             .await
     }

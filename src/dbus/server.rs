@@ -3,7 +3,9 @@
 use super::access::Access;
 use super::log_control::{self, LogControl};
 use super::manager::{Constants, ManagerObject};
-use super::publisher::Publisher;
+use super::objects::{Objects, Served};
+use super::publisher::{Bus, Publisher};
+use super::socket::{self, Outbox};
 use super::{NAME, ROOT};
 use crate::supervisor::{Handle, Publication};
 use crate::telemetry::{Log, chain};
@@ -12,8 +14,8 @@ use std::io;
 use std::sync::Arc;
 use std::thread;
 use tokio::sync::{mpsc, oneshot, watch};
-use zbus::fdo::{DBusProxy, ObjectManager, RequestNameFlags, RequestNameReply};
-use zbus::{Connection, connection};
+use zbus::fdo::{DBusProxy, RequestNameFlags, RequestNameReply};
+use zbus::{Address, Connection, connection};
 
 /// Why nothing can be served.
 #[derive(Debug, thiserror::Error)]
@@ -112,6 +114,7 @@ fn report(to: oneshot::Sender<Result<(), ServeError>>, result: Result<(), ServeE
 struct Serving {
     publisher: Publisher,
     connection: Connection,
+    outbox: Outbox,
     /// Whether there is no polkit.
     missing: watch::Receiver<bool>,
 }
@@ -123,17 +126,21 @@ async fn connect(
     handle: Handle,
 ) -> Result<Serving, ServeError> {
     let (sender, view) = watch::channel((0, Arc::new(View::default())));
-    let builder = match address {
-        Some(address) => connection::Builder::address(address),
-        None => connection::Builder::system(),
+    let address = match address {
+        Some(address) => Address::try_from(address)?,
+        None => Address::system()?,
     };
-    let connection = builder.serve_at(ROOT, ObjectManager).build().await?;
+    let (socket, outbox) = socket::connect(&address)?;
+    let connection = connection::Builder::socket(socket).build().await?;
     // Before anything is read or decided: a second daemon has nothing to do here.
     free(&connection).await?;
     // Who leaves is followed before anybody can ask for anything.
     let access = Access::start(&connection, handle.clone()).await?;
     let missing = access.polkit_missing();
     let (said, polkit_missing) = watch::channel(*missing.borrow());
+    let served = Served::default();
+    let objects = Objects::new(served.clone(), access.clone(), outbox.clone());
+    connection.object_server().at(ROOT, objects).await?;
     let manager = ManagerObject {
         view,
         constants: constants.clone(),
@@ -144,8 +151,9 @@ async fn connect(
     connection.object_server().at(ROOT, manager).await?;
     let log_control = LogControl { log, access: access.clone() };
     connection.object_server().at(log_control::PATH, log_control).await?;
-    let publisher = Publisher::new(connection.clone(), access, handle, constants, said, sender);
-    Ok(Serving { publisher, connection, missing })
+    let bus = Bus { connection: connection.clone(), outbox: outbox.clone(), served };
+    let publisher = Publisher::new(bus, access, handle, constants, said, sender);
+    Ok(Serving { publisher, connection, outbox, missing })
 }
 
 /// Whether the name is free.
@@ -182,7 +190,7 @@ async fn take(connection: &Connection) -> Result<(), ServeError> {
 }
 
 async fn serve(
-    Serving { mut publisher, connection, mut missing }: Serving,
+    Serving { mut publisher, connection, outbox, mut missing }: Serving,
     mut publications: mpsc::Receiver<Publication>,
     mut names: mpsc::Receiver<oneshot::Sender<Result<(), ServeError>>>,
 ) {
@@ -197,7 +205,10 @@ async fn serve(
                     }
                 }
                 // The loop has ended: the last replies leave before the connection does.
-                None => return connection.graceful_shutdown().await,
+                None => {
+                    connection.graceful_shutdown().await;
+                    return outbox.written().await;
+                }
             },
             Some(reply) = names.recv() => report(reply, take(&connection).await),
             Ok(()) = missing.changed() => {

@@ -129,7 +129,7 @@ impl Peer {
 
 /// A call under way; it is over when this goes.
 #[derive(Debug)]
-pub(super) struct Call(Arc<Peer>);
+pub(in super::super) struct Call(Arc<Peer>);
 
 impl Call {
     pub(super) fn peer(&self) -> &Peer {

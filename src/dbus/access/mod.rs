@@ -20,7 +20,8 @@ use super::error::Error;
 use crate::supervisor::Handle;
 use crate::telemetry;
 use authority::{Authority, Verdict};
-use callers::{Call, Callers};
+pub(super) use callers::Call;
+use callers::Callers;
 use pool_core::host::Caller;
 use pool_core::name::PoolId;
 use refusals::Refusals;
@@ -145,13 +146,21 @@ impl Access {
         }
     }
 
+    /// Counts a call that everybody may make, but that takes its time, for as long as what comes back is kept.
+    ///
+    /// # Errors
+    /// The caller has too many calls under way.
+    pub(super) fn count(&self, header: &Header<'_>) -> Result<Call, Error> {
+        let sender = header.sender().ok_or_else(|| Error::access_denied("the call names no caller"))?;
+        self.callers().enter(sender.as_str())
+    }
+
     /// Lets a call pass that only reads, but waits for something.
     ///
     /// # Errors
     /// The caller has left, or has too many calls under way.
     pub(super) async fn identify(&self, header: &Header<'_>) -> Result<Admitted, Error> {
-        let sender = header.sender().ok_or_else(|| Error::access_denied("the call names no caller"))?;
-        let call = self.callers().enter(sender.as_str())?;
+        let call = self.count(header)?;
         let caller = call.peer().identify(&self.0.connection).await?;
         Ok(Admitted { caller, call })
     }

@@ -3,24 +3,22 @@
 //!
 //! | module | owns |
 //! | --- | --- |
-//! | [`wire`] | a connection that costs next to nothing |
 //! | [`bare`] | the bare service that the daemon is compared with |
 //! | [`measure`] | what is measured |
 //! | [`flood`] | callers that mean no good |
-//! | [`series`] | times, rates and how they are told |
+//!
+//! The library has the connection that it measures with.
 
 mod bare;
 mod flood;
 mod measure;
-mod series;
-mod wire;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+use pool_bus_bench::{Result, series, wire};
 
 /// The daemon's name, and that of the manager's interface.
 const DAEMON: &str = "org.llamaorch.PoolManager";

@@ -152,7 +152,7 @@ pub(crate) fn crash(pool: &str, times: usize) -> Result<()> {
         kill(Pid::from_raw(i32::try_from(main)?), Signal::SIGKILL)?;
         let mut seen = None;
         loop {
-            let incoming = wire.next()?;
+            let incoming = wire.message()?;
             if incoming.member == "PropertiesChanged" && incoming.path.contains(&unit) && seen.is_none() {
                 seen = Some(begun.elapsed());
             } else if incoming.member == "HealthChanged" && incoming.text() == pool {
@@ -169,7 +169,7 @@ pub(crate) fn crash(pool: &str, times: usize) -> Result<()> {
     figure("crash.systemd.us", micros(systemd.median()));
     figure("crash.health.us", micros(health.median()));
     figure("crash.health.p99.us", micros(health.at(0.99)));
-    figure("crash.times", real(health.len()));
+    figure("crash.times", real(health.count()));
     Ok(())
 }
 
@@ -194,7 +194,7 @@ pub(crate) fn patience(pool: &str, during: &str, time: Duration) -> Result<()> {
         figure(&format!("{during}.{name}.us"), micros(times.median()));
         figure(&format!("{during}.{name}.p99.us"), micros(times.at(0.99)));
         figure(&format!("{during}.{name}.worst.us"), micros(times.at(1.0)));
-        figure(&format!("{during}.{name}.times"), real(times.len()));
+        figure(&format!("{during}.{name}.times"), real(times.count()));
     }
     Ok(())
 }
@@ -215,7 +215,7 @@ pub(crate) fn adoption(pool: &str, count: usize) -> Result<()> {
         wire.send(&take, IN_FLIGHT.min(count - leases.len()))?;
         let wanted = leases.len() + IN_FLIGHT.min(count - leases.len());
         while leases.len() < wanted {
-            let incoming = wire.next()?;
+            let incoming = wire.message()?;
             if incoming.kind == 3 {
                 return Err(format!("{}: {}", incoming.error, incoming.text()).into());
             }
@@ -237,7 +237,7 @@ pub(crate) fn adoption(pool: &str, count: usize) -> Result<()> {
     let mut owners = 0;
     // It is gone, and it is back.
     while owners < 2 {
-        if wire.next()?.member == "NameOwnerChanged" {
+        if wire.message()?.member == "NameOwnerChanged" {
             owners += 1;
         }
         if begun.elapsed() > LIMIT {

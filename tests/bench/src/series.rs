@@ -7,15 +7,16 @@ use crate::wire::{Call, Wire};
 
 /// Times of one kind.
 #[derive(Debug, Default)]
-pub(crate) struct Series(Vec<Duration>);
+pub struct Series(Vec<Duration>);
 
 impl Series {
-    pub(crate) fn add(&mut self, time: Duration) {
+    /// One more.
+    pub fn add(&mut self, time: Duration) {
         self.0.push(time);
     }
 
     /// The time that this share of all does not exceed.
-    pub(crate) fn at(&self, share: f64) -> Duration {
+    pub fn at(&self, share: f64) -> Duration {
         let mut times = self.0.clone();
         times.sort_unstable();
         #[allow(
@@ -28,46 +29,48 @@ impl Series {
         times.get(index).copied().unwrap_or_default()
     }
 
-    pub(crate) fn median(&self) -> Duration {
+    /// Half of them take longer.
+    pub fn median(&self) -> Duration {
         self.at(0.5)
     }
 
-    pub(crate) fn len(&self) -> usize {
+    /// How many there are.
+    pub fn count(&self) -> usize {
         self.0.len()
     }
 }
 
 /// Tells a figure.
-pub(crate) fn figure(name: &str, value: f64) {
+pub fn figure(name: &str, value: f64) {
     println!("figure {name} {value:.3}");
 }
 
 /// Microseconds.
-pub(crate) fn micros(time: Duration) -> f64 {
+pub fn micros(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
 }
 
 /// A number for arithmetic that needs no more than it has.
-pub(crate) fn real(number: usize) -> f64 {
+pub fn real(number: usize) -> f64 {
     u32::try_from(number).map_or(f64::INFINITY, f64::from)
 }
 
 /// How long one call takes, asked and answered.
-pub(crate) fn one(wire: &mut Wire, call: &Call) -> Result<Duration> {
+pub fn one(wire: &mut Wire, call: &Call) -> Result<Duration> {
     let begun = Instant::now();
     wire.ask(call)?;
     Ok(begun.elapsed())
 }
 
 /// Calls a second, with so many in flight. Every answer is counted; those that are errors stop it.
-pub(crate) fn rate(wire: &mut Wire, call: &Call, total: usize, in_flight: usize) -> Result<f64> {
+pub fn rate(wire: &mut Wire, call: &Call, total: usize, in_flight: usize) -> Result<f64> {
     let begun = Instant::now();
     wire.send(call, in_flight)?;
     let (mut sent, mut answered) = (in_flight, 0);
     while answered < total {
         let mut came = 0;
         loop {
-            let incoming = wire.next()?;
+            let incoming = wire.message()?;
             match incoming.kind {
                 2 => came += 1,
                 3 => return Err(format!("{}: {}", incoming.error, incoming.text()).into()),
@@ -92,7 +95,7 @@ pub(crate) fn rate(wire: &mut Wire, call: &Call, total: usize, in_flight: usize)
 }
 
 /// The middle one of some numbers.
-pub(crate) fn middle(mut numbers: Vec<f64>) -> f64 {
+pub fn middle(mut numbers: Vec<f64>) -> f64 {
     numbers.sort_by(f64::total_cmp);
     numbers.get(numbers.len() / 2).copied().unwrap_or_default()
 }

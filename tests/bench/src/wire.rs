@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::io::{self, IoSliceMut, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use zbus::Message;
@@ -16,20 +17,15 @@ use crate::Result;
 const SOCKET: &str = "/run/dbus/system_bus_socket";
 
 /// The bus itself.
-pub(crate) const BUS: (&str, &str, &str) =
-    ("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus");
+pub const BUS: (&str, &str, &str) = ("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus");
 
 /// A call that can be sent any number of times.
 #[derive(Debug, Clone)]
-pub(crate) struct Call(Vec<u8>);
+pub struct Call(Vec<u8>);
 
 impl Call {
     /// A call of `member` of `(destination, path, interface)`.
-    pub(crate) fn new<B>(
-        (destination, path, interface): (&str, &str, &str),
-        member: &str,
-        body: &B,
-    ) -> Result<Call>
+    pub fn new<B>((destination, path, interface): (&str, &str, &str), member: &str, body: &B) -> Result<Call>
     where
         B: serde::Serialize + zbus::DynamicType,
     {
@@ -39,39 +35,43 @@ impl Call {
     }
 
     /// The reading of a property.
-    pub(crate) fn get((destination, path, interface): (&str, &str, &str), property: &str) -> Result<Call> {
+    pub fn get((destination, path, interface): (&str, &str, &str), property: &str) -> Result<Call> {
         Call::new((destination, path, "org.freedesktop.DBus.Properties"), "Get", &(interface, property))
     }
 }
 
 /// Of a message that came, what matters here.
 #[derive(Debug, Default)]
-pub(crate) struct Incoming {
+pub struct Incoming {
     /// Its type: 2 a reply, 3 an error, 4 a signal.
-    pub(crate) kind: u8,
+    pub kind: u8,
     /// The call that it answers.
-    pub(crate) answers: u32,
-    pub(crate) path: String,
-    pub(crate) member: String,
-    pub(crate) error: String,
-    pub(crate) body: Vec<u8>,
+    pub answers: u32,
+    /// The object that it is about.
+    pub path: String,
+    /// Its member.
+    pub member: String,
+    /// Its name, where it is an error.
+    pub error: String,
+    /// The body as it came.
+    pub body: Vec<u8>,
 }
 
 impl Incoming {
     /// The string that its body begins with.
-    pub(crate) fn text(&self) -> &str {
+    pub fn text(&self) -> &str {
         let length = number(&self.body, 0) as usize;
         let text = self.body.get(4..length.saturating_add(4)).unwrap_or_default();
         std::str::from_utf8(text).unwrap_or_default()
     }
 
     /// A 32-bit number in a variant, as `Get` answers with.
-    pub(crate) fn value(&self) -> u32 {
+    pub fn value(&self) -> u32 {
         number(&self.body, 4)
     }
 
     /// A 64-bit number in a variant.
-    pub(crate) fn long_value(&self) -> u64 {
+    pub fn long_value(&self) -> u64 {
         u64::from(number(&self.body, 8)) | u64::from(number(&self.body, 12)) << 32
     }
 }
@@ -82,7 +82,7 @@ fn number(bytes: &[u8], at: usize) -> u32 {
 
 /// A connection to the system bus.
 #[derive(Debug)]
-pub(crate) struct Wire {
+pub struct Wire {
     stream: UnixStream,
     serial: u32,
     inbox: Vec<u8>,
@@ -93,8 +93,14 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
-    pub(crate) fn connect() -> Result<Wire> {
-        let mut stream = UnixStream::connect(SOCKET)?;
+    /// Connects to the system bus.
+    pub fn connect() -> Result<Wire> {
+        Wire::connect_to(Path::new(SOCKET))
+    }
+
+    /// Connects to the bus that listens there.
+    pub fn connect_to(socket: &Path) -> Result<Wire> {
+        let mut stream = UnixStream::connect(socket)?;
         let uid = nix::unistd::geteuid().to_string();
         let hex: String = uid.bytes().map(|byte| format!("{byte:02x}")).collect();
         stream.write_all(format!("\0AUTH EXTERNAL {hex}\r\n").as_bytes())?;
@@ -115,7 +121,7 @@ impl Wire {
     }
 
     /// Sends a call some times, with one write; the serial of the last.
-    pub(crate) fn send(&mut self, call: &Call, times: usize) -> io::Result<u32> {
+    pub fn send(&mut self, call: &Call, times: usize) -> io::Result<u32> {
         let mut bytes = Vec::with_capacity(call.0.len() * times);
         for _ in 0..times {
             self.serial += 1;
@@ -130,10 +136,10 @@ impl Wire {
     }
 
     /// Sends a call and waits for its answer. What comes before that is dropped.
-    pub(crate) fn ask(&mut self, call: &Call) -> Result<Incoming> {
+    pub fn ask(&mut self, call: &Call) -> Result<Incoming> {
         let serial = self.send(call, 1)?;
         loop {
-            let incoming = self.next()?;
+            let incoming = self.message()?;
             match incoming.kind {
                 2 if incoming.answers == serial => return Ok(incoming),
                 3 if incoming.answers == serial => {
@@ -145,7 +151,7 @@ impl Wire {
     }
 
     /// The next message.
-    pub(crate) fn next(&mut self) -> Result<Incoming> {
+    pub fn message(&mut self) -> Result<Incoming> {
         loop {
             if let Some(length) = whole(self.inbox.get(self.at..).unwrap_or_default()) {
                 let message = self.inbox.get(self.at..self.at + length).unwrap_or_default();
@@ -160,12 +166,12 @@ impl Wire {
     }
 
     /// Whether a whole message is here already.
-    pub(crate) fn has_next(&self) -> bool {
+    pub fn has_next(&self) -> bool {
         whole(self.inbox.get(self.at..).unwrap_or_default()).is_some()
     }
 
     /// A descriptor that came and has not been taken yet.
-    pub(crate) fn descriptor(&mut self) -> Option<OwnedFd> {
+    pub fn descriptor(&mut self) -> Option<OwnedFd> {
         self.descriptors.pop_front()
     }
 
