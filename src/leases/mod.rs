@@ -126,6 +126,11 @@ impl Fifos {
         self.ended.1.recv().await
     }
 
+    /// One that has ended already.
+    pub fn has_ended(&mut self) -> Option<LeaseId> {
+        self.ended.1.try_recv().ok()
+    }
+
     fn make(&mut self, given: &Given, path: &Path) -> Result<OwnedFd, LeaseError> {
         let failed =
             |what| move |errno: nix::Error| LeaseError { what, path: path.to_owned(), source: errno.into() };

@@ -121,6 +121,13 @@ impl TimerTasks {
         self.running.remove(&id);
         Some(id)
     }
+
+    /// One that has fired already.
+    pub(super) fn has_fired(&mut self) -> Option<TimerId> {
+        let id = self.fired.1.try_recv().ok()?;
+        self.running.remove(&id);
+        Some(id)
+    }
 }
 
 impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {

@@ -30,7 +30,7 @@ use crate::recording::Recorder;
 use crate::store::{Store, Wishes};
 use effects::{Lanes, TimerTasks};
 use pool_core::config::Configuration;
-use pool_core::host::{RequestId, UnitFacts};
+use pool_core::host::{RequestId, TimerId, UnitFacts};
 use pool_core::lease::{LeaseEnd, LeaseId};
 use pool_core::name::UnitName;
 use pool_core::replica::{Report, UnitObservation};
@@ -76,6 +76,28 @@ enum Returned {
     Event(Event),
     Configuration(Box<Configuration>, Vec<RequestId>),
     UnitsRead(Vec<UnitFacts>),
+}
+
+/// What the loop can be waken by.
+enum Came {
+    Seen(Observation),
+    Back(Returned),
+    Fired(TimerId),
+    Ended(LeaseId),
+    Called(Call),
+    Reported(UnitName, Report),
+    /// It is time to show that the loop lives.
+    Beat,
+}
+
+/// What came of a turn by now.
+#[derive(Default)]
+struct TurnSoFar {
+    /// Something was taken in.
+    changed: bool,
+    /// The publisher shall tell systemd that the daemon lives.
+    alive: bool,
+    replies: Vec<(oneshot::Sender<Told>, Told)>,
 }
 
 /// What the loop works with outside itself.
@@ -217,51 +239,80 @@ impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
         let mut heartbeat = tokio::time::interval(watchdog);
         heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            let mut events = Vec::new();
-            let mut alive = false;
+            let mut turn = TurnSoFar::default();
             // Leaving comes first, then what systemd says, then what follows from it; callers come behind that, so that a
             // flood of them cannot delay the news that they ask for. Reports, which anybody can send, delay nothing.
-            tokio::select! {
+            let first = tokio::select! {
                 biased;
                 signal = signals.recv() => match signal {
-                    Some(Signal::Reload) => self.read_configuration(Vec::new()),
+                    Some(Signal::Reload) => {
+                        self.read_configuration(Vec::new());
+                        continue;
+                    }
                     Some(Signal::Terminate) | None => return Ok(()),
                 },
-                seen = self.observations.recv() => match seen {
-                    Some(seen) => self.observed(seen, &mut events)?,
-                    None => return Err(Ended::Disconnected),
-                },
-                Some(returned) = self.returned.1.recv() => self.came_back(returned, &mut events),
-                Some(timer) = self.timers.fired() => events.push(Event::TimerFired(timer)),
-                Some(lease) = self.outside.leases.ended() => {
-                    events.push(Event::LeaseEnded { lease, how: LeaseEnd::Closed });
-                }
-                _ = heartbeat.tick() => alive = true,
-                Some(call) = self.calls.recv() => self.called(call, &mut events),
-                (unit, report) = next_report(&mut self.outside.reports) => {
-                    events.push(Event::Reported { unit, report });
-                }
-            }
-            while events.len() < EVENTS_A_TURN {
-                match self.observations.try_recv() {
-                    Ok(seen) => self.observed(seen, &mut events)?,
-                    Err(_) => break,
-                }
-            }
-            let quiet = events.is_empty() && self.follow_ups.is_empty();
-            let mut replies = Vec::new();
-            self.follow_ups.extend(events);
-            while let Some(event) = self.follow_ups.pop_front() {
-                let effects = self.apply(event);
-                replies.extend(self.carry_out(effects));
+                seen = self.observations.recv() => Came::Seen(seen.ok_or(Ended::Disconnected)?),
+                Some(returned) = self.returned.1.recv() => Came::Back(returned),
+                Some(timer) = self.timers.fired() => Came::Fired(timer),
+                Some(lease) = self.outside.leases.ended() => Came::Ended(lease),
+                _ = heartbeat.tick() => Came::Beat,
+                Some(call) = self.calls.recv() => Came::Called(call),
+                (unit, report) = next_report(&mut self.outside.reports) => Came::Reported(unit, report),
+            };
+            self.take_in(first, &mut turn)?;
+            // What else is there already is taken in with it, in the same order of importance, and published at once: so
+            // many callers cost hardly more than one, and what is seen of a unit in one go is told in one go.
+            for _ in 1..EVENTS_A_TURN {
+                let Some(next) = self.waiting() else { break };
+                self.take_in(next, &mut turn)?;
             }
             if std::mem::take(&mut self.read_anew) {
                 self.read_units();
             }
-            if !quiet || alive {
-                self.publish(replies, alive).await?;
+            if turn.changed || turn.alive {
+                self.publish(turn.replies, turn.alive).await?;
             }
         }
+    }
+
+    /// What is there already, but for reports.
+    fn waiting(&mut self) -> Option<Came> {
+        // One that is gone is noticed where it is waited for.
+        if let Ok(seen) = self.observations.try_recv() {
+            return Some(Came::Seen(seen));
+        }
+        if let Ok(returned) = self.returned.1.try_recv() {
+            return Some(Came::Back(returned));
+        }
+        if let Some(timer) = self.timers.has_fired() {
+            return Some(Came::Fired(timer));
+        }
+        if let Some(lease) = self.outside.leases.has_ended() {
+            return Some(Came::Ended(lease));
+        }
+        self.calls.try_recv().ok().map(Came::Called)
+    }
+
+    /// Takes one thing in, with all that follows from it: the next one, a caller's question for instance, is judged by
+    /// what has come of it.
+    fn take_in(&mut self, came: Came, turn: &mut TurnSoFar) -> Result<(), Ended> {
+        let mut events = Vec::new();
+        match came {
+            Came::Seen(seen) => self.observed(seen, &mut events)?,
+            Came::Back(returned) => self.came_back(returned, &mut events),
+            Came::Fired(timer) => events.push(Event::TimerFired(timer)),
+            Came::Ended(lease) => events.push(Event::LeaseEnded { lease, how: LeaseEnd::Closed }),
+            Came::Called(call) => self.called(call, &mut events),
+            Came::Reported(unit, report) => events.push(Event::Reported { unit, report }),
+            Came::Beat => turn.alive = true,
+        }
+        self.follow_ups.extend(events);
+        while let Some(event) = self.follow_ups.pop_front() {
+            turn.changed = true;
+            let effects = self.apply(event);
+            turn.replies.extend(self.carry_out(effects));
+        }
+        Ok(())
     }
 
     fn apply(&mut self, event: Event) -> Effects {
