@@ -70,11 +70,19 @@ impl Bus {
             .arg(format!("--config-file={}", config.display()))
             .args(["--nofork", "--print-address"])
             .stdout(Stdio::piped())
+            // It has a line for every call that it refuses.
+            .stderr(fs::File::create(folder.join("bus.log")).unwrap())
             .spawn();
         let mut child = spawned.expect("dbus-daemon is needed: apt-get install dbus-daemon");
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         Bus { child, address: line.trim().to_owned(), _controller: None }
+    }
+
+    /// Its socket.
+    pub fn path(&self) -> &Path {
+        let path = self.address.strip_prefix("unix:path=").expect("a socket in the file system");
+        Path::new(path.split(',').next().unwrap_or_default())
     }
 
     pub fn kill(&mut self) {
@@ -235,6 +243,13 @@ impl Drop for Daemon {
             self.0.wait().unwrap();
         }
     }
+}
+
+/// What `/proc` says of the daemon's memory, in KiB.
+pub fn memory(daemon: &Daemon, field: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", daemon.0.id())).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("the kernel says it");
+    line.trim_start_matches(':').trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
 /// The next signal of that name, within a time in which it should come.

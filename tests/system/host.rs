@@ -64,7 +64,7 @@ pub fn host_with(bus: Bus) -> Turn {
     };
     // A test that failed has said so; the others go on.
     let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    Turn { host: host.get_or_init(|| Host::boot(bus)), _turn: turn }
+    Turn { host: host.get_or_init(|| Host::boot("system", bus)), _turn: turn }
 }
 
 fn from_environment(name: &str) -> PathBuf {
@@ -77,11 +77,12 @@ fn from_environment(name: &str) -> PathBuf {
 }
 
 impl Host {
-    fn boot(bus: Bus) -> Host {
+    /// A machine of that name, for a test that must not share the one that `host` has.
+    pub fn boot(name: &str, bus: Bus) -> Host {
         let suite: Suite = env::var("POOL_TEST_SUITE").unwrap_or_else(|_| "forky".into()).parse().unwrap();
         let package = from_environment("POOL_TEST_PACKAGE");
         let engine = from_environment("POOL_TEST_CONFORMANCE");
-        let sandbox = Sandbox::boot_with(suite, "system", bus).unwrap();
+        let sandbox = Sandbox::boot_with(suite, name, bus).unwrap();
         sandbox.install_package(&package).unwrap();
         sandbox.copy_in(&engine, "/usr/local/bin/conformance-engine").unwrap();
         sandbox.write(MODEL, xtask::gguf::tiny_llama(), 0o644).unwrap();

@@ -4,6 +4,7 @@
 
 mod access;
 mod adoption;
+mod bus;
 mod configuration;
 mod crash;
 mod daemon;
