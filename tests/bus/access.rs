@@ -7,6 +7,7 @@ use futures_util::future::join_all;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::HashMap;
+use std::time::Instant;
 use zbus::message::{Flags, Message};
 use zbus::{Connection, DBusError, OwnedVariant, Variant};
 
@@ -143,6 +144,30 @@ async fn what_polkit_said_is_forgotten_when_it_says_that_something_changed_or_is
     let another = Polkit::start(&bench, Says::Yes).await;
     wait_until("it is allowed", async || reset(&somebody.bus, "a").await.is_ok()).await;
     assert_eq!(another.asked().len(), 1);
+}
+
+#[tokio::test]
+async fn a_polkit_that_says_again_and_again_that_something_changed_is_not_asked_each_time() {
+    let (bench, _daemon) = serving().await;
+    let polkit = Polkit::start(&bench, Says::Yes).await;
+    let somebody = Somebody::connect(&bench).await;
+    // Says who may, and writes nothing: nobody reads the daemon's lines here.
+    let release = async || {
+        let error = called(&somebody.bus, "ReleaseLease", &("a-r0.0000000000000001",)).await.unwrap_err();
+        error.0
+    };
+    let begun = Instant::now();
+    for _ in 0..300 {
+        polkit.signal_changed().await;
+        assert!(release().await.ends_with("NoSuchLease"));
+    }
+    let (asked, tenths) = (polkit.asked().len(), begun.elapsed().as_millis() / 100);
+    assert!(asked as u128 <= tenths + 3, "asked {asked} times in {tenths} tenths of a second");
+    // The last one counts too.
+    polkit.says(Says::No);
+    polkit.signal_changed().await;
+    polkit.signal_changed().await;
+    wait_until("it is refused", async || release().await == DENIED).await;
 }
 
 #[tokio::test]
@@ -285,8 +310,8 @@ async fn without_polkit_root_alone_may_and_the_others_are_told_what_to_do() {
     assert!(!tainted(&bench).await);
     reset(&somebody.bus, "a").await.unwrap();
     drop(polkit);
-    wait_until("it is asked for in vain", async || reset(&somebody.bus, "a").await.is_err()).await;
     wait_until("it is published", async || tainted(&bench).await).await;
+    assert_eq!(reset(&somebody.bus, "a").await.unwrap_err().0, DENIED);
 }
 
 #[tokio::test]

@@ -92,6 +92,8 @@ struct Known {
     owner: Option<Option<String>>,
     /// Not to be asked before.
     pause: Option<Instant>,
+    /// What it said last when it could not say.
+    failure: String,
 }
 
 impl Authority {
@@ -133,7 +135,6 @@ impl Authority {
         if owner.is_some() {
             self.found();
         }
-        // One that went may be started by the next question: it is not missing before that fails.
         self.known().owner = Some(owner);
         self.changed();
     }
@@ -146,18 +147,28 @@ impl Authority {
             Err(zbus::fdo::Error::NameHasNoOwner(_)) => None,
             Err(error) => return Err(zbus::Error::from(error)),
         };
-        let startable =
-            owner.is_some() || bus.list_activatable_names().await?.iter().any(|name| name.as_str() == POLKIT);
         // A signal may have come meanwhile, and is newer.
-        if self.known().owner.is_none() {
-            self.known().owner = Some(owner);
-            self.missing.send_if_modified(|missing| std::mem::replace(missing, !startable) == startable);
+        self.known().owner.get_or_insert(owner);
+        self.look_for_a_start().await
+    }
+
+    /// The same where nobody owns its name: one that the next question starts is not missing before that fails.
+    pub(super) async fn look_for_a_start(&self) -> zbus::Result<()> {
+        let bus = zbus::fdo::DBusProxy::new(&self.connection).await?;
+        let startable = bus.list_activatable_names().await?.iter().any(|name| name.as_str() == POLKIT);
+        if !startable && matches!(self.known().owner, Some(None)) {
+            self.missing.send_if_modified(|missing| !std::mem::replace(missing, true));
         }
         Ok(())
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why it could not say, the last time.
+    pub(super) fn failure(&self) -> String {
+        self.known().failure.clone()
     }
 
     fn found(&self) {
@@ -249,7 +260,7 @@ impl Authority {
             Err(error) => {
                 let from_polkit = matches!(&error, zbus::Error::MethodError(name, _, _)
                     if name.as_str().starts_with("org.freedesktop.PolicyKit1."));
-                tracing::warn!("polkit cannot be asked about {}: {error}", action.id());
+                self.known().failure = error.to_string();
                 return if from_polkit { Verdict::Failed } else { Verdict::Missing };
             }
         };
@@ -261,7 +272,7 @@ impl Authority {
             Ok(((false, false, _),)) if with_a_person => Verdict::NotAllowed,
             Ok(((false, false, _),)) => Verdict::Refused,
             Err(error) => {
-                tracing::warn!("polkit's answer about {} cannot be read: {error}", action.id());
+                self.known().failure = format!("its answer cannot be read: {error}");
                 Verdict::Failed
             }
         }

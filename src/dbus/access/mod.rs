@@ -207,12 +207,13 @@ impl Access {
             Verdict::Refused => format!("polkit does not allow {id}"),
             Verdict::NotAllowed => format!("{id} was not allowed: nobody authenticated for it"),
             Verdict::Failed => format!(
-                "polkit cannot say whether {id} is allowed, so root alone may: the journal of pool-managerd.service \
-                 has its error"
+                "polkit cannot say whether {id} is allowed, so root alone may: {}",
+                self.0.authority.failure()
             ),
             Verdict::Missing => format!(
                 "there is no polkit to say whether {id} is allowed, so root alone may: install and start polkit \
-                 (systemctl start polkit.service), or ask as root"
+                 (systemctl start polkit.service), or ask as root; {}",
+                self.0.authority.failure()
             ),
             Verdict::Silent => format!(
                 "polkit does not answer whether {id} is allowed, so root alone may: see systemctl status \

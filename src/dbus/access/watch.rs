@@ -9,7 +9,9 @@ use super::authority::{INTERFACE, PATH, POLKIT};
 use crate::supervisor::Handle;
 use futures_util::StreamExt;
 use futures_util::stream::{Select, select};
+use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use zbus::message::{Message, Type};
 use zbus::{MatchRule, MessageStream};
 
@@ -46,17 +48,66 @@ async fn follow(
     access: Access,
     left: mpsc::UnboundedSender<String>,
 ) {
-    while let Some(Ok(message)) = signals.next().await {
+    let authority = &access.0.authority;
+    let mut changes = Changes::default();
+    loop {
+        let message = tokio::select! {
+            message = signals.next() => message,
+            () = changes.due() => {
+                changes.told(Instant::now());
+                authority.changed();
+                continue;
+            }
+        };
+        let Some(Ok(message)) = message else { return };
         if let Some((name, new)) = owner_changed(&message) {
             if name == POLKIT {
-                access.0.authority.owned_by(&new);
+                authority.owned_by(&new);
+                if new.is_empty() {
+                    tokio::spawn(look_for_polkit(access.clone()));
+                }
             }
             let is_over = name.starts_with(':') && new.is_empty() && access.callers().left(&name);
             if is_over && left.send(name).is_err() {
                 return;
             }
-        } else if message.header().sender().is_some_and(|sender| access.0.authority.is_owner(sender)) {
-            access.0.authority.changed();
+        } else if message.header().sender().is_some_and(|sender| authority.is_owner(sender)) {
+            changes.come(Instant::now());
+        }
+    }
+}
+
+async fn look_for_polkit(access: Access) {
+    if let Err(error) = access.0.authority.look_for_a_start().await {
+        tracing::warn!("cannot see whether polkit can be started: {error}");
+    }
+}
+
+/// What polkit says of changes: believed at once, and no more often than each [`PACE`]. Any user can make it say so again
+/// and again, by agents that come and go, and each time all answers are asked for anew.
+#[derive(Default)]
+struct Changes {
+    last: Option<Instant>,
+    due: Option<Instant>,
+}
+
+const PACE: Duration = Duration::from_millis(100);
+
+impl Changes {
+    fn come(&mut self, now: Instant) {
+        let earliest = self.last.map_or(now, |last| last + PACE);
+        self.due.get_or_insert(earliest.max(now));
+    }
+
+    fn told(&mut self, now: Instant) {
+        *self = Changes { last: Some(now), due: None };
+    }
+
+    /// Resolves when answers are to be forgotten.
+    async fn due(&self) {
+        match self.due {
+            Some(due) => tokio::time::sleep_until(due).await,
+            None => std::future::pending().await,
         }
     }
 }
