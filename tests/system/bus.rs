@@ -1,7 +1,7 @@
 //! The bus goes and comes back: engines do not notice, and the daemon takes them up again. And many leases, whose holders
 //! do not notice that the daemon was away.
 
-use crate::host::{Host, NAME, ROOT, host};
+use crate::host::{Host, NAME, ROOT, conformance_file, host};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use pool_bus_bench::wire::{Call, Wire};
@@ -42,7 +42,8 @@ fn restart(bus: Bus) {
 fn thousands_of_leases_are_taken_up_by_the_next_daemon_and_end_afterwards() {
     const MANY: usize = 10_000;
     let host = host();
-    let pool = host.conformance("many", &[]);
+    let file = format!("{}[leases]\ncapacity = {MANY}\n", conformance_file(&[]));
+    let pool = host.pool("many", &file);
     pool.wait_ready();
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("the soft limit may be raised");
