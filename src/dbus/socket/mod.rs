@@ -57,9 +57,9 @@ pub(super) fn connect(address: &Address) -> zbus::Result<(BoxedSplit, Outbox)> {
     stream.set_nonblocking(true)?;
     #[allow(deprecated, reason = "an owned socket keeps what its successor leaves to the caller")]
     let stream = Arc::new(AsyncFd::new(stream)?);
-    let outbox = Outbox::default();
+    let outbox = Outbox::new(stream.clone());
     #[allow(clippy::disallowed_methods, reason = "the one task that writes")]
-    tokio::spawn(outbox.clone().write_to(stream.clone()));
+    tokio::spawn(outbox.clone().write());
     let read = Reader {
         stream: stream.clone(),
         greeting: Some(Vec::new()),

@@ -20,13 +20,17 @@ use zbus::Message;
 const ROOM: usize = 1 << 20;
 /// At most so many messages in a write.
 const MESSAGES: usize = 64;
+/// So many messages are written at once. If all that can be said were said in one go, the bus would have nothing to do
+/// until then, and we nothing after that.
+const AT_ONCE: usize = 4;
 
 /// See the module. Cheap to clone.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(in super::super) struct Outbox(Arc<Inner>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Inner {
+    stream: Arc<AsyncFd<UnixStream>>,
     queue: Mutex<Queue>,
     more: Notify,
     less: Notify,
@@ -43,6 +47,10 @@ struct Queue {
 }
 
 impl Outbox {
+    pub(super) fn new(stream: Arc<AsyncFd<UnixStream>>) -> Self {
+        Outbox(Arc::new(Inner { stream, queue: Mutex::default(), more: Notify::new(), less: Notify::new() }))
+    }
+
     /// Takes a message.
     ///
     /// # Errors
@@ -54,6 +62,10 @@ impl Outbox {
         }
         queue.bytes += message.data().len();
         queue.messages.push_back(message);
+        // What the bus does not take now, the writer waits for.
+        if queue.messages.len() == AT_ONCE && queue.write(self.0.stream.get_ref()).is_ok() {
+            self.0.less.notify_waiters();
+        }
         drop(queue);
         self.0.more.notify_one();
         Ok(())
@@ -89,41 +101,58 @@ impl Outbox {
     }
 
     /// Writes what there is, until the bus is gone.
-    pub(super) async fn write_to(self, stream: Arc<AsyncFd<UnixStream>>) {
+    pub(super) async fn write(self) {
         loop {
-            let (messages, written) = self.next_batch();
-            if messages.is_empty() {
+            if self.queue().messages.is_empty() {
                 self.0.more.notified().await;
                 continue;
             }
-            let wrote =
-                stream.async_io(Interest::WRITABLE, |stream| Ok(write(stream, &messages, written)?)).await;
-            match wrote {
-                Ok(bytes) => self.queue().advance(bytes),
-                Err(error) => {
-                    tracing::debug!("the bus takes nothing any more: {error}");
-                    let mut queue = self.queue();
-                    *queue = Queue { broken: true, ..Queue::default() };
-                }
+            let wrote = self.0.stream.async_io(Interest::WRITABLE, |stream| self.queue().write(stream)).await;
+            if let Err(error) = &wrote {
+                tracing::debug!("the bus takes nothing any more: {error}");
+                *self.queue() = Queue { broken: true, ..Queue::default() };
             }
             self.0.less.notify_waiters();
-            if self.queue().broken {
+            if wrote.is_err() {
                 return;
             }
         }
     }
-
-    /// What goes with one write: one message with descriptors, which belong to its first byte, or some without any.
-    fn next_batch(&self) -> (Vec<Message>, usize) {
-        let queue = self.queue();
-        let with_descriptors = |message: &Message| !message.data().fds().is_empty();
-        let alone = queue.messages.front().is_some_and(with_descriptors);
-        let batch = queue.messages.iter().take(if alone { 1 } else { MESSAGES });
-        (batch.take_while(|message| alone || !with_descriptors(message)).cloned().collect(), queue.written)
-    }
 }
 
 impl Queue {
+    /// Writes as much as the bus takes with one write: one message with descriptors, which belong to its first byte, or
+    /// some without any.
+    fn write(&mut self, stream: &UnixStream) -> io::Result<()> {
+        let with_descriptors = |message: &Message| !message.data().fds().is_empty();
+        let mut descriptors: Vec<RawFd> = Vec::new();
+        let mut parts = Vec::new();
+        for message in self.messages.iter().take(MESSAGES) {
+            let bytes = message.data().bytes();
+            if parts.is_empty() {
+                if self.written == 0 {
+                    descriptors.extend(message.data().fds().iter().map(|fd| fd.as_fd().as_raw_fd()));
+                }
+                parts.push(IoSlice::new(bytes.get(self.written..).unwrap_or_default()));
+                if with_descriptors(message) {
+                    break;
+                }
+            } else if with_descriptors(message) {
+                break;
+            } else {
+                parts.push(IoSlice::new(bytes));
+            }
+        }
+        if parts.is_empty() {
+            return Ok(());
+        }
+        let control = [ControlMessage::ScmRights(&descriptors)];
+        let control = if descriptors.is_empty() { &control[..0] } else { &control[..] };
+        let wrote = sendmsg::<()>(stream.as_raw_fd(), &parts, control, MsgFlags::MSG_NOSIGNAL, None)?;
+        self.advance(wrote);
+        Ok(())
+    }
+
     fn advance(&mut self, bytes: usize) {
         self.bytes = self.bytes.saturating_sub(bytes);
         self.written += bytes;
@@ -136,22 +165,4 @@ impl Queue {
             self.messages.pop_front();
         }
     }
-}
-
-fn write(stream: &UnixStream, messages: &[Message], written: usize) -> nix::Result<usize> {
-    let bytes = |message: &'_ Message| -> usize { message.data().len() };
-    let mut left = written;
-    let mut parts = Vec::with_capacity(messages.len());
-    for message in messages {
-        let skipped = left.min(bytes(message));
-        left -= skipped;
-        parts.push(IoSlice::new(message.data().bytes().get(skipped..).unwrap_or_default()));
-    }
-    let descriptors: Vec<RawFd> = match messages.first() {
-        Some(first) if written == 0 => first.data().fds().iter().map(|fd| fd.as_fd().as_raw_fd()).collect(),
-        _ => Vec::new(),
-    };
-    let control = [ControlMessage::ScmRights(&descriptors)];
-    let control = if descriptors.is_empty() { &control[..0] } else { &control[..] };
-    sendmsg::<()>(stream.as_raw_fd(), &parts, control, MsgFlags::MSG_NOSIGNAL, None)
 }
