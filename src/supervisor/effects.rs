@@ -6,7 +6,7 @@ use super::handle::Told;
 use super::{Returned, Supervisor};
 use crate::ports::{Clock, Files, Probers, Systemd, SystemdError};
 use crate::store::Wishes;
-use crate::telemetry::{self, chain};
+use crate::telemetry::chain;
 use pool_core::host::{Answer, TimerId};
 use pool_core::lease::LeaseEnd;
 use pool_core::name::ReplicaId;
@@ -177,7 +177,7 @@ impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
                     }
                 }
                 Effect::ForgetCaller(request) => drop(self.callers.remove(&request)),
-                Effect::Log(line) => telemetry::write(&line),
+                Effect::Log(line) => self.lines.push(line),
             }
         }
         replies

@@ -28,9 +28,10 @@ use crate::notify;
 use crate::ports::{Clock, Files, Observation, Probers, Systemd, SystemdError};
 use crate::recording::Recorder;
 use crate::store::{Store, Wishes};
+use crate::telemetry;
 use effects::{Lanes, TimerTasks};
 use pool_core::config::Configuration;
-use pool_core::host::{RequestId, TimerId, UnitFacts};
+use pool_core::host::{LogLine, RequestId, TimerId, UnitFacts};
 use pool_core::lease::{LeaseEnd, LeaseId};
 use pool_core::name::UnitName;
 use pool_core::replica::{Report, UnitObservation};
@@ -135,6 +136,8 @@ pub struct Supervisor<S, C, F, P> {
     /// The descriptor of the lease that is answered next.
     descriptor: Option<OwnedFd>,
     revoked: Vec<(LeaseId, String)>,
+    /// Lines of this turn for the journal.
+    lines: Vec<LogLine>,
     last_request: u64,
     lanes: Lanes<S>,
     timers: TimerTasks,
@@ -174,6 +177,7 @@ impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
             follow_ups: VecDeque::new(),
             descriptor: None,
             revoked: Vec::new(),
+            lines: Vec::new(),
             last_request: 0,
             said: String::new(),
             reading: None,
@@ -378,10 +382,12 @@ impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
         }
         self.said = status;
         let revoked = std::mem::take(&mut self.revoked);
-        self.publications
-            .send(Publication { view, revoked, replies, alive })
-            .await
-            .map_err(|_| Ended::PublisherGone)
+        let sent = self.publications.send(Publication { view, revoked, replies, alive }).await;
+        // Who waits for news waits for no journal.
+        for line in self.lines.drain(..) {
+            telemetry::write(&line);
+        }
+        sent.map_err(|_| Ended::PublisherGone)
     }
 
     fn status(&self) -> String {
