@@ -11,7 +11,7 @@ use pool_managerd::supervisor::{Ended, HostClock, Outside, Signal, Signals, Supe
 use pool_managerd::systemd::Client;
 use pool_managerd::{notify, telemetry};
 use std::error::Error;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -54,8 +54,10 @@ async fn run(arguments: &Arguments, log: telemetry::Log) -> Result<(), Box<dyn E
     let systemd = Client::connect(&bus, observed).await?;
     let (handle, asked) = calls();
     let (published, publications) = mpsc::channel(64);
-    let versions = Versions { systemd: systemd.version().to_owned(), driver: driver_version() };
-    let server = Server::start(None, versions, tainted(), log, handle, publications).await?;
+    let driver = driver_version();
+    let tainted = tainted(&driver);
+    let versions = Versions { systemd: systemd.version().to_owned(), driver };
+    let server = Server::start(None, versions, tainted, log, handle, publications).await?;
     // systemd names the folders of the daemon's unit; by hand they are the same.
     let folder = |variable: &str, standard: &str| {
         std::env::var_os(variable).map_or_else(|| standard.into(), PathBuf::from)
@@ -85,14 +87,14 @@ async fn run(arguments: &Arguments, log: telemetry::Log) -> Result<(), Box<dyn E
     }
 }
 
-/// The version of the GPU driver that is loaded; "": none is.
+/// The version of the GPU driver that is loaded; "": none is. The daemon's unit sees processes alone in /proc.
 fn driver_version() -> String {
     let version = std::fs::read_to_string("/sys/module/nvidia/version").unwrap_or_default();
     version.trim().to_owned()
 }
 
 /// What limits this host, in the words of the `Tainted` property.
-fn tainted() -> Vec<String> {
+fn tainted(driver: &str) -> Vec<String> {
     let controllers = std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
     let missing = ["cpu", "memory", "pids"]
         .iter()
@@ -101,7 +103,7 @@ fn tainted() -> Vec<String> {
     if missing {
         tainted.push("cgroup-controllers-missing".to_owned());
     }
-    if !Path::new("/proc/driver/nvidia/version").exists() {
+    if driver.is_empty() {
         tainted.push("no-gpu-driver".to_owned());
     }
     tainted
@@ -131,4 +133,15 @@ fn signals() -> std::io::Result<Signals> {
         });
     }
     Ok(signals)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_lacks_a_driver_only_where_none_has_a_version() {
+        let lacks = |driver: &str| tainted(driver).iter().any(|word| word == "no-gpu-driver");
+        assert!(lacks("") && !lacks("570.86.15"));
+    }
 }
