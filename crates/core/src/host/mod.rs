@@ -296,10 +296,6 @@ fn register(pool: &Pool, turn: &mut Turn<'_>) {
     registry.set_last_error(id, pool.last_error.as_ref().map(|error| error.text.as_str()));
     registry.set_version(id, pool.engine_version());
     registry.set_draining(id, pool.drain.is_some());
-    // What systemd or a prober says of it is a sign of life.
-    if pool.live() {
-        registry.set_heartbeat(id, turn.real);
-    }
 }
 
 /// A unit that belongs to no pool could not be ended: systemd is asked again.

@@ -8,6 +8,7 @@ use pool_core::config::{BreakerNumbers, PoolSpec, Restart};
 use pool_core::name::{InvocationId, UnitKind, UnitName, Usec};
 use pool_core::pool::PoolPhase;
 use pool_core::replica::{ActiveState, ExitClass, Report, UnitObservation};
+use pool_core::view::View;
 
 fn engine() -> UnitName {
     unit(UnitKind::Engine, "a", 0)
@@ -325,4 +326,29 @@ fn what_cannot_be_saved_is_tried_again_by_one_timer() {
         world.event(Event::WishesSaved { error: Some("no space left".into()) });
     }
     assert_eq!(world.timers.len(), before + 1);
+}
+
+#[test]
+fn only_systemd_and_probers_renew_a_pool_s_heartbeat() {
+    let mut world = serving();
+    let heard = |world: &World| {
+        let id = "a".parse().expect("a valid name");
+        View::of(&world.state).pools[&id].last_heartbeat
+    };
+    let ready = heard(&world);
+    assert_eq!(ready, world.now, "systemd said that it is ready");
+    world.pass(seconds(5));
+    let lease = world.lease("a").expect("it is ready");
+    world.release(&lease);
+    world.pass(seconds(700));
+    assert_eq!(heard(&world), ready, "neither clients nor timers say anything of it");
+    world.reports("a", 0, 1, None);
+    let reported = heard(&world);
+    assert_eq!(reported, world.now);
+    world.pass(seconds(5));
+    world.seen(&engine(), |unit| unit.status_text = "warm".into());
+    assert_eq!(heard(&world), world.now);
+    world.pass(seconds(5));
+    world.restart_daemon(&[spec("a")]);
+    assert_eq!(heard(&world), world.now, "systemd said at the start what runs");
 }

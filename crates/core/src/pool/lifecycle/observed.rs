@@ -40,7 +40,15 @@ pub(crate) fn unit_seen(pool: &mut Pool, index: usize, seen: UnitObservation, tu
             if before != serving(pool, index) {
                 turn.effects.push(Effect::SaveRuntime);
             }
+            heard(pool, turn);
         }
+    }
+}
+
+/// What systemd or a prober says of an engine is a sign of life of its pool; what anybody asks for is none.
+fn heard(pool: &Pool, turn: &mut Turn<'_>) {
+    if pool.live() {
+        turn.registry.set_heartbeat(pool.id(), turn.real);
     }
 }
 
@@ -184,6 +192,7 @@ pub(crate) fn reported(pool: &mut Pool, index: usize, name: &UnitName, report: R
             turn.effects.push(Effect::SaveRuntime);
         }
         replica.report = Some(report);
+        heard(pool, turn);
     }
 }
 
