@@ -11,6 +11,8 @@ use crate::registry::{External, HealthStatus, Report};
 
 /// At most so many callers wait at once.
 const MOST_WAITERS: usize = 1024;
+/// So many of them are kept for root, which must get through when everybody else waits.
+const WAITERS_KEPT_FOR_ROOT: usize = MOST_WAITERS / 4;
 /// At most so many of them of one user; root has no such limit.
 const MOST_WAITERS_OF_A_USER: usize = MOST_WAITERS / 4;
 /// At most so many jobs of one user, running or ended lately, besides two for each pool; root has no such limit.
@@ -18,6 +20,8 @@ const MOST_JOBS_OF_A_USER: usize = 256;
 
 /// The name of an external pool's engine, in bytes.
 const LONGEST_NAME: usize = 64;
+/// Where an external pool answers, in bytes.
+const LONGEST_ENDPOINT: usize = 256;
 /// What an owner says of its pool's version.
 const LONGEST_VERSION: usize = 256;
 /// What an owner says of its pool's last error.
@@ -105,6 +109,7 @@ pub fn decide(state: &State, caller: &Caller, request: &Request) -> Result<Accep
             let id = new_id(pool)?;
             external::may_register(state, caller, &id)?;
             short("option \"engine\"", engine, LONGEST_NAME)?;
+            short("option \"endpoint\"", endpoint, LONGEST_ENDPOINT)?;
             let mut external = External { engine: engine.clone(), ..External::of(caller.uid) };
             if !endpoint.is_empty() {
                 let parsed = endpoint.parse().map_err(|error| {
@@ -152,7 +157,8 @@ pub fn decide(state: &State, caller: &Caller, request: &Request) -> Result<Accep
 
 /// Whether a caller may wait for something.
 fn may_wait(state: &State, caller: &Caller) -> Result<(), Denied> {
-    if state.waiters.len() >= MOST_WAITERS {
+    let kept = if caller.uid == 0 { 0 } else { WAITERS_KEPT_FOR_ROOT };
+    if state.waiters.len() >= MOST_WAITERS - kept {
         return Err(Denied::TooManyWaiters);
     }
     let own = || state.waiters.values().filter(|waiter| waiter.uid == caller.uid).count();

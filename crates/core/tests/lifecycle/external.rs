@@ -130,6 +130,7 @@ fn what_makes_no_sense_is_refused_by_name() {
     for (pool, endpoint, engine, named) in [
         ("UPPER", "", "", "UPPER"),
         ("y", "nowhere", "", "\"endpoint\""),
+        ("y", &*format!("http://a:{}80", "0".repeat(256)), "", "\"endpoint\" has"),
         ("y", "", &*"x".repeat(65), "\"engine\""),
     ] {
         let refused = ask(&mut world, pool, endpoint, engine).expect_err("it makes no sense");
