@@ -7,7 +7,6 @@ use super::{
     leasing,
 };
 use crate::job::{JobId, JobResult, JobState, Operation};
-use crate::lease::LeaseEnd;
 use crate::name::{PoolId, Usec};
 use crate::pool::{Pool, lifecycle};
 
@@ -48,8 +47,7 @@ pub(super) fn asked(
             leasing::allocate(state, clock, effects, request, caller, (id, wish));
         }
         Accepted::ReleaseLease(id) => {
-            leasing::ended(state, clock, effects, &id, &LeaseEnd::Closed);
-            effects.push(Effect::Reply(request, Answer::Done));
+            leasing::release(state, clock, effects, (request, &caller), id);
         }
         Accepted::RenewLease(id, ttl) => leasing::renew(state, clock, effects, request, (id, ttl)),
         Accepted::RegisterPool(id, external) => {

@@ -271,7 +271,7 @@ pub(super) fn restore(
 pub(super) fn adopt(state: &mut State, clock: Clock, effects: &mut Effects, given: &Given) -> bool {
     let pool = &given.id.replica.pool;
     let adopted = state.with_external(clock, effects, pool, |_, turn: &mut Turn<'_>| {
-        turn.hold_lease(given.clone()).then_some(())?;
+        turn.hold_lease(given.clone(), String::new()).then_some(())?;
         turn.registry.allocate_lease(pool).ok()
     });
     adopted.is_some()

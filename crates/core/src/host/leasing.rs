@@ -84,7 +84,7 @@ pub(super) fn allocate(
     (id, wish): (PoolId, LeaseWish),
 ) {
     match offer(state, caller.uid, &id) {
-        Offer::Now => give(state, clock, effects, request, caller.uid, &id, wish),
+        Offer::Now => give(state, clock, effects, (request, caller.uid, caller.name), &id, wish),
         Offer::Later(_) if wish.wait != Usec(0) => {
             let timer = state.wait_timer(request, wish.wait, effects);
             let waits = Waits::Lease(id, wish);
@@ -119,7 +119,9 @@ pub(super) fn serve(state: &mut State, clock: Clock, effects: &mut Effects) {
         }
         match (denied, waiter.waits) {
             (Some(denied), _) => effects.push(Effect::Reply(request, Answer::Denied(denied))),
-            (None, Waits::Lease(id, wish)) => give(state, clock, effects, request, uid, &id, wish),
+            (None, Waits::Lease(id, wish)) => {
+                give(state, clock, effects, (request, uid, waiter.caller), &id, wish)
+            }
             (None, Waits::Ready(_) | Waits::Job(_)) => {}
         }
     }
@@ -129,8 +131,7 @@ fn give(
     state: &mut State,
     clock: Clock,
     effects: &mut Effects,
-    request: RequestId,
-    uid: u32,
+    (request, uid, caller): (RequestId, u32, String),
     id: &PoolId,
     wish: LeaseWish,
 ) {
@@ -139,13 +140,13 @@ fn give(
     let given = if state.pools.contains_key(id) {
         let given = state.with_pool(clock, effects, id, |pool, turn| {
             let index = lifecycle::lease::choose(pool)?;
-            lifecycle::lease::give(pool, index, terms, turn)
+            lifecycle::lease::give(pool, index, (terms, caller), turn)
         });
         given.flatten()
     } else {
         state.with_external(clock, effects, id, |external, turn| {
             let endpoint = external.endpoint.clone()?;
-            let lease = turn.open_lease(&ReplicaId { pool: id.clone(), index: 0 }, terms);
+            let lease = turn.open_lease(&ReplicaId { pool: id.clone(), index: 0 }, terms, caller);
             turn.registry.allocate_lease(id).ok()?;
             Some((lease, endpoint))
         })
@@ -193,7 +194,7 @@ pub(super) fn renew(
     request: RequestId,
     (id, ttl): (LeaseId, Usec),
 ) {
-    let Some(Held { terms, timer }) = state.leases.get(&id).cloned() else {
+    let Some(Held { terms, timer, .. }) = state.leases.get(&id).cloned() else {
         effects.push(Effect::Reply(request, Answer::Denied(Denied::NoSuchLease(id.to_string()))));
         return;
     };
@@ -204,6 +205,24 @@ pub(super) fn renew(
     let timer = until.map(|_| state.timers.set(ttl, Purpose::EndLease(id.clone()), effects));
     state.leases.renew(&id, until, timer);
     effects.push(Effect::RenewLease(Given { id, terms: Terms { until, ..terms } }));
+    effects.push(Effect::Reply(request, Answer::Done));
+}
+
+/// Ends a lease for a caller. Its holder cannot know of it where another connection asked: root's, or one that the same
+/// user has besides. Who took a lease that is held since before the daemon started is not known.
+pub(super) fn release(
+    state: &mut State,
+    clock: Clock,
+    effects: &mut Effects,
+    (request, caller): (RequestId, &Caller),
+    lease: LeaseId,
+) {
+    let by_another = state.leases.get(&lease).is_some_and(|held| held.caller != caller.name);
+    ended(state, clock, effects, &lease, &LeaseEnd::Closed);
+    if by_another {
+        let reason = format!("it was released by uid {}", caller.uid);
+        effects.push(Effect::LeaseRevoked { lease, reason });
+    }
     effects.push(Effect::Reply(request, Answer::Done));
 }
 

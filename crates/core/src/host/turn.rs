@@ -153,8 +153,8 @@ impl<'a> Turn<'a> {
         self.timers.cancel(timer, self.effects);
     }
 
-    /// Draws an id for a new lease and has it opened.
-    pub(crate) fn open_lease(&mut self, replica: &ReplicaId, terms: Terms) -> LeaseId {
+    /// Draws an id for a new lease of a connection and has it opened.
+    pub(crate) fn open_lease(&mut self, replica: &ReplicaId, terms: Terms, caller: String) -> LeaseId {
         // A number that is taken already is drawn again; two in 2^64 hardly ever meet.
         let id = loop {
             let id = LeaseId { replica: replica.clone(), number: self.roll() };
@@ -163,20 +163,20 @@ impl<'a> Turn<'a> {
             }
         };
         let given = Given { id: id.clone(), terms };
-        self.hold_lease(given.clone());
+        self.hold_lease(given.clone(), caller);
         self.effects.push(Effect::OpenLease(given));
         id
     }
 
     /// Takes a lease up, with the timer that ends it; false where it is held already.
-    pub(crate) fn hold_lease(&mut self, given: Given) -> bool {
+    pub(crate) fn hold_lease(&mut self, given: Given, caller: String) -> bool {
         let Given { id, terms } = given;
         if self.leases.contains(&id) {
             return false;
         }
         let left = terms.until.map(|until| until.since(self.mono));
         let timer = left.map(|left| self.timer(left, Purpose::EndLease(id.clone())));
-        self.leases.insert(id, Held { terms, timer })
+        self.leases.insert(id, Held { terms, caller, timer })
     }
 
     /// Drops a lease with its timer; false where nobody holds it.

@@ -73,6 +73,9 @@ pub enum LeaseEnd {
 pub struct Held {
     /// On what it was given.
     pub terms: Terms,
+    /// The connection that took it, by its unique name; "": taken before the daemon started.
+    #[serde(default)]
+    pub caller: String,
     /// What ends it at its time limit; none: it has none.
     pub timer: Option<TimerId>,
 }
@@ -163,7 +166,7 @@ mod tests {
     }
 
     fn held(uid: u32) -> Held {
-        Held { terms: Terms { uid, ..Terms::default() }, timer: None }
+        Held { terms: Terms { uid, ..Terms::default() }, caller: ":1.7".into(), timer: None }
     }
 
     #[test]

@@ -243,7 +243,7 @@ fn one_user_has_so_many_leases_and_waits_and_others_have_theirs() {
     for number in 0..25_000 {
         let id = LeaseId { replica: "b-r0".parse().expect("a valid name"), number };
         let terms = Terms { uid: greedy.uid, ..Terms::default() };
-        world.state.leases.insert(id, Held { terms, timer: None });
+        world.state.leases.insert(id, Held { terms, caller: greedy.name.clone(), timer: None });
     }
     let refused = ask(&mut world, &greedy, waiting(seconds(9)));
     assert!(matches!(refused, Err(Denied::TooManyOfAUser { what: "leases", uid: 7, most: 25_000 })));
@@ -262,6 +262,55 @@ fn one_user_has_so_many_leases_and_waits_and_others_have_theirs() {
     world.event(Event::CallerLeft(":1.1".to_owned()));
     assert_eq!((world.forgotten.len(), world.state.waiters.len()), (256, 1));
     wait(&mut world, &greedy).expect("it may wait again");
+}
+
+#[test]
+fn root_may_wait_where_all_others_wait_already() {
+    let mut world = World::with(&[spec("a")]);
+    let wait = |world: &mut World, uid| {
+        let who = caller(&format!(":1.{uid}"), uid);
+        world.ask_as(&who, Request::WaitReady { pool: "a".into(), timeout: Usec(0) })
+    };
+    for uid in 1..=3 {
+        for _ in 0..256 {
+            wait(&mut world, uid).expect("it may wait");
+        }
+    }
+    assert_eq!(wait(&mut world, 4), Err(Denied::TooManyWaiters));
+    for _ in 0..256 {
+        wait(&mut world, 0).expect("root may");
+    }
+    assert_eq!(wait(&mut world, 0), Err(Denied::TooManyWaiters));
+}
+
+#[test]
+fn a_holder_is_told_where_another_connection_released_its_lease() {
+    let mut world = serving(spec("a"));
+    let holder = caller(":1.1", 7);
+    let take = |world: &mut World| {
+        let request = ask(world, &holder, LeaseWish::default()).expect("there is one");
+        given(world, request).expect("it was given")
+    };
+    let release = |world: &mut World, who: &Caller, lease: &LeaseId| {
+        world.ask_as(who, Request::ReleaseLease { lease: lease.to_string() }).expect("it may");
+        assert!(!world.held.contains(lease));
+    };
+    let own = take(&mut world);
+    release(&mut world, &holder, &own);
+    assert!(world.revoked.is_empty(), "it knows");
+    for who in [caller(":1.2", 7), caller(":1.3", 0)] {
+        let lease = take(&mut world);
+        release(&mut world, &who, &lease);
+        assert_eq!(world.revoked, [lease]);
+        assert_eq!(world.reasons, [format!("it was released by uid {}", who.uid)]);
+        world.revoked.clear();
+        world.reasons.clear();
+    }
+    // Nobody knows after a restart who took it.
+    let lease = take(&mut world);
+    world.restart_daemon(&[spec("a")]);
+    release(&mut world, &holder, &lease);
+    assert_eq!(world.revoked, [lease]);
 }
 
 #[test]

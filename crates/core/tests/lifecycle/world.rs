@@ -38,6 +38,8 @@ pub struct World {
     /// On what leases were given, by the names of their descriptors.
     pub terms: BTreeMap<LeaseId, Terms>,
     pub revoked: Vec<LeaseId>,
+    /// Why they were revoked.
+    pub reasons: Vec<String>,
     /// What was saved last to survive a restart of the daemon, and a reboot.
     pub saved: Saved,
     pub wishes: BTreeSet<PoolId>,
@@ -142,6 +144,7 @@ impl World {
             terms: BTreeMap::new(),
             quarantined: BTreeMap::new(),
             revoked: Vec::new(),
+            reasons: Vec::new(),
             saved: Saved::default(),
             wishes: BTreeSet::new(),
             marks: BTreeMap::new(),
@@ -261,7 +264,10 @@ impl World {
                 self.held.remove(&id);
                 self.terms.remove(&id);
             }
-            Effect::LeaseRevoked { lease, .. } => self.revoked.push(lease),
+            Effect::LeaseRevoked { lease, reason } => {
+                self.revoked.push(lease);
+                self.reasons.push(reason);
+            }
             Effect::SaveRuntime => self.saved = self.state.saved(),
             Effect::SaveWishes => {
                 self.wishes.clone_from(&self.state.stopped);

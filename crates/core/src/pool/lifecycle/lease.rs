@@ -18,16 +18,16 @@ pub(crate) fn choose(pool: &Pool) -> Option<usize> {
     (0..pool.replicas.len()).filter(has_room).min_by_key(load)
 }
 
-/// Gives a lease of that engine.
+/// Gives a lease of that engine to a connection.
 pub(crate) fn give(
     pool: &mut Pool,
     index: usize,
-    terms: Terms,
+    (terms, caller): (Terms, String),
     turn: &mut Turn<'_>,
 ) -> Option<(LeaseId, Endpoint)> {
     let replica = pool.replicas.get_mut(index)?;
     let endpoint = replica.endpoint.clone()?;
-    let id = turn.open_lease(&replica.id, terms);
+    let id = turn.open_lease(&replica.id, terms, caller);
     replica.leases = replica.leases.saturating_add(1);
     count(pool, turn, true);
     Some((id, endpoint))
@@ -45,7 +45,7 @@ pub(crate) fn adopt(
     let same =
         |replica: &&mut Replica| replica.ready() && run.is_none_or(|run| *run == replica.unit.invocation);
     let Some(replica) = pool.replicas.get_mut(index).filter(same) else { return false };
-    if turn.hold_lease(given.clone()) {
+    if turn.hold_lease(given.clone(), String::new()) {
         replica.leases = replica.leases.saturating_add(1);
         count(pool, turn, true);
     }
