@@ -7,7 +7,7 @@ use super::{
 };
 use crate::lease::{Given, LeaseId};
 use crate::name::{PoolId, ReplicaId, Usec};
-use crate::registry::{External, ExternalRefused, HealthStatus, Moment, Report};
+use crate::registry::{External, ExternalRefused, HealthStatus, Moment, Registry, Report};
 use serde::{Deserialize, Serialize};
 
 /// At most so many external pools are known at once.
@@ -18,10 +18,28 @@ const MOST_OF_A_USER: usize = 256;
 /// Since when something holds of an external pool, realtime.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Since {
-    /// Its health.
-    pub health: Usec,
+    /// Its phase, and with that its health.
+    #[serde(alias = "health")]
+    pub phase: Usec,
     /// Its last error.
     pub error: Usec,
+    /// When its owner was last heard, as it survives a restart: somewhat older than what is published, since not every
+    /// heartbeat is worth a write.
+    #[serde(default)]
+    pub heard: Usec,
+}
+
+/// A heartbeat is saved where the saved one is so much older.
+const SAVE_HEARTBEAT: Usec = Usec::from_secs(10);
+
+/// The word for how an external pool stands.
+pub(crate) fn phase(health: HealthStatus, error: &str) -> &'static str {
+    match (health.ready, health.live) {
+        (true, _) => "ready",
+        (false, true) => "starting",
+        (false, false) if error.is_empty() => "stopped",
+        (false, false) => "failed",
+    }
 }
 
 /// What survives of an external pool over a restart of the daemon. Its owner gets its whole time again to say
@@ -103,7 +121,7 @@ pub(super) fn register(
     let answer = match state.registry.register(&id, external) {
         Ok(()) => {
             if news {
-                state.since.insert(id.clone(), Since { health: clock.real, error: Usec(0) });
+                state.since.insert(id.clone(), Since { phase: clock.real, ..Since::default() });
             }
             state.touched.insert(id);
             effects.push(Effect::SaveRuntime);
@@ -160,13 +178,18 @@ pub(super) fn report(
     let known = state.registry.knows(&id);
     let before = (state.registry.get_health(&id), state.registry.get_last_error(&id).map(str::to_owned));
     let version = state.registry.get_version(&id).map(str::to_owned);
+    let phase_of = |registry: &Registry| {
+        let error = registry.get_last_error(&id).unwrap_or_default();
+        phase(registry.get_health(&id).unwrap_or_default(), error)
+    };
+    let phase_before = phase_of(&state.registry);
     let now = Moment { mono: clock.mono, real: clock.real };
     let answer = match state.registry.report(&id, caller.uid, report, now) {
         Ok(()) => {
             let health = state.registry.get_health(&id);
             let since = state.since.entry(id.clone()).or_default();
-            if before.0 != health || !known {
-                since.health = clock.real;
+            if phase_before != phase_of(&state.registry) || !known {
+                since.phase = clock.real;
             }
             let other_error = before.1.as_deref() != state.registry.get_last_error(&id);
             if other_error {
@@ -178,7 +201,10 @@ pub(super) fn report(
                 effects.push(Effect::Log(line(LogKind::ExternalHealth, &id, text)));
             }
             let other_version = version.as_deref() != state.registry.get_version(&id);
-            if before.0 != health || other_error || other_version || !known {
+            let heard = state.registry.get_heartbeat(&id).unwrap_or_default();
+            let heartbeat = heard < since.heard || heard.since(since.heard) >= SAVE_HEARTBEAT;
+            if before.0 != health || other_error || other_version || heartbeat || !known {
+                since.heard = heard;
                 effects.push(Effect::SaveRuntime);
             }
             state.touched.insert(id);
@@ -197,7 +223,8 @@ pub(super) fn expire(state: &mut State, clock: Clock, effects: &mut Effects) {
     for id in silent {
         let error = state.registry.get_last_error(&id).unwrap_or_default();
         let text = format!("pool {id}: {error}");
-        state.since.insert(id.clone(), Since { health: clock.real, error: clock.real });
+        let heard = state.registry.get_heartbeat(&id).unwrap_or_default();
+        state.since.insert(id.clone(), Since { phase: clock.real, error: clock.real, heard });
         effects.push(Effect::Log(line(LogKind::ExternalSilent, &id, text)));
         effects.push(Effect::SaveRuntime);
         state.touched.insert(id);
@@ -261,6 +288,8 @@ pub(super) fn restore(
         kept &= state.registry.report(&id, uid, report, now).is_ok();
     }
     if kept {
+        // Its time runs from now on, but nobody heard it now.
+        state.registry.set_heartbeat(&id, saved.since.heard);
         state.since.insert(id.clone(), saved.since);
         state.touched.insert(id);
     }

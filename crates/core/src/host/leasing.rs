@@ -70,8 +70,13 @@ fn external(state: &State, id: &PoolId) -> Offer {
     if state.registry.get_health(id).is_some_and(|health| health.ready) {
         return Offer::Now;
     }
-    let said = state.registry.get_last_error(id).unwrap_or("whoever runs it has not said that it is ready");
-    Offer::Later(denied(said))
+    Offer::Later(denied(not_ready(state, id)))
+}
+
+/// Why an external pool is not ready, as far as its owner says.
+pub(super) fn not_ready<'a>(state: &'a State, id: &PoolId) -> &'a str {
+    let said = state.registry.get_last_error(id).filter(|error| !error.is_empty());
+    said.unwrap_or("whoever runs it has not said that it is ready")
 }
 
 /// Gives a lease, lets the caller wait for one, or tells why there is none.

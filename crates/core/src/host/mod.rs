@@ -23,6 +23,7 @@ pub use adoption::UnitFacts;
 pub use caller::Caller;
 pub use decide::decide;
 pub use event::{Effect, Effects, Event, Input};
+pub(crate) use external::phase as external_phase;
 pub use external::{Expiry, SavedExternal, Since};
 pub use log::{Level, LogKind, LogLine};
 pub use ports::Ports;

@@ -1,7 +1,7 @@
 //! Callers that wait for something to come true. Requests are numbered as they come, so the order of this map is the
 //! order in which they came.
 
-use super::leasing::{Offer, offer};
+use super::leasing::{Offer, not_ready, offer};
 use super::{Answer, Denied, Effect, Effects, LeaseWish, Purpose, RequestId, State, TimerId};
 use crate::job::JobId;
 use crate::name::{PoolId, Usec};
@@ -51,7 +51,8 @@ pub(super) fn caller_left(state: &mut State, effects: &mut Effects, name: &str) 
 pub(super) fn timed_out(state: &State, effects: &mut Effects, request: RequestId, waiter: Waiter) {
     let denied = match waiter.waits {
         Waits::Ready(pool) => {
-            let why = state.pools.get(&pool).map_or(String::new(), Pool::detail);
+            let external = || not_ready(state, &pool).to_owned();
+            let why = state.pools.get(&pool).map_or_else(external, Pool::detail);
             Denied::Timeout { pool, why }
         }
         Waits::Lease(pool, _) => match offer(state, waiter.uid, &pool) {

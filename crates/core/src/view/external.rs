@@ -1,7 +1,7 @@
 //! How a pool is published that somebody else runs: what its owner says, and nothing of engines and units.
 
 use super::{DEVICE_MASK_NONE, PoolView, ReasonView};
-use crate::host::State;
+use crate::host::{State, external_phase};
 use crate::name::PoolId;
 use crate::registry::External;
 
@@ -11,12 +11,7 @@ pub(super) fn view(id: &PoolId, external: &External, state: &State) -> PoolView 
     let error = registry.get_last_error(id).unwrap_or_default().to_owned();
     let version = registry.get_version(id).unwrap_or_default().to_owned();
     let since = state.since.get(id).copied().unwrap_or_default();
-    let phase = match (health.ready, health.live) {
-        (true, _) => "ready",
-        (false, true) => "starting",
-        (false, false) if error.is_empty() => "stopped",
-        (false, false) => "failed",
-    };
+    let phase = external_phase(health, &error);
     let owner = external.owner_uid;
     let detail = match phase {
         "ready" => format!("uid {owner}, who runs it, says that it is ready"),
@@ -31,7 +26,7 @@ pub(super) fn view(id: &PoolId, external: &External, state: &State) -> PoolView 
         remedy: format!(
             "ask uid {owner}; report its health with SetHealth (poolctl report {id} as that user)"
         ),
-        since: since.health,
+        since: since.phase,
         ..ReasonView::default()
     };
     PoolView {
@@ -49,7 +44,7 @@ pub(super) fn view(id: &PoolId, external: &External, state: &State) -> PoolView 
         last_error_timestamp: if error.is_empty() { crate::name::Usec(0) } else { since.error },
         last_error: error,
         last_heartbeat: registry.get_heartbeat(id).unwrap_or_default(),
-        state_change_timestamp: since.health,
+        state_change_timestamp: since.phase,
         active_leases: registry.get_active_leases(id).unwrap_or(0),
         breaker: "closed",
         detail,

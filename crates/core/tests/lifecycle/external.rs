@@ -165,6 +165,80 @@ fn a_silent_owner_s_pool_is_not_ready_and_comes_back() {
 }
 
 #[test]
+fn its_phase_has_the_time_of_its_own_change() {
+    let mut world = World::with(&[]);
+    register(&mut world, &owner(), "", Usec(0)).expect("nobody has it yet");
+    let since = |world: &World| {
+        let view = shown(world).expect("it is known");
+        (view.phase, view.state_change_timestamp)
+    };
+    let registered = world.now;
+    assert_eq!(since(&world), ("stopped", registered));
+    world.pass(seconds(5));
+    report(&mut world, &owner(), Report::LastError(Some("hot".into()))).expect("it is its owner's");
+    let failed = world.now;
+    assert_eq!(since(&world), ("failed", failed));
+    world.pass(seconds(5));
+    report(&mut world, &owner(), Report::LastError(Some("hotter".into()))).expect("it is its owner's");
+    assert_eq!(since(&world), ("failed", failed), "it is the same phase");
+    report(&mut world, &owner(), Report::LastError(None)).expect("it is its owner's");
+    assert_eq!(since(&world), ("stopped", world.now));
+    report(&mut world, &owner(), SERVES).expect("it is its owner's");
+    let ready = world.now;
+    assert_eq!(since(&world), ("ready", ready));
+    world.pass(seconds(5));
+    report(&mut world, &owner(), Report::LastError(Some("hot".into()))).expect("it is its owner's");
+    assert_eq!(since(&world), ("ready", ready), "an error takes no readiness");
+}
+
+#[test]
+fn a_restart_is_no_sign_of_life_but_its_owner_has_its_whole_time_again() {
+    let mut world = serving();
+    let heard = |world: &World| shown(world).expect("it is known").last_heartbeat;
+    let said = world.now;
+    world.pass(seconds(9));
+    world.restart_daemon(&[]);
+    assert_eq!(heard(&world), said);
+    world.pass(seconds(9));
+    assert!(shown(&world).expect("it is known").ready, "its time began anew");
+    world.pass(seconds(1));
+    assert!(!shown(&world).expect("it is known").ready);
+    assert_eq!(heard(&world), said);
+    // Not every heartbeat is saved, but none that is much older than the last.
+    for _ in 0..25 {
+        world.pass(seconds(1));
+        report(&mut world, &owner(), Report::Heartbeat(Usec(u64::MAX))).expect("it is its owner's");
+    }
+    let last = heard(&world);
+    assert_eq!(last, world.now);
+    world.restart_daemon(&[]);
+    assert!(heard(&world) <= last && last.since(heard(&world)) < seconds(10), "{:?}", heard(&world));
+    // One that was never heard was not heard by the restart either.
+    world.ask_as(&owner(), Request::UnregisterPool { pool: "x".into() }).expect("it is its owner's");
+    register(&mut world, &owner(), "", Usec(0)).expect("nobody has it by now");
+    world.restart_daemon(&[]);
+    assert_eq!(heard(&world), Usec(0));
+}
+
+#[test]
+fn who_waited_for_it_in_vain_is_told_why() {
+    let mut world = World::with(&[]);
+    register(&mut world, &owner(), "", Usec(0)).expect("nobody has it yet");
+    let wait = |world: &mut World| {
+        let request = Request::WaitReady { pool: "x".into(), timeout: seconds(1) };
+        let request = world.ask_as(&stranger(), request).expect("it is known");
+        world.pass(seconds(1));
+        match world.answers_to(request)[..] {
+            [Answer::Denied(Denied::Timeout { why, .. })] => why.clone(),
+            ref other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(wait(&mut world), "whoever runs it has not said that it is ready");
+    report(&mut world, &owner(), Report::LastError(Some("out of memory".into()))).expect("its own");
+    assert_eq!(wait(&mut world), "out of memory");
+}
+
+#[test]
 fn the_first_of_several_silent_owners_is_noticed_first() {
     let mut world = World::with(&[]);
     let add = |world: &mut World, pool: &str, timeout| {
