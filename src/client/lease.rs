@@ -8,9 +8,9 @@ use std::time::Duration;
 use zbus::Variant;
 
 /// Permission to send work to one engine. It lasts until this is dropped, with every copy of its descriptor: a child
-/// that inherits one holds the lease too. It ends before that where its time is over, and where its engine no longer
-/// serves, which the signal [`LeaseRevoked`](super::proxy::LeaseRevoked) and [`Event::LeaseRevoked`](super::Event::LeaseRevoked)
-/// tell: what is sent after that may meet another engine, or none.
+/// that inherits one holds the lease too. It ends before that where its time is over, where its engine no longer
+/// serves, and where somebody else releases it, which the signal [`LeaseRevoked`](super::proxy::LeaseRevoked) and
+/// [`Event::LeaseRevoked`](super::Event::LeaseRevoked) tell: what is sent after that may meet another engine, or none.
 #[derive(Debug)]
 pub struct Lease {
     /// Its id.
