@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use pool_managerd::config::Folders;
-use pool_managerd::dbus::{Server, Versions};
+use pool_managerd::dbus::{self, Server, Versions};
 use pool_managerd::leases::Fifos;
 use pool_managerd::recording::Recorder;
 use pool_managerd::report::Reports;
@@ -49,7 +49,7 @@ fn main() -> ExitCode {
 
 async fn run(arguments: &Arguments, log: telemetry::Log) -> Result<(), Box<dyn Error>> {
     let signals = signals()?;
-    let bus = zbus::Connection::system().await.map_err(|error| Box::new(NoBus(error)))?;
+    let bus = dbus::client().await.map_err(|error| Box::new(NoBus(error)))?;
     let (observed, observations) = mpsc::channel(1024);
     let systemd = Client::connect(&bus, observed).await?;
     let (handle, asked) = calls();

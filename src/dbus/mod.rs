@@ -30,7 +30,7 @@ mod server;
 mod socket;
 
 pub use error::Error;
-pub use server::{ServeError, Server, Versions};
+pub use server::{ServeError, Server, Versions, client};
 
 use pool_core::device::DeviceUuid;
 use pool_core::name::{PoolId, ReplicaId, path_element};

@@ -8,6 +8,7 @@
 //! is handed over without a pause in which the publisher could run.
 
 use super::access::Access;
+use super::error::Error;
 use super::raw;
 use super::socket::Outbox;
 use std::collections::{BTreeMap, HashMap};
@@ -22,6 +23,10 @@ use zbus::wire::{NATIVE_ENDIAN, to_bytes};
 use zbus::{BoxDBusError, Connection, ObjectPath, ObjectServer, OwnedVariant, Variant, fdo};
 
 const SIGNATURE: &str = "a{oa{sa{sv}}}";
+/// At most so many calls of one connection wait for an answer.
+const OF_A_CONNECTION: usize = 4;
+/// The longest answer: dbus-daemon throws off who sends more than 32 MiB.
+const LONGEST: usize = (32 << 20) - 4_096;
 /// So many objects are read before others get their turn.
 const AT_A_TIME: usize = 8;
 
@@ -169,17 +174,54 @@ pub(super) struct Objects {
     outbox: Outbox,
     /// Answers leave one after the other.
     turn: tokio::sync::Mutex<()>,
+    /// How many of whose calls wait.
+    asking: Mutex<HashMap<String, usize>>,
+}
+
+/// A call that waits for its answer; it is over when this goes.
+struct Asks<'a> {
+    asking: &'a Mutex<HashMap<String, usize>>,
+    sender: String,
+}
+
+impl<'a> Asks<'a> {
+    /// Counts one, so that nobody's many are before another's one.
+    fn enter(asking: &'a Mutex<HashMap<String, usize>>, sender: &str) -> Result<Self, Error> {
+        let mut all = asking.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = all.entry(sender.to_owned()).or_default();
+        if *own >= OF_A_CONNECTION {
+            return Err(Error::limits_exceeded(format!(
+                "{OF_A_CONNECTION} such calls of this connection wait; wait for an answer first"
+            )));
+        }
+        *own += 1;
+        Ok(Asks { asking, sender: sender.to_owned() })
+    }
+}
+
+impl Drop for Asks<'_> {
+    fn drop(&mut self) {
+        let mut all = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(own) = all.get_mut(&self.sender) {
+            *own -= 1;
+            if *own == 0 {
+                all.remove(&self.sender);
+            }
+        }
+    }
 }
 
 impl Objects {
     pub(super) fn new(served: Served, access: Access, outbox: Outbox) -> Self {
-        Objects { served, access, outbox, turn: tokio::sync::Mutex::new(()) }
+        Objects { served, access, outbox, turn: tokio::sync::Mutex::new(()), asking: Mutex::default() }
     }
 
     async fn answer(&self, connection: &Connection, call: &Message) -> Result<(), BoxDBusError> {
         let header = call.header();
         // It counts among the calls of its connection that wait.
         let _waits = self.access.count(&header).map_err(|error| Box::new(error) as BoxDBusError)?;
+        let sender = header.sender().map_or("", |sender| sender.as_str());
+        let _asks = Asks::enter(&self.asking, sender).map_err(|error| Box::new(error) as BoxDBusError)?;
         let _turn = self.turn.lock().await;
         self.outbox.room().await;
         let body = loop {
@@ -199,6 +241,13 @@ impl Objects {
         };
         if header.primary().flags().contains(Flags::NO_REPLY_EXPECTED) {
             return Ok(());
+        }
+        if body.len() > LONGEST {
+            let text = format!(
+                "all objects have {} bytes, more than a message may; ask for single ones, see ListPools",
+                body.len()
+            );
+            return Err(Box::new(Error::limits_exceeded(text)));
         }
         let reply = raw::reply(&header, &body, SIGNATURE)?;
         Ok(connection.send(&reply).await?)

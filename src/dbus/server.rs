@@ -119,6 +119,15 @@ struct Serving {
     missing: watch::Receiver<bool>,
 }
 
+/// A connection that calls others and serves nothing: what strangers send to it may be anything and does no harm.
+///
+/// # Errors
+/// The bus cannot be reached.
+pub async fn client() -> zbus::Result<Connection> {
+    let (socket, _) = socket::connect(&Address::system()?, socket::Order::AsTheyCame)?;
+    connection::Builder::socket(socket).build().await
+}
+
 async fn connect(
     address: Option<&str>,
     constants: Constants,
@@ -130,7 +139,7 @@ async fn connect(
         Some(address) => Address::try_from(address)?,
         None => Address::system()?,
     };
-    let (socket, outbox) = socket::connect(&address)?;
+    let (socket, outbox) = socket::connect(&address, socket::Order::Turns)?;
     let connection = connection::Builder::socket(socket).build().await?;
     // Before anything is read or decided: a second daemon has nothing to do here.
     free(&connection).await?;

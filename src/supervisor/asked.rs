@@ -1,7 +1,8 @@
-//! Owns what callers ask of the loop: it is judged at once, and answered once it has come true.
+//! Owns what callers ask of the loop: it is judged at once, and answered once it has come true. A refusal leaves with the
+//! next view too: what it is judged by has been signalled by then.
 
 use super::Supervisor;
-use super::handle::{Asked, Call, ReloadPool, Told, Wanted, answer};
+use super::handle::{Asked, Call, ReloadPool, Told, Wanted};
 use crate::config;
 use crate::ports::{Clock, Files, Probers, Systemd};
 use crate::telemetry;
@@ -26,7 +27,7 @@ impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
                     let request = self.expect(reply);
                     events.push(Event::Asked { request, caller, accepted });
                 }
-                Err(denied) => answer(reply, Answer::Denied(denied)),
+                Err(denied) => self.denied.push((reply, Answer::Denied(denied).into())),
             },
             Wanted::Reload => {
                 telemetry::write(&LogLine::asked(&caller, "reading of the configuration", Vec::new()));
@@ -37,7 +38,7 @@ impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
                 Ok(request) => {
                     self.asked(Asked { caller, wanted: Wanted::Request(request), reply }, events);
                 }
-                Err(denied) => answer(reply, Answer::Denied(denied)),
+                Err(denied) => self.denied.push((reply, Answer::Denied(denied).into())),
             },
         }
     }

@@ -31,12 +31,12 @@ use crate::store::{Store, Wishes};
 use crate::telemetry;
 use effects::{Lanes, TimerTasks};
 use pool_core::config::Configuration;
-use pool_core::host::{LogLine, RequestId, TimerId, UnitFacts};
+use pool_core::host::{Answer, LogLine, RequestId, TimerId, UnitFacts};
 use pool_core::lease::{LeaseEnd, LeaseId};
 use pool_core::name::UnitName;
 use pool_core::replica::{Report, UnitObservation};
 use pool_core::view::View;
-use pool_core::{Effects, Event, Input, State, apply};
+use pool_core::{Denied, Effects, Event, Input, State, apply};
 use reading::{FilesReading, UnitsReading};
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::OwnedFd;
@@ -138,6 +138,8 @@ pub struct Supervisor<S, C, F, P> {
     revoked: Vec<(LeaseId, String)>,
     /// Lines of this turn for the journal.
     lines: Vec<LogLine>,
+    /// Refusals of this turn.
+    denied: Vec<(oneshot::Sender<Told>, Told)>,
     last_request: u64,
     lanes: Lanes<S>,
     timers: TimerTasks,
@@ -178,6 +180,7 @@ impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
             descriptor: None,
             revoked: Vec::new(),
             lines: Vec::new(),
+            denied: Vec::new(),
             last_request: 0,
             said: String::new(),
             reading: None,
@@ -310,6 +313,8 @@ impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
             Came::Reported(unit, report) => events.push(Event::Reported { unit, report }),
             Came::Beat => turn.alive = true,
         }
+        turn.changed |= !self.denied.is_empty();
+        turn.replies.append(&mut self.denied);
         self.follow_ups.extend(events);
         while let Some(event) = self.follow_ups.pop_front() {
             turn.changed = true;
@@ -370,7 +375,7 @@ impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
 
     async fn publish(
         &mut self,
-        replies: Vec<(oneshot::Sender<Told>, Told)>,
+        mut replies: Vec<(oneshot::Sender<Told>, Told)>,
         alive: bool,
     ) -> Result<(), Ended> {
         let touched = self.state.take_touched();
@@ -381,7 +386,8 @@ impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
             notify::status(&status);
         }
         self.said = status;
-        let revoked = std::mem::take(&mut self.revoked);
+        let mut revoked = std::mem::take(&mut self.revoked);
+        not_given(&mut replies, &mut revoked);
         let sent = self.publications.send(Publication { view, revoked, replies, alive }).await;
         // Who waits for news waits for no journal.
         for line in self.lines.drain(..) {
@@ -399,6 +405,20 @@ impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
             broken => format!(", {broken} files with errors"),
         };
         format!("{ready} of {pools} pools ready{errors}")
+    }
+}
+
+/// A lease that was given and revoked in one turn was none: who asked for it is told so, and nobody else has heard of it.
+fn not_given(replies: &mut [(oneshot::Sender<Told>, Told)], revoked: &mut Vec<(LeaseId, String)>) {
+    if revoked.is_empty() {
+        return;
+    }
+    for (_, told) in replies {
+        let Answer::Lease { lease, .. } = &told.answer else { continue };
+        if let Some(at) = revoked.iter().position(|(id, _)| id == lease) {
+            let (lease, why) = revoked.remove(at);
+            *told = Answer::Denied(Denied::NotReady { pool: lease.replica.pool, why }).into();
+        }
     }
 }
 

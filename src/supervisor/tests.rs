@@ -154,7 +154,12 @@ async fn a_flood_of_reports_keeps_neither_the_heartbeat_nor_callers_waiting() {
     });
     let mut alive = false;
     for _ in 0..1_000 {
-        alive |= bench.publications.recv().await.expect("the loop runs").alive;
+        let publication = bench.publications.recv().await.expect("the loop runs");
+        alive |= publication.alive;
+        for (caller, told) in publication.replies {
+            answer(caller, told);
+        }
+        tokio::task::yield_now().await;
     }
     assert!(alive, "the watchdog is starved");
     assert!(call.is_finished(), "the caller is starved");
@@ -187,4 +192,22 @@ async fn all_who_ask_while_files_are_read_are_answered_by_one_reading_more() {
     bench.files.gate.add_permits(10);
     assert_eq!(bench.settle().await, 4);
     assert_eq!(bench.readings(), 3, "at the start, for the first one, for the others");
+}
+
+#[test]
+fn a_lease_that_is_given_and_revoked_in_one_turn_was_none() {
+    let lease = |number| LeaseId { replica: "a-r0".parse().expect("a valid name"), number };
+    let given = |number| {
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let answer = Answer::Lease { lease: lease(number), endpoint: "http://127.0.0.1:1".to_owned() };
+        ((sender, Told::from(answer)), receiver)
+    };
+    let ((one, _heard), (other, _also)) = (given(1), given(2));
+    let mut replies = [one, other];
+    let mut revoked = vec![(lease(7), "long ago".to_owned()), (lease(2), "it ended".to_owned())];
+    super::not_given(&mut replies, &mut revoked);
+    assert_eq!(revoked, [(lease(7), "long ago".to_owned())], "who holds it is told");
+    let [(_, one), (_, other)] = &replies;
+    assert!(matches!(one.answer, Answer::Lease { .. }));
+    assert!(matches!(&other.answer, Answer::Denied(Denied::NotReady { why, .. }) if why == "it ended"));
 }

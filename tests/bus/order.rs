@@ -2,6 +2,7 @@
 
 use crate::bench::{Bench, MANAGER, NAME, SETTLE, wait_until};
 use futures_util::StreamExt;
+use pool_bus_bench::wire::{BUS, Call, Wire};
 use std::collections::HashMap;
 use zbus::{MessageStream, Variant};
 
@@ -217,4 +218,33 @@ async fn a_client_that_folds_signals_knows_what_a_fresh_look_shows() {
     assert_ne!(before, fresh);
     let differs: Vec<_> = fresh.iter().filter(|(key, value)| known.get(*key) != Some(*value)).collect();
     assert!(differs.is_empty(), "folded differently: {differs:#?}");
+}
+
+#[tokio::test]
+async fn a_refusal_does_not_come_before_the_news_that_it_is_judged_by() {
+    let bench = Bench::new().await;
+    let _daemon = bench.daemon().await;
+    let socket = bench.bus.path().to_owned();
+    let ask = move || {
+        let mut wire = Wire::connect_to(&socket).expect("the bus is there");
+        let rule = format!("type='signal',sender='{NAME}',member='PoolAdded'");
+        wire.ask(&Call::new(BUS, "AddMatch", &(rule,)).expect("a call")).expect("the bus takes it");
+        let options = HashMap::from([("engine", Variant::from("vllm"))]);
+        let register = Call::new((NAME, MANAGER, NAME), "RegisterPool", &("x", options)).expect("a call");
+        // Both at once, so that they are looked at together.
+        wire.send(&register, 2).expect("the bus takes it");
+        let mut came = Vec::new();
+        while came.iter().filter(|what| **what != "PoolAdded").count() < 2 {
+            let incoming = wire.message().expect("a message");
+            match incoming.kind {
+                2 => came.push("registered"),
+                3 => came.push("refused"),
+                _ if incoming.member == "PoolAdded" => came.push("PoolAdded"),
+                _ => {}
+            }
+        }
+        came
+    };
+    let came = tokio::task::spawn_blocking(ask).await.expect("it does not panic");
+    assert_eq!(came, ["PoolAdded", "registered", "refused"]);
 }

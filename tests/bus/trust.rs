@@ -4,6 +4,7 @@ use crate::bench::{Bench, MANAGER, NAME, wait_until};
 use crate::systemd::{ROOT, path, say};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use pool_bus_bench::wire::{BUS, Call, Wire};
 use std::time::Duration;
 use zbus::{Connection, connection};
 
@@ -44,6 +45,54 @@ async fn signals_that_only_claim_to_be_systemds_change_nothing() {
     assert_eq!(bench.phase("a").await, "ready");
     // The control: the same words from systemd itself are believed.
     say(&bench.systemd_bus, None, ENGINE, "failed", "failed", 0).await.unwrap();
+    bench.wait_phase("a", "backoff").await;
+}
+
+#[tokio::test]
+async fn nothing_that_a_stranger_sends_makes_the_daemon_deaf() {
+    let bench = Bench::new().await;
+    bench.pool_file("a", "");
+    let daemon = bench.daemon().await;
+    bench.wait_phase("a", "ready").await;
+    let bus = zbus::fdo::DBusProxy::new(&bench.client).await.expect("the bus is there");
+    let mut to = Vec::new();
+    for name in bus.list_names().await.expect("the bus is there") {
+        let name = name.into_inner();
+        if name.starts_with(':')
+            && bus.get_connection_unix_process_id(name.clone()).await == Ok(daemon.0.id())
+        {
+            to.push(name.to_string());
+        }
+    }
+    assert_eq!(to.len(), 2, "one serves, one is systemd's client: {to:?}");
+    let stranger = stranger(&bench).await;
+    let socket = bench.bus.path().to_owned();
+    for name in to {
+        // With descriptors, which no method takes: some at once, so that they come with other messages' bytes.
+        let file = std::fs::File::open("/dev/null").expect("it is there");
+        for _ in 0..20 {
+            let body = (zbus::Fd::from(&file), zbus::Fd::from(&file));
+            let call = zbus::Message::method_call(MANAGER, "ListPools").destination(name.as_str());
+            let call = call.interface(NAME).build(&body);
+            stranger.send(&call.expect("a call")).await.expect("the bus takes it");
+            let name = Some(name.as_str());
+            stranger.emit_signal(name, "/a", "a.b", "C", &body).await.expect("the bus takes it");
+        }
+        // With what only a later version of the specification knows.
+        let (name, socket) = (name.clone(), socket.clone());
+        let odd = move || {
+            let mut wire = Wire::connect_to(&socket).expect("the bus is there");
+            let call = Call::new((&name, MANAGER, "org.freedesktop.DBus.Peer"), "Ping", &())
+                .and_then(Call::with_unknown_field)
+                .expect("a call");
+            wire.send(&call, 20).expect("the bus takes it");
+            // The bus has handed them on when it answers this.
+            wire.ask(&Call::new(BUS, "GetId", &()).expect("a call")).expect("an answer");
+        };
+        tokio::task::spawn_blocking(odd).await.expect("it does not panic");
+    }
+    assert_eq!(bench.api().list().await.expect("it answers").len(), 1);
+    say(&bench.systemd_bus, None, ENGINE, "failed", "failed", 0).await.expect("the bus is there");
     bench.wait_phase("a", "backoff").await;
 }
 

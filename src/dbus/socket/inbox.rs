@@ -1,11 +1,18 @@
 //! What the bus has sent and nobody has taken yet: bytes in, messages out, in an order that is fair to all callers.
 //!
-//! The calls of one connection keep their order. Those of several take turns, so that a caller who sends ten thousand at
-//! once waits for them himself and the others do not. What is no call (answers to us, signals) goes first, in order.
+//! What one connection sends keeps its order. What several send takes turns, so that a caller who sends ten thousand at
+//! once waits for them himself and the others do not. What nobody can send unasked goes first, in order: the bus's own
+//! signals, and answers to us.
+//!
+//! Nothing that a caller sends may keep zbus from reading on. It has no descriptors left, and no header fields that only a
+//! later version of the specification knows, which is to be ignored; what is no message even then is dropped.
 
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use zbus::Variant;
+use zbus::wire::serialized::{Context, Data};
+use zbus::wire::{Endian, to_bytes};
 
 /// At most so many calls of one connection are kept. One more is refused.
 pub(super) const CALLS: usize = 1024;
@@ -13,28 +20,36 @@ pub(super) const CALLS: usize = 1024;
 const BYTES: usize = 1 << 20;
 /// Of a message, what comes before its header's fields.
 const FIXED: usize = 16;
-/// A method call's type.
+/// The type of a method call.
 const CALL: u8 = 1;
+/// The type of a signal.
+const SIGNAL: u8 = 4;
+/// The bus itself.
+const BUS: &str = "org.freedesktop.DBus";
 /// The field that names who sent it.
 const SENDER: u8 = 7;
 /// The field that says how many descriptors belong to it.
 const DESCRIPTORS: u8 = 9;
+/// The fields that are known.
+const KNOWN: std::ops::RangeInclusive<u8> = 1..=DESCRIPTORS;
 
-/// A message, and the descriptors that came with it.
-#[derive(Debug, Default)]
-pub(super) struct Came {
-    pub(super) bytes: Vec<u8>,
-    pub(super) descriptors: Vec<OwnedFd>,
+/// In which order messages are handed on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in crate::dbus) enum Order {
+    /// Callers take turns.
+    #[default]
+    Turns,
+    /// As they came: nobody calls.
+    AsTheyCame,
 }
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
+    order: Order,
     /// The beginning of a message of which the rest has not come.
     rest: Vec<u8>,
-    /// Those of messages that are not whole yet. They come in the order of the messages, and not after them.
-    descriptors: VecDeque<OwnedFd>,
-    first: VecDeque<Came>,
+    first: VecDeque<Vec<u8>>,
     calls: HashMap<Arc<str>, Calls>,
     /// Who has calls here, in the order of their turns.
     turns: VecDeque<Arc<str>>,
@@ -49,9 +64,14 @@ struct Calls {
 }
 
 impl Inbox {
-    /// Takes in what came, with the descriptors that came with it.
-    pub(super) fn take_in(&mut self, bytes: &[u8], descriptors: impl IntoIterator<Item = OwnedFd>) {
-        self.descriptors.extend(descriptors);
+    /// An empty one.
+    pub(super) fn new(order: Order) -> Self {
+        Inbox { order, ..Inbox::default() }
+    }
+
+    /// Takes in what came. The descriptors that came with it are closed: no method takes one, and no answer has one.
+    pub(super) fn take_in(&mut self, bytes: &[u8], descriptors: Vec<OwnedFd>) {
+        drop(descriptors);
         // Mostly, nothing is left of before and messages are whole.
         if self.rest.is_empty() {
             let taken = self.split(bytes);
@@ -75,15 +95,14 @@ impl Inbox {
         at
     }
 
-    fn put(&mut self, message: Vec<u8>) {
-        let fields = fields(&message).unwrap_or_default();
-        let count = fields.descriptors.min(self.descriptors.len());
-        let descriptors: Vec<OwnedFd> = self.descriptors.drain(..count).collect();
-        let Some(caller) = fields.sender.filter(|_| message.get(1) == Some(&CALL)) else {
-            return self.first.push_back(Came { bytes: message, descriptors });
+    fn put(&mut self, mut message: Vec<u8>) {
+        let Some(fields) = mend(&mut message) else {
+            return tracing::debug!("something came over the bus that is no message");
         };
-        // No method takes one.
-        drop(descriptors);
+        let kind = message.get(1).copied();
+        let by_anybody = matches!(kind, Some(CALL | SIGNAL)) && self.order == Order::Turns;
+        let sender = fields.sender.filter(|sender| by_anybody && sender != BUS);
+        let Some(caller) = sender.as_deref() else { return self.first.push_back(message) };
         let calls = match self.calls.get_mut(caller) {
             Some(calls) => calls,
             None => {
@@ -93,14 +112,18 @@ impl Inbox {
             }
         };
         if calls.messages.len() >= CALLS || calls.bytes >= BYTES {
-            return self.refused.push_back(message);
+            // Nobody waits for what comes of a signal.
+            if kind == Some(CALL) {
+                self.refused.push_back(message);
+            }
+            return;
         }
         calls.bytes += message.len();
         calls.messages.push_back(message);
     }
 
     /// The next message.
-    pub(super) fn next(&mut self) -> Option<Came> {
+    pub(super) fn next(&mut self) -> Option<Vec<u8>> {
         if let Some(message) = self.first.pop_front() {
             return Some(message);
         }
@@ -113,7 +136,7 @@ impl Inbox {
         } else {
             self.turns.push_back(caller);
         }
-        Some(Came { bytes: message, descriptors: Vec::new() })
+        Some(message)
     }
 
     /// How many calls there are that there was no room for.
@@ -144,15 +167,46 @@ fn number(message: &[u8], at: usize) -> Option<usize> {
 
 /// What matters of a message's header.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Fields<'a> {
+struct Fields {
     /// Who sent it, in the bus's own words.
-    sender: Option<&'a str>,
-    /// How many descriptors belong to it.
-    descriptors: usize,
+    sender: Option<String>,
+    /// Where it says how many descriptors belong to it.
+    descriptors: Option<usize>,
 }
 
-/// Reads a message's header. The bus hands on valid messages alone.
-fn fields(message: &[u8]) -> Option<Fields<'_>> {
+/// Makes of a message one without descriptors and unknown fields, and says what matters of its header; `None`: it is none.
+fn mend(message: &mut Vec<u8>) -> Option<Fields> {
+    let read = match fields(message) {
+        Some(read) => read,
+        None => {
+            *message = without_unknown(message)?;
+            fields(message)?
+        }
+    };
+    if let Some(at) = read.descriptors {
+        message.get_mut(at..at + 4)?.fill(0);
+    }
+    Some(read)
+}
+
+/// The same message with the fields alone that are known.
+fn without_unknown(message: &[u8]) -> Option<Vec<u8>> {
+    let endian = if message.first() == Some(&b'B') { Endian::Big } else { Endian::Little };
+    let at = FIXED - 4;
+    let end = FIXED.checked_add(number(message, at)?)?;
+    let context = Context::new(endian, at);
+    let data = Data::new(message.get(at..end)?, context);
+    let (mut fields, _): (Vec<(u8, Variant<'_>)>, usize) = data.deserialize().ok()?;
+    fields.retain(|(code, _)| KNOWN.contains(code));
+    let mut mended = message.get(..at)?.to_vec();
+    mended.extend_from_slice(to_bytes(context, &fields).ok()?.bytes());
+    mended.resize(mended.len().checked_next_multiple_of(8)?, 0);
+    mended.extend_from_slice(message.get(end.checked_next_multiple_of(8)?..)?);
+    Some(mended)
+}
+
+/// Reads a message's header; `None` where it has anything that is not known. The bus hands on valid messages alone.
+fn fields(message: &[u8]) -> Option<Fields> {
     let end = FIXED.checked_add(number(message, 12)?)?;
     let mut fields = Fields::default();
     let mut at = FIXED;
@@ -160,19 +214,22 @@ fn fields(message: &[u8]) -> Option<Fields<'_>> {
     // multiple of 8.
     while at < end {
         let (code, kind, value) = (*message.get(at)?, message.get(at + 2)?, at + 4);
+        if !KNOWN.contains(&code) || message.get(at + 1) != Some(&1) {
+            return None;
+        }
         let after = match kind {
             b's' | b'o' => {
                 let (from, length) = (value + 4, number(message, value)?);
                 let to = from.checked_add(length)?;
                 if code == SENDER {
-                    fields.sender = std::str::from_utf8(message.get(from..to)?).ok();
+                    fields.sender = Some(std::str::from_utf8(message.get(from..to)?).ok()?.to_owned());
                 }
                 to + 1
             }
             b'g' => value + 1 + usize::from(*message.get(value)?) + 1,
             b'u' => {
                 if code == DESCRIPTORS {
-                    fields.descriptors = number(message, value)?;
+                    fields.descriptors = Some(value);
                 }
                 value + 4
             }
@@ -187,7 +244,7 @@ fn fields(message: &[u8]) -> Option<Fields<'_>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::AsRawFd;
+    use crate::dbus::raw;
     use zbus::Message;
 
     fn call(from: &str, member: &str) -> Vec<u8> {
@@ -201,16 +258,16 @@ mod tests {
     }
 
     fn drained(inbox: &mut Inbox) -> Vec<Vec<u8>> {
-        std::iter::from_fn(|| inbox.next()).map(|came| came.bytes).collect()
+        std::iter::from_fn(|| inbox.next()).collect()
     }
 
     #[test]
     fn callers_take_turns_and_what_is_no_call_goes_first() {
         let mut inbox = Inbox::default();
         let many: Vec<_> = (0..4).map(|n| call(":1.1", &format!("Many{n}"))).collect();
-        inbox.take_in(&many.concat(), []);
-        let (one, signal) = (call(":1.2", "One"), signal(":1.1"));
-        inbox.take_in(&[one.clone(), signal.clone()].concat(), []);
+        inbox.take_in(&many.concat(), Vec::new());
+        let (one, signal) = (call(":1.2", "One"), signal(BUS));
+        inbox.take_in(&[one.clone(), signal.clone()].concat(), Vec::new());
         let [a, b, c, d] = <[Vec<u8>; 4]>::try_from(many).expect("four");
         assert_eq!(drained(&mut inbox), [signal, a, one, b, c, d]);
         assert_eq!((inbox.calls.len(), inbox.turns.len()), (0, 0), "nothing is kept of who has nothing here");
@@ -222,7 +279,7 @@ mod tests {
         for piece in 1..50 {
             let mut inbox = Inbox::default();
             for bytes in messages.concat().chunks(piece) {
-                inbox.take_in(bytes, []);
+                inbox.take_in(bytes, Vec::new());
             }
             assert_eq!(drained(&mut inbox).len(), 3, "in pieces of {piece}");
             assert!(inbox.rest.is_empty());
@@ -233,12 +290,12 @@ mod tests {
     fn a_caller_has_so_many_calls_here_and_others_theirs() {
         let mut inbox = Inbox::default();
         for _ in 0..CALLS + 3 {
-            inbox.take_in(&call(":1.1", "A"), []);
+            inbox.take_in(&call(":1.1", "A"), Vec::new());
         }
-        inbox.take_in(&call(":1.2", "B"), []);
+        inbox.take_in(&call(":1.2", "B"), Vec::new());
         assert_eq!(std::iter::from_fn(|| inbox.refused()).count(), 3);
         assert_eq!(drained(&mut inbox).len(), CALLS + 1);
-        inbox.take_in(&call(":1.1", "A"), []);
+        inbox.take_in(&call(":1.1", "A"), Vec::new());
         assert!(inbox.refused().is_none() && inbox.next().is_some());
     }
 
@@ -248,7 +305,7 @@ mod tests {
         let long =
             Message::method_call("/a", "A").sender(":1.1").build(&"x".repeat(BYTES)).expect("a message");
         for _ in 0..3 {
-            inbox.take_in(long.data(), []);
+            inbox.take_in(long.data(), Vec::new());
         }
         assert!(inbox.next().is_some() && inbox.next().is_none(), "one is always kept");
         assert_eq!(std::iter::from_fn(|| inbox.refused()).count(), 2);
@@ -260,7 +317,8 @@ mod tests {
             let message = Message::method_call("/a", "A").sender(":1.77").endian(endian);
             let message = message.build(&("b",)).expect("a message");
             let bytes = message.data().bytes();
-            assert_eq!(fields(bytes), Some(Fields { sender: Some(":1.77"), descriptors: 0 }));
+            let sender = Some(":1.77".to_owned());
+            assert_eq!(fields(bytes), Some(Fields { sender, descriptors: None }));
             assert_eq!(length(bytes), Some(bytes.len()));
         }
         let of_nobody = Message::method_call("/a", "A").build(&()).expect("a message");
@@ -268,30 +326,75 @@ mod tests {
     }
 
     #[test]
-    fn descriptors_go_to_the_message_that_they_came_with_and_those_of_calls_are_closed() {
+    fn a_message_that_came_with_descriptors_is_one_without() {
         let descriptor = || OwnedFd::from(std::fs::File::open("/dev/null").expect("it is there"));
-        let with = |builder: zbus::message::Builder<'_>, member: &str| {
-            let (one, two) = (descriptor(), descriptor());
-            let body = (member, zbus::Fd::from(&one), zbus::Fd::from(&two));
-            builder.sender(":1.1").build(&body).expect("a message").data().bytes().to_vec()
-        };
-        let call = with(Message::method_call("/a", "A"), "call");
-        let first = with(Message::signal("/a", "a.b", "B"), "first");
-        let second = with(Message::signal("/a", "a.b", "B"), "second");
-        for piece in [1, 7, 100, 1_000] {
-            let mut inbox = Inbox::default();
-            let all: Vec<OwnedFd> = (0..6).map(|_| descriptor()).collect();
-            let numbers: Vec<i32> = all.iter().map(AsRawFd::as_raw_fd).collect();
-            let mut all = Some(all);
-            for bytes in [call.clone(), first.clone(), second.clone(), signal(":1.1")].concat().chunks(piece)
-            {
-                inbox.take_in(bytes, all.take().unwrap_or_default());
+        let (one, two) = (descriptor(), descriptor());
+        let body = ("call", zbus::Fd::from(&one), zbus::Fd::from(&two));
+        for builder in [Message::method_call("/a", "A"), Message::signal("/a", "a.b", "B")] {
+            let message = builder.sender(":1.1").build(&body).expect("a message").data().bytes().to_vec();
+            assert!(raw::message(message.clone()).is_err(), "zbus misses the descriptors");
+            for piece in [1, 7, 1_000] {
+                let mut inbox = Inbox::default();
+                for bytes in message.chunks(piece) {
+                    inbox.take_in(bytes, vec![descriptor()]);
+                }
+                let came = raw::message(inbox.next().expect("it came")).expect("it is one");
+                assert_eq!(came.header().sender().expect("a sender").as_str(), ":1.1");
             }
-            let came: Vec<Vec<i32>> = std::iter::from_fn(|| inbox.next())
-                .map(|came| came.descriptors.iter().map(AsRawFd::as_raw_fd).collect())
-                .collect();
-            assert_eq!(came, [numbers[2..4].to_vec(), numbers[4..].to_vec(), vec![], vec![]]);
-            assert!(inbox.descriptors.is_empty());
         }
+    }
+
+    /// The message with one more field, of which this version of the specification knows nothing.
+    fn with_unknown(message: &Message, endian: Endian, first: bool) -> Vec<u8> {
+        let bytes = message.data().bytes();
+        let end = FIXED + number(bytes, 12).expect("a length");
+        let context = Context::new(endian, 12);
+        let data = Data::new(bytes.get(12..end).expect("fields"), context);
+        let (mut fields, _): (Vec<(u8, Variant<'_>)>, usize) = data.deserialize().expect("fields");
+        let value = Variant::from(vec![("a", 1_u64), ("b", 2)]);
+        fields.insert(if first { 0 } else { fields.len() }, (77, value));
+        let mut longer = bytes.get(..12).expect("a header").to_vec();
+        longer.extend_from_slice(to_bytes(context, &fields).expect("fields").bytes());
+        longer.resize(longer.len().next_multiple_of(8), 0);
+        longer.extend_from_slice(bytes.get(end.next_multiple_of(8)..).expect("a body"));
+        longer
+    }
+
+    #[test]
+    fn fields_that_are_not_known_are_ignored() {
+        for endian in [Endian::Little, Endian::Big] {
+            let message =
+                Message::method_call("/a/b", "Member").sender(":1.1").interface("a.b").endian(endian);
+            let message = message.build(&("an argument", 5_u8)).expect("a message");
+            for first in [true, false] {
+                let odd = with_unknown(&message, endian, first);
+                assert!(raw::message(odd.clone()).is_err(), "zbus does not ignore them");
+                let mut inbox = Inbox::default();
+                inbox.take_in(&odd, Vec::new());
+                assert!(inbox.first.is_empty(), "it is its sender's");
+                let came = raw::message(inbox.next().expect("it came")).expect("it is one");
+                assert_eq!(came.body().deserialize::<(&str, u8)>().expect("a body"), ("an argument", 5));
+                assert_eq!(came.header().member().expect("a member").as_str(), "Member");
+            }
+        }
+    }
+
+    #[test]
+    fn signals_of_anybody_take_turns_and_are_bounded_and_those_of_the_bus_go_first() {
+        let mut inbox = Inbox::default();
+        for _ in 0..CALLS + 3 {
+            inbox.take_in(&signal(":1.1"), Vec::new());
+        }
+        let (one, bus) = (call(":1.2", "One"), signal(BUS));
+        inbox.take_in(&[one.clone(), bus.clone()].concat(), Vec::new());
+        assert_eq!(inbox.to_refuse(), 0, "nobody waits for what comes of a signal");
+        let came = drained(&mut inbox);
+        assert_eq!((came.len(), came.first(), came.get(2)), (CALLS + 2, Some(&bus), Some(&one)));
+        // Where nobody calls, nothing of what the service manager says may be missed.
+        let mut inbox = Inbox::new(Order::AsTheyCame);
+        for _ in 0..CALLS + 3 {
+            inbox.take_in(&signal(":1.1"), Vec::new());
+        }
+        assert_eq!(drained(&mut inbox).len(), CALLS + 3);
     }
 }

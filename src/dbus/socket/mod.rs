@@ -1,4 +1,4 @@
-//! The socket of the serving connection: it reads and writes much at a time, is fair to callers, and bounded.
+//! The daemon's sockets to the bus, above all that of the serving connection: it reads and writes much at a time, is fair to callers, and bounded.
 //!
 //! zbus by itself makes three calls of the kernel for a method call, hands calls on in the order in which they come, so
 //! that one caller's ten thousand come before another's one, and may wait while it sends. Here it finds a socket that has
@@ -11,7 +11,8 @@ mod outbox;
 
 use super::error::Error as CallError;
 use super::raw;
-use inbox::{CALLS, Came, Inbox};
+pub(in crate::dbus) use inbox::Order;
+use inbox::{CALLS, Inbox};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 pub(super) use outbox::Outbox;
 use std::io::{self, IoSliceMut, Read, Write};
@@ -44,7 +45,7 @@ const LOOK: u32 = 16;
 ///
 /// # Errors
 /// There is nobody at the address, or it is no unix socket, which alone passes descriptors.
-pub(super) fn connect(address: &Address) -> zbus::Result<(BoxedSplit, Outbox)> {
+pub(super) fn connect(address: &Address, order: Order) -> zbus::Result<(BoxedSplit, Outbox)> {
     let Transport::Unix(unix) = address.transport() else {
         return Err(zbus::Error::Address(format!("{address} is no unix socket")));
     };
@@ -64,8 +65,8 @@ pub(super) fn connect(address: &Address) -> zbus::Result<(BoxedSplit, Outbox)> {
         stream: stream.clone(),
         greeting: Some(Vec::new()),
         chunk: vec![0; CHUNK],
-        inbox: Inbox::default(),
-        current: Came::default(),
+        inbox: Inbox::new(order),
+        current: None,
         at: 0,
         since_look: LOOK,
         outbox: outbox.clone(),
@@ -83,7 +84,7 @@ struct Reader {
     chunk: Vec<u8>,
     inbox: Inbox,
     /// The message that is being handed on, and how much of it was.
-    current: Came,
+    current: Option<Message>,
     at: usize,
     since_look: u32,
     outbox: Outbox,
@@ -114,9 +115,20 @@ impl Reader {
         }
         loop {
             if let Some(message) = self.inbox.next() {
-                (self.current, self.at) = (message, 0);
                 self.since_look += 1;
-                return Ok(());
+                match raw::message(message) {
+                    Ok(message) => {
+                        (self.current, self.at) = (Some(message), 0);
+                        return Ok(());
+                    }
+                    // zbus would not read on after it.
+                    Err(error) => {
+                        tracing::debug!(
+                            "something came over the bus that zbus takes for no message: {error}"
+                        );
+                        continue;
+                    }
+                }
             }
             if self.inbox.to_refuse() > 0 {
                 self.refuse_some()?;
@@ -197,16 +209,18 @@ impl ReadHalf for Reader {
         if self.greeting.is_some() {
             return Ok((self.greeted(buffer).await?, Vec::new()));
         }
-        if self.at >= self.current.bytes.len() {
+        let over = |message: &Message| self.at >= message.data().len();
+        if self.current.as_ref().is_none_or(over) {
             self.choose().await?;
         }
-        let left = self.current.bytes.get(self.at..).unwrap_or_default();
+        let bytes = self.current.as_ref().map(|message| message.data().bytes()).unwrap_or_default();
+        let left = bytes.get(self.at..).unwrap_or_default();
         let length = left.len().min(buffer.len());
         if let (Some(to), Some(from)) = (buffer.get_mut(..length), left.get(..length)) {
             to.copy_from_slice(from);
         }
         self.at += length;
-        Ok((length, std::mem::take(&mut self.current.descriptors)))
+        Ok((length, Vec::new()))
     }
 
     fn can_pass_unix_fd(&self) -> bool {

@@ -10,7 +10,9 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
-use zbus::Message;
+use zbus::wire::serialized::{Context, Data};
+use zbus::wire::{Endian, to_bytes};
+use zbus::{Message, Variant};
 
 use crate::Result;
 
@@ -32,6 +34,23 @@ impl Call {
         let message =
             Message::method_call(path, member).destination(destination).interface(interface).build(body)?;
         Ok(Call(message.data().bytes().to_vec()))
+    }
+
+    /// The same call with a header field that no specification knows yet. dbus-broker hands it on, dbus-daemon takes it out.
+    pub fn with_unknown_field(self) -> Result<Call> {
+        let Call(bytes) = self;
+        let part = |from: usize, to: usize| bytes.get(from..to).ok_or("the call is too short");
+        let length: [u8; 4] = part(12, 16)?.try_into()?;
+        let end = 16 + usize::try_from(u32::from_le_bytes(length))?;
+        let context = Context::new(Endian::Little, 12);
+        let data = Data::new(part(12, end)?, context);
+        let (mut fields, _): (Vec<(u8, Variant<'_>)>, usize) = data.deserialize()?;
+        fields.push((77, Variant::from(vec!["a", "b"])));
+        let mut longer = part(0, 12)?.to_vec();
+        longer.extend_from_slice(to_bytes(context, &fields)?.bytes());
+        longer.resize(longer.len().next_multiple_of(8), 0);
+        longer.extend_from_slice(part(end.next_multiple_of(8), bytes.len())?);
+        Ok(Call(longer))
     }
 
     /// The reading of a property.
