@@ -15,6 +15,10 @@ use zbus::fdo::DBusProxy;
 
 /// At most so many calls of one connection wait for an answer.
 const CALLS: usize = 256;
+/// At most so many bytes of one call, without its header, are looked at.
+const BYTES_OF_A_CALL: usize = 64 << 10;
+/// At most so many bytes of one connection's calls wait for an answer.
+const BYTES: usize = 256 << 10;
 /// At most so many callers are remembered. One with a call under way is never forgotten before it leaves.
 const CALLERS: usize = 8192;
 
@@ -23,8 +27,13 @@ const CALLERS: usize = 8192;
 pub(super) struct Callers(HashMap<String, Arc<Peer>>);
 
 impl Callers {
-    /// Counts a call that begins.
-    pub(super) fn enter(&mut self, name: &str) -> Result<Call, Error> {
+    /// Counts a call that begins, of so many bytes: all of it is kept for as long as it waits.
+    pub(super) fn enter(&mut self, name: &str, bytes: usize) -> Result<Call, Error> {
+        if bytes > BYTES_OF_A_CALL {
+            return Err(Error::limits_exceeded(format!(
+                "the call has {bytes} bytes; one of more than {BYTES_OF_A_CALL} is not taken"
+            )));
+        }
         let peer = match self.0.get(name) {
             Some(peer) => peer.clone(),
             None => self.meet(name)?,
@@ -35,7 +44,14 @@ impl Callers {
                 "{CALLS} calls of this connection wait for an answer; wait for one of them first"
             )));
         }
-        Ok(Call(peer))
+        // From here on it is counted, and no longer when it is refused.
+        let call = Call { peer, bytes };
+        if call.peer.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > BYTES {
+            return Err(Error::limits_exceeded(format!(
+                "calls of this connection with {BYTES} bytes wait for an answer; wait for one of them first"
+            )));
+        }
+        Ok(call)
     }
 
     fn meet(&mut self, name: &str) -> Result<Arc<Peer>, Error> {
@@ -51,6 +67,7 @@ impl Callers {
         let peer = Arc::new(Peer {
             name: name.to_owned(),
             calls: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
             caller: OnceCell::new(),
             verdicts: Mutex::default(),
             refused: Mutex::default(),
@@ -73,6 +90,7 @@ impl Callers {
 pub(super) struct Peer {
     name: String,
     calls: AtomicUsize,
+    bytes: AtomicUsize,
     caller: OnceCell<Arc<Caller>>,
     verdicts: Mutex<Verdicts>,
     /// What it was refused, and the journal was told of.
@@ -129,17 +147,21 @@ impl Peer {
 
 /// A call under way; it is over when this goes.
 #[derive(Debug)]
-pub(in super::super) struct Call(Arc<Peer>);
+pub(in super::super) struct Call {
+    peer: Arc<Peer>,
+    bytes: usize,
+}
 
 impl Call {
     pub(super) fn peer(&self) -> &Peer {
-        &self.0
+        &self.peer
     }
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
-        self.0.calls.fetch_sub(1, Ordering::Relaxed);
+        self.peer.calls.fetch_sub(1, Ordering::Relaxed);
+        self.peer.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -151,34 +173,51 @@ mod tests {
     fn a_connection_has_so_many_calls_under_way_and_others_have_theirs() {
         let mut callers = Callers::default();
         let mut calls: Vec<Call> =
-            (0..CALLS).map(|_| callers.enter(":1.1").expect("there is room")).collect();
-        let refused = callers.enter(":1.1").expect_err("there is no more room");
+            (0..CALLS).map(|_| callers.enter(":1.1", 100).expect("there is room")).collect();
+        let refused = callers.enter(":1.1", 100).expect_err("there is no more room");
         assert_eq!(zbus::DBusError::name(&refused).as_str(), "org.freedesktop.DBus.Error.LimitsExceeded");
-        callers.enter(":1.2").expect("another one has its own room");
+        callers.enter(":1.2", 100).expect("another one has its own room");
         calls.pop();
-        callers.enter(":1.1").expect("one is over");
+        callers.enter(":1.1", 100).expect("one is over");
     }
 
     #[test]
     fn a_crowd_is_forgotten_but_for_those_whose_calls_are_under_way() {
         let mut callers = Callers::default();
-        let call = callers.enter(":1.0").expect("there is room");
+        let call = callers.enter(":1.0", 100).expect("there is room");
         for number in 1..=CALLERS {
-            callers.enter(&format!(":1.{number}")).expect("room is made");
+            callers.enter(&format!(":1.{number}"), 100).expect("room is made");
         }
         assert!(callers.0.len() < CALLERS);
-        let again = callers.enter(":1.0").expect("there is room");
-        assert!(Arc::ptr_eq(&call.0, &again.0), "its calls are still counted");
+        let again = callers.enter(":1.0", 100).expect("there is room");
+        assert!(Arc::ptr_eq(&call.peer, &again.peer), "its calls are still counted");
     }
 
     #[test]
     fn when_all_have_calls_under_way_the_next_one_is_refused() {
         let mut callers = Callers::default();
         let _calls: Vec<Call> =
-            (0..CALLERS).map(|number| callers.enter(&format!(":1.{number}")).expect("room")).collect();
-        assert!(callers.enter(":2.1").is_err());
+            (0..CALLERS).map(|number| callers.enter(&format!(":1.{number}"), 100).expect("room")).collect();
+        assert!(callers.enter(":2.1", 100).is_err());
         assert!(callers.left(":1.7"));
         assert!(!callers.left(":1.7"));
-        assert!(callers.enter(":2.1").is_ok());
+        assert!(callers.enter(":2.1", 100).is_ok());
+    }
+
+    #[test]
+    fn a_call_is_of_so_many_bytes_and_those_of_one_connection_together_too() {
+        let mut callers = Callers::default();
+        let refused = callers.enter(":1.1", BYTES_OF_A_CALL + 1).expect_err("it is too long");
+        assert_eq!(zbus::DBusError::name(&refused).as_str(), "org.freedesktop.DBus.Error.LimitsExceeded");
+        let mut calls: Vec<Call> = (0..BYTES / BYTES_OF_A_CALL)
+            .map(|_| callers.enter(":1.1", BYTES_OF_A_CALL).expect("there is room"))
+            .collect();
+        for _ in 0..2 {
+            let refused = callers.enter(":1.1", 1).expect_err("there is no more room");
+            assert_eq!(zbus::DBusError::name(&refused).as_str(), "org.freedesktop.DBus.Error.LimitsExceeded");
+        }
+        callers.enter(":1.2", 1).expect("another one has its own room");
+        calls.pop();
+        callers.enter(":1.1", BYTES_OF_A_CALL).expect("one is over, and what was refused does not count");
     }
 }

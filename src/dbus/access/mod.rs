@@ -149,16 +149,17 @@ impl Access {
     /// Counts a call that everybody may make, but that takes its time, for as long as what comes back is kept.
     ///
     /// # Errors
-    /// The caller has too many calls under way.
+    /// The caller has too much under way.
     pub(super) fn count(&self, header: &Header<'_>) -> Result<Call, Error> {
         let sender = header.sender().ok_or_else(|| Error::access_denied("the call names no caller"))?;
-        self.callers().enter(sender.as_str())
+        let bytes = usize::try_from(header.primary().body_len()).unwrap_or(usize::MAX);
+        self.callers().enter(sender.as_str(), bytes)
     }
 
     /// Lets a call pass that only reads, but waits for something.
     ///
     /// # Errors
-    /// The caller has left, or has too many calls under way.
+    /// The caller has left, or has too much under way.
     pub(super) async fn identify(&self, header: &Header<'_>) -> Result<Admitted, Error> {
         let call = self.count(header)?;
         let caller = call.peer().identify(&self.0.connection).await?;
