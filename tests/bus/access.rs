@@ -11,14 +11,13 @@ use std::time::Instant;
 use zbus::message::{Flags, Message};
 use zbus::{Connection, DBusError, OwnedVariant, Variant};
 
-const DENIED: &str = "org.freedesktop.DBus.Error.AccessDenied";
-const INTERACTION: &str = "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired";
-const LIMITS: &str = "org.freedesktop.DBus.Error.LimitsExceeded";
+pub const DENIED: &str = "org.freedesktop.DBus.Error.AccessDenied";
+pub const INTERACTION: &str = "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired";
 const MANAGE: &str = "org.llamaorch.PoolManager.manage";
 const LEASE: &str = "org.llamaorch.PoolManager.lease";
 
 /// A daemon with the ready pools `a` and `b`.
-async fn serving() -> (Bench, Daemon) {
+pub async fn serving() -> (Bench, Daemon) {
     let bench = Bench::new().await;
     bench.pool_file("a", "");
     bench.pool_file("b", "");
@@ -29,7 +28,7 @@ async fn serving() -> (Bench, Daemon) {
 }
 
 /// What comes of a call: nothing, or the error's name and text.
-async fn called(
+pub async fn called(
     bus: &Connection,
     member: &str,
     body: &(impl serde::Serialize + zbus::DynamicType),
@@ -37,7 +36,7 @@ async fn called(
     bus.call_method(Some(NAME), MANAGER, Some(NAME), member, body).await.map_err(told)
 }
 
-fn told(error: zbus::Error) -> (String, String) {
+pub fn told(error: zbus::Error) -> (String, String) {
     match error {
         zbus::Error::MethodError(name, text, _) => (name.to_string(), text.unwrap_or_default()),
         zbus::Error::FDO(error) => {
@@ -47,11 +46,11 @@ fn told(error: zbus::Error) -> (String, String) {
     }
 }
 
-async fn reset(bus: &Connection, pool: &str) -> Result<(), (String, String)> {
+pub async fn reset(bus: &Connection, pool: &str) -> Result<(), (String, String)> {
     called(bus, "ResetPool", &(pool,)).await.map(drop)
 }
 
-fn with_a_person(pool: &str) -> Message {
+pub fn with_a_person(pool: &str) -> Message {
     Message::method_call(MANAGER, "ResetPool")
         .destination(NAME)
         .interface(NAME)
@@ -61,7 +60,7 @@ fn with_a_person(pool: &str) -> Message {
 }
 
 /// The same by a caller who would have a person asked.
-async fn reset_with_a_person(bus: &Connection, pool: &str) -> Result<(), (String, String)> {
+pub async fn reset_with_a_person(bus: &Connection, pool: &str) -> Result<(), (String, String)> {
     answer(bus, with_a_person(pool)).await.map(drop)
 }
 
@@ -84,7 +83,7 @@ async fn lease(bus: &Connection, pool: &str) -> Result<Message, (String, String)
     called(bus, "AllocateLease", &(pool, HashMap::<&str, Variant<'_>>::new())).await
 }
 
-async fn tainted(bench: &Bench) -> bool {
+pub async fn tainted(bench: &Bench) -> bool {
     let words: Vec<String> = bench.property(MANAGER, NAME, "Tainted").await.try_into().unwrap();
     words.iter().any(|word| word == "polkit-missing")
 }
@@ -312,26 +311,6 @@ async fn without_polkit_root_alone_may_and_the_others_are_told_what_to_do() {
     drop(polkit);
     wait_until("it is published", async || tainted(&bench).await).await;
     assert_eq!(reset(&somebody.bus, "a").await.unwrap_err().0, DENIED);
-}
-
-#[tokio::test]
-async fn only_so_many_calls_of_one_connection_wait_and_reading_goes_on() {
-    let (bench, _daemon) = serving().await;
-    let polkit = Polkit::start(&bench, Says::Challenge).await;
-    let somebody = Somebody::connect(&bench).await;
-    for _ in 0..256 {
-        somebody.bus.send(&with_a_person("a")).await.unwrap();
-    }
-    let (name, text) = reset(&somebody.bus, "a").await.unwrap_err();
-    assert_eq!(name, LIMITS);
-    assert!(text.contains("256 calls of this connection"), "{text}");
-    assert!(called(&somebody.bus, "ListPools", &()).await.is_ok());
-    assert!(called(&somebody.bus, "Explain", &("a",)).await.is_ok());
-    let another = Somebody::connect(&bench).await;
-    assert_eq!(reset(&another.bus, "a").await.unwrap_err().0, INTERACTION, "others have their own");
-    // Those that waited are answered, and there is room again.
-    polkit.person_says(Says::No);
-    wait_until("there is room", async || reset(&somebody.bus, "a").await.unwrap_err().0 == INTERACTION).await;
 }
 
 #[tokio::test]

@@ -23,4 +23,5 @@ mod poolctl;
 mod reference;
 mod systemd;
 mod trust;
+mod waiting;
 mod watching;

@@ -10,14 +10,15 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 use zbus::object_server::SignalEmitter;
-use zbus::{Connection, OwnedVariant, connection};
+use zbus::{Connection, OwnedVariant, connection, fdo};
 
 pub const NAME: &str = "org.freedesktop.PolicyKit1";
 pub const PATH: &str = "/org/freedesktop/PolicyKit1/Authority";
 pub const INTERFACE: &str = "org.freedesktop.PolicyKit1.Authority";
 
-/// A user that is not root.
+/// Users that are not root. The bus takes only those that the host knows; these every Debian has (`nobody`, `daemon`).
 pub const NOBODY: u32 = 65534;
+pub const SOMEBODY_ELSE: u32 = 1;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Says {
@@ -25,6 +26,8 @@ pub enum Says {
     No,
     /// A person would have to be asked.
     Challenge,
+    /// That the caller is not there, in the bus's words.
+    NoSuchCaller,
     /// Nothing, until the test says something else.
     Nothing,
 }
@@ -55,16 +58,20 @@ impl FakePolkit {
         details: HashMap<String, String>,
         flags: u32,
         id: String,
-    ) -> ((bool, bool, HashMap<String, String>),) {
+    ) -> fdo::Result<((bool, bool, HashMap<String, String>),)> {
         assert_eq!(subject.0, "system-bus-name", "a process is no subject");
         let subject: String = subject.1["name"].try_clone().unwrap().try_into().unwrap();
         let pool = details.get("pool").cloned().unwrap_or_default();
         let with_a_person = flags & 1 != 0;
+        let unknown = format!("Could not get UID of name '{subject}': no such name");
         self.asked.lock().unwrap().push(Asked { subject, action, pool, with_a_person, id });
         let mut says = self.says.subscribe();
         let mine = |says: &(Says, Says)| if with_a_person { says.1 } else { says.0 };
         let said = mine(&says.wait_for(|says| mine(says) != Says::Nothing).await.unwrap());
-        ((said == Says::Yes, said == Says::Challenge, HashMap::new()),)
+        if said == Says::NoSuchCaller {
+            return Err(fdo::Error::NameHasNoOwner(unknown));
+        }
+        Ok(((said == Says::Yes, said == Says::Challenge, HashMap::new()),))
     }
 
     fn cancel_check_authorization(&self, id: String) {
@@ -132,6 +139,10 @@ pub struct Somebody {
 
 impl Somebody {
     pub async fn connect(bench: &Bench) -> Somebody {
+        Somebody::connect_as(bench, NOBODY).await
+    }
+
+    pub async fn connect_as(bench: &Bench, user: u32) -> Somebody {
         let bus = zbus::fdo::DBusProxy::new(&bench.client).await.unwrap();
         let own = bench.client.unique_name().unwrap().into();
         let uid = bus.get_connection_unix_user(own).await.unwrap();
@@ -140,8 +151,8 @@ impl Somebody {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let bridge = Command::new("systemd-stdio-bridge")
             .arg(format!("--bus-path={}", bench.bus.address))
-            .uid(NOBODY)
-            .gid(NOBODY)
+            .uid(user)
+            .gid(user)
             .current_dir("/")
             .stdin(Stdio::from(OwnedFd::from(theirs.try_clone().unwrap())))
             .stdout(Stdio::from(OwnedFd::from(theirs)))

@@ -2,16 +2,19 @@
 //! by a process, whose number may be another's by the time that polkit looks.
 //!
 //! polkit may be absent, hang, or wait for a person. A question that no person may be asked for has [`PATIENCE`]; one
-//! that a person is asked for takes as long as he does. So that nobody's questions keep others from theirs, each user
-//! has so many at a time and waits for a turn, and those that wait for a person have places of their own.
+//! that a person is asked for has [`PATIENCE_WITH_A_PERSON`]. So that nobody's questions keep others from theirs, each
+//! user has so many at a time and waits for a turn, and those that wait for a person have places of their own.
+//!
+//! That polkit is missing is believed of the bus alone: what polkit says of a question may be of the caller's making.
 
 use super::Action;
+use super::places::Places;
 use pool_core::host::Caller;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use zbus::message::{Flags, Message};
 use zbus::{Connection, Variant};
 
@@ -21,11 +24,15 @@ pub(super) const INTERFACE: &str = "org.freedesktop.PolicyKit1.Authority";
 
 /// How long polkit may take where no person is asked. It may have to be started.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a person may take, the wait for a turn included. He may have gone home, or his agent may be one that never
+/// answers.
+pub(super) const PATIENCE_WITH_A_PERSON: Duration = Duration::from_secs(5 * 60);
 /// How long nobody asks after polkit was found missing: each question would have the bus try to start it.
 const PAUSE: Duration = Duration::from_secs(5);
-/// Questions at a time, of one user and in all. Both kinds together stay below the 128 that dbus-daemon lets a
-/// connection wait for.
+/// Questions at a time, of one user. Those that wait for a person keep their places for long.
 const OF_A_USER: usize = 16;
+const WITH_A_PERSON_OF_A_USER: usize = 4;
+/// Questions at a time, in all. Both kinds together stay below the 128 that dbus-daemon lets a connection wait for.
 const IN_ALL: usize = 56;
 
 /// What polkit says.
@@ -39,6 +46,8 @@ pub(super) enum Verdict {
     Refused,
     /// The person who was asked did not allow it.
     NotAllowed,
+    /// The person who was asked did not answer.
+    Unanswered,
     /// polkit is there and cannot say: it doesn't know the action, for instance.
     Failed,
     /// polkit is not there.
@@ -103,8 +112,8 @@ impl Authority {
             known: Mutex::default(),
             missing: watch::Sender::new(false),
             epoch: AtomicU64::new(0),
-            plain: Places::new(),
-            with_a_person: Places::new(),
+            plain: Places::new(OF_A_USER, IN_ALL),
+            with_a_person: Places::new(WITH_A_PERSON_OF_A_USER, IN_ALL),
             last_question: AtomicU64::new(0),
         }
     }
@@ -181,6 +190,10 @@ impl Authority {
         self.missing.send_if_modified(|missing| !std::mem::replace(missing, true));
     }
 
+    fn is_paused(&self) -> bool {
+        self.known().pause.is_some_and(|until| Instant::now() < until)
+    }
+
     /// Asks whether the caller may do something, to a pool if one is named. `left` resolves when the caller has left.
     pub(super) async fn ask(
         &self,
@@ -190,38 +203,58 @@ impl Authority {
         with_a_person: bool,
         left: impl Future<Output = ()>,
     ) -> Verdict {
-        let paused = self.known().pause.is_some_and(|until| Instant::now() < until);
-        if paused {
+        if self.is_paused() {
             return Verdict::Missing;
         }
         let number = self.last_question.fetch_add(1, Ordering::Relaxed);
         let id = format!("{}-{number}", super::super::NAME);
         let mut left = std::pin::pin!(left);
         let places = if with_a_person { &self.with_a_person } else { &self.plain };
+        let mut overdue = std::pin::pin!(async {
+            if with_a_person {
+                tokio::time::sleep(PATIENCE_WITH_A_PERSON).await;
+            } else {
+                std::future::pending().await
+            }
+        });
         let _place = tokio::select! {
-            place = places.take(caller.uid) => place,
+            biased;
             () = &mut left => return Verdict::Left,
+            () = &mut overdue => return Verdict::Unanswered,
+            place = places.take(caller.uid) => place,
         };
+        // Those before this one may have waited in vain.
+        if self.is_paused() {
+            return Verdict::Missing;
+        }
         let patience = async {
-            if with_a_person { std::future::pending().await } else { tokio::time::sleep(PATIENCE).await }
+            if with_a_person {
+                overdue.await;
+                Verdict::Unanswered
+            } else {
+                tokio::time::sleep(PATIENCE).await;
+                Verdict::Silent
+            }
         };
         let check = async {
             let epoch = self.epoch();
             match self.check(caller, action, pool, with_a_person, &id).await {
                 // It was started anew meanwhile.
-                Verdict::Missing if epoch != self.epoch() => {
+                Verdict::Missing | Verdict::Failed if epoch != self.epoch() => {
                     self.check(caller, action, pool, with_a_person, &id).await
                 }
                 verdict => verdict,
             }
         };
+        // Who has left is looked for first: what polkit says then, it says of that.
         let verdict = tokio::select! {
-            verdict = check => verdict,
+            biased;
             () = left => Verdict::Left,
-            () = patience => Verdict::Silent,
+            verdict = check => verdict,
+            verdict = patience => verdict,
         };
         match verdict {
-            Verdict::Left => self.cancel(&id).await,
+            Verdict::Left | Verdict::Unanswered => self.cancel(&id).await,
             Verdict::Silent => {
                 self.not_found();
                 self.cancel(&id).await;
@@ -258,10 +291,11 @@ impl Authority {
         let reply = match asked {
             Ok(reply) => reply,
             Err(error) => {
-                let from_polkit = matches!(&error, zbus::Error::MethodError(name, _, _)
-                    if name.as_str().starts_with("org.freedesktop.PolicyKit1."));
-                self.known().failure = error.to_string();
-                return if from_polkit { Verdict::Failed } else { Verdict::Missing };
+                let verdict = self.without_an_answer(caller).await;
+                if verdict != Verdict::Left {
+                    self.known().failure = error.to_string();
+                }
+                return verdict;
             }
         };
         let body = reply.body();
@@ -276,6 +310,19 @@ impl Authority {
                 Verdict::Failed
             }
         }
+    }
+
+    /// What it means that an error came back. Its name does not say who wrote it: that of a caller who is no longer there
+    /// is also that of a service which nobody owns.
+    async fn without_an_answer(&self, caller: &Caller) -> Verdict {
+        let is_there = async |name: &str| -> zbus::Result<bool> {
+            let bus = zbus::fdo::DBusProxy::new(&self.connection).await?;
+            bus.name_has_owner(name.try_into()?).await.map_err(zbus::Error::from)
+        };
+        if matches!(is_there(&caller.name).await, Ok(false)) {
+            return Verdict::Left;
+        }
+        if matches!(is_there(POLKIT).await, Ok(false)) { Verdict::Missing } else { Verdict::Failed }
     }
 
     /// Takes a question back, so that no person is asked for nobody.
@@ -294,46 +341,57 @@ impl Authority {
     }
 }
 
-/// The questions that are under way.
-#[derive(Debug)]
-struct Places {
-    all: Arc<Semaphore>,
-    users: Mutex<HashMap<u32, Arc<Semaphore>>>,
-}
-
-impl Places {
-    fn new() -> Self {
-        Places { all: Arc::new(Semaphore::new(IN_ALL)), users: Mutex::default() }
-    }
-
-    /// Waits for a turn: of the user's own questions first, so that one who has many holds few of all places.
-    async fn take(&self, uid: u32) -> [Option<OwnedSemaphorePermit>; 2] {
-        let own = {
-            let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
-            users.retain(|_, own| Arc::strong_count(own) > 1);
-            users.entry(uid).or_insert_with(|| Arc::new(Semaphore::new(OF_A_USER))).clone()
-        };
-        // They are never closed.
-        let own = own.acquire_owned().await.ok();
-        [own, self.all.clone().acquire_owned().await.ok()]
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use futures_util::FutureExt;
+    use futures_util::future::join_all;
+    use std::os::unix::net::UnixStream;
+    use zbus::connection::{Builder, Connection};
 
-    #[test]
-    fn one_user_leaves_places_to_others_and_his_own_are_given_back() {
-        let places = Places::new();
-        let taken: Vec<_> =
-            (0..OF_A_USER).map(|_| places.take(1).now_or_never().expect("there is a place")).collect();
-        assert!(places.take(1).now_or_never().is_none(), "one more than a user has");
-        let others: Vec<_> = (2..).map_while(|uid| places.take(uid).now_or_never()).take(100).collect();
-        assert_eq!(others.len(), IN_ALL - OF_A_USER);
-        drop(taken);
-        assert!(places.take(1).now_or_never().is_some());
+    /// A connection to somebody who reads everything and answers nothing.
+    async fn silent() -> (Connection, Connection) {
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        let server = Builder::unix_stream(theirs).server(zbus::Guid::generate()).p2p().build();
+        let (ours, theirs) = tokio::join!(Builder::unix_stream(ours).p2p().build(), server);
+        (ours.expect("a connection"), theirs.expect("a connection"))
+    }
+
+    /// What comes of so many questions of one user at once, and after what time.
+    async fn ask(number: usize, with_a_person: bool) -> Vec<(Verdict, Duration)> {
+        let (connection, _polkit) = silent().await;
+        let authority = Authority::new(connection);
+        let caller = Caller { name: ":1.1".to_owned(), uid: 1, pid: 0, unit: String::new() };
+        // From here on time passes when nothing else happens.
+        tokio::time::pause();
+        let begun = tokio::time::Instant::now();
+        let asked = (0..number).map(async |_| {
+            let left = std::future::pending();
+            let verdict = authority.ask(&caller, Action::Manage, "a", with_a_person, left).await;
+            (verdict, begun.elapsed())
+        });
+        join_all(asked).await
+    }
+
+    fn is_about(took: Duration, expected: Duration) -> bool {
+        took >= expected && took < expected + Duration::from_secs(1)
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_turn_while_polkit_hangs_does_not_wait_anew() {
+        let answers = ask(3 * OF_A_USER, false).await;
+        for (verdict, took) in &answers {
+            assert!(is_about(*took, PATIENCE), "{verdict:?} after {took:?}");
+        }
+        let silent = answers.iter().filter(|(verdict, _)| *verdict == Verdict::Silent).count();
+        assert_eq!(silent, OF_A_USER, "{answers:?}");
+    }
+
+    #[tokio::test]
+    async fn a_person_has_his_time_the_wait_for_a_turn_included_and_polkit_is_not_blamed() {
+        for (verdict, took) in ask(3 * WITH_A_PERSON_OF_A_USER, true).await {
+            assert_eq!(verdict, Verdict::Unanswered);
+            assert!(is_about(took, PATIENCE_WITH_A_PERSON), "{took:?}");
+        }
     }
 
     #[test]

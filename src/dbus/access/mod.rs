@@ -11,6 +11,7 @@
 
 mod authority;
 mod callers;
+mod places;
 mod refusals;
 mod unit;
 mod verdicts;
@@ -19,9 +20,10 @@ mod watch;
 use super::error::Error;
 use crate::supervisor::Handle;
 use crate::telemetry;
-use authority::{Authority, Verdict};
+use authority::{Authority, PATIENCE_WITH_A_PERSON, Verdict};
 pub(super) use callers::Call;
 use callers::Callers;
+use places::Places;
 use pool_core::host::Caller;
 use pool_core::name::PoolId;
 use refusals::Refusals;
@@ -32,6 +34,10 @@ use tokio::sync::watch::Receiver;
 use zbus::Connection;
 use zbus::fdo::DBusProxy;
 use zbus::message::{Flags, Header};
+
+/// Calls that wait for a person to answer, of one user and in all. Those of more wait for nothing.
+const FOR_A_PERSON: usize = 16;
+const FOR_A_PERSON_IN_ALL: usize = 1024;
 
 /// What a method does, as far as it matters who asks for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,6 +63,8 @@ struct Inner {
     own_uid: u32,
     authority: Authority,
     callers: Mutex<Callers>,
+    /// Calls that wait for a person.
+    for_a_person: Places,
     refusals: Mutex<Refusals>,
 }
 
@@ -97,6 +105,7 @@ impl Access {
             own_uid,
             authority: Authority::new(connection.clone()),
             callers: Mutex::default(),
+            for_a_person: Places::new(FOR_A_PERSON, FOR_A_PERSON_IN_ALL),
             refusals: Mutex::default(),
         }))
     }
@@ -109,7 +118,7 @@ impl Access {
     /// Lets a call pass that does `action` to the pool `about`, "" where it is about none.
     ///
     /// # Errors
-    /// The caller may not, or has too many calls under way.
+    /// The caller may not, or has too much under way.
     pub(super) async fn admit(
         &self,
         header: &Header<'_>,
@@ -125,6 +134,12 @@ impl Access {
         let may_ask_a_person = header.primary().flags().contains(Flags::ALLOW_INTERACTIVE_AUTH);
         let mut verdict = self.verdict(&admitted, (action, pool, false)).await;
         if verdict == Verdict::Challenge && may_ask_a_person {
+            let _place = self.0.for_a_person.try_take(admitted.uid).ok_or_else(|| {
+                Error::limits_exceeded(format!(
+                    "too many calls wait for a person to authenticate: of one user {FOR_A_PERSON} may, in all \
+                     {FOR_A_PERSON_IN_ALL}; answer one of them first"
+                ))
+            })?;
             verdict = self.verdict(&admitted, (action, pool, true)).await;
         }
         if verdict == Verdict::Authorized && !admitted.call.peer().has_left() {
@@ -136,7 +151,7 @@ impl Access {
     /// Lets a call pass that only root's may.
     ///
     /// # Errors
-    /// The caller is somebody else, or has too many calls under way.
+    /// The caller is somebody else, or has too much under way.
     pub(super) async fn admit_root(&self, header: &Header<'_>) -> Result<Admitted, Error> {
         let admitted = self.identify(header).await?;
         if self.is_root(&admitted) {
@@ -207,6 +222,10 @@ impl Access {
             }
             Verdict::Refused => format!("polkit does not allow {id}"),
             Verdict::NotAllowed => format!("{id} was not allowed: nobody authenticated for it"),
+            Verdict::Unanswered => format!(
+                "{id} was not allowed: nobody authenticated for it within {} s",
+                PATIENCE_WITH_A_PERSON.as_secs()
+            ),
             Verdict::Failed => format!(
                 "polkit cannot say whether {id} is allowed, so root alone may: {}",
                 self.0.authority.failure()

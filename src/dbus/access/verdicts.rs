@@ -67,9 +67,12 @@ impl Verdicts {
     ) {
         let kept = match verdict {
             Verdict::Authorized | Verdict::Challenge | Verdict::Refused => !with_a_person,
-            Verdict::NotAllowed | Verdict::Failed | Verdict::Missing | Verdict::Silent | Verdict::Left => {
-                false
-            }
+            Verdict::NotAllowed
+            | Verdict::Unanswered
+            | Verdict::Failed
+            | Verdict::Missing
+            | Verdict::Silent
+            | Verdict::Left => false,
         };
         let Some(questions) = self.0.get_mut(pool) else { return };
         if !kept {
@@ -143,7 +146,7 @@ mod tests {
             let question = answer(&mut verdicts, PLAIN, verdict);
             assert!(!is_kept(&mut verdicts, PLAIN, &question), "{verdict:?}");
         }
-        for verdict in [Verdict::Authorized, Verdict::Challenge, Verdict::NotAllowed] {
+        for verdict in [Verdict::Authorized, Verdict::Challenge, Verdict::NotAllowed, Verdict::Unanswered] {
             let mut verdicts = Verdicts::default();
             let challenge = answer(&mut verdicts, PLAIN, Verdict::Challenge);
             let question = answer(&mut verdicts, WITH_A_PERSON, verdict);
