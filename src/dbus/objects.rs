@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use zbus::message::{Flags, Header, Message};
 use zbus::names::{InterfaceName, MemberName};
 use zbus::object_server::{DispatchResult, Interface, SignalEmitter};
@@ -176,6 +177,39 @@ pub(super) struct Objects {
     turn: tokio::sync::Mutex<()>,
     /// How many of whose calls wait.
     asking: Mutex<HashMap<String, usize>>,
+    budgets: Mutex<Budgets>,
+}
+
+/// How much of this each user has had lately, in bytes: for as long as a long answer passes through the bus, everybody
+/// waits. Root has as much as he asks for.
+#[derive(Debug, Default)]
+struct Budgets(HashMap<u32, (f64, Instant)>);
+
+impl Budgets {
+    /// What a user may have at once.
+    const AT_ONCE: f64 = 16.0 * 1_048_576.0;
+    /// And what comes to that in a second.
+    const A_SECOND: f64 = 2.0 * 1_048_576.0;
+
+    /// Spends so many bytes of a user's, which may be more than are left.
+    #[allow(clippy::cast_precision_loss, reason = "no answer is so long")]
+    fn spend(&mut self, uid: u32, bytes: usize, now: Instant) -> Result<(), Error> {
+        let left = |(left, at): (f64, Instant)| {
+            (left + Self::A_SECOND * now.saturating_duration_since(at).as_secs_f64()).min(Self::AT_ONCE)
+        };
+        // Whoever has all of it need not be remembered.
+        self.0.retain(|_, known| left(*known) < Self::AT_ONCE);
+        let has = self.0.get(&uid).map_or(Self::AT_ONCE, |known| left(*known));
+        if has <= 0.0 {
+            let wait = Duration::from_secs_f64(-has / Self::A_SECOND) + Duration::from_millis(1);
+            return Err(Error::limits_exceeded(format!(
+                "uid {uid} had all objects too often lately; ask again in {} ms, or follow the signals",
+                wait.as_millis()
+            )));
+        }
+        self.0.insert(uid, (has - bytes as f64, now));
+        Ok(())
+    }
 }
 
 /// A call that waits for its answer; it is over when this goes.
@@ -213,13 +247,21 @@ impl Drop for Asks<'_> {
 
 impl Objects {
     pub(super) fn new(served: Served, access: Access, outbox: Outbox) -> Self {
-        Objects { served, access, outbox, turn: tokio::sync::Mutex::new(()), asking: Mutex::default() }
+        Objects {
+            served,
+            access,
+            outbox,
+            turn: tokio::sync::Mutex::new(()),
+            asking: Mutex::default(),
+            budgets: Mutex::default(),
+        }
     }
 
     async fn answer(&self, connection: &Connection, call: &Message) -> Result<(), BoxDBusError> {
         let header = call.header();
         // It counts among the calls of its connection that wait.
-        let _waits = self.access.count(&header).map_err(|error| Box::new(error) as BoxDBusError)?;
+        let caller = self.access.identify(&header).await;
+        let caller = caller.map_err(|error| Box::new(error) as BoxDBusError)?;
         let sender = header.sender().map_or("", |sender| sender.as_str());
         let _asks = Asks::enter(&self.asking, sender).map_err(|error| Box::new(error) as BoxDBusError)?;
         let _turn = self.turn.lock().await;
@@ -248,6 +290,11 @@ impl Objects {
                 body.len()
             );
             return Err(Box::new(Error::limits_exceeded(text)));
+        }
+        if !self.access.is_root(&caller) {
+            let mut budgets = self.budgets.lock().unwrap_or_else(PoisonError::into_inner);
+            let spent = budgets.spend(caller.uid, body.len(), Instant::now());
+            spent.map_err(|error| Box::new(error) as BoxDBusError)?;
         }
         let reply = raw::reply(&header, &body, SIGNATURE)?;
         Ok(connection.send(&reply).await?)
@@ -328,6 +375,26 @@ impl Interface for Objects {
 mod tests {
     use super::*;
     use std::collections::BTreeMap;
+
+    #[test]
+    fn a_user_has_so_much_at_once_and_then_so_much_a_second() {
+        let (mut budgets, now) = (Budgets::default(), Instant::now());
+        let mebibytes = |count: usize| count << 20;
+        for _ in 0..3 {
+            budgets.spend(7, mebibytes(6), now).expect("there is some left");
+        }
+        let refused = budgets.spend(7, mebibytes(6), now).expect_err("none is left");
+        assert_eq!(zbus::DBusError::name(&refused).as_str(), "org.freedesktop.DBus.Error.LimitsExceeded");
+        let said = zbus::DBusError::description(&refused).expect("words").to_owned();
+        assert!(said.contains("uid 7") && said.contains("in 1001 ms"), "{said}");
+        budgets.spend(8, mebibytes(6), now).expect("others have their own");
+        budgets.spend(7, mebibytes(6), now + Duration::from_millis(999)).expect_err("there is a debt");
+        budgets.spend(7, mebibytes(6), now + Duration::from_millis(1_001)).expect("it is paid");
+        // Nobody saves up, and nobody is remembered for ever.
+        let later = now + Duration::from_secs(3_600);
+        budgets.spend(9, 1, later).expect("there is some");
+        assert_eq!(budgets.0.len(), 1);
+    }
 
     type All<'a> = BTreeMap<ObjectPath<'a>, HashMap<&'a str, HashMap<&'a str, Variant<'a>>>>;
 

@@ -161,17 +161,14 @@ impl Access {
         }
     }
 
-    /// Counts a call that everybody may make, but that takes its time, for as long as what comes back is kept.
-    ///
-    /// # Errors
-    /// The caller has too much under way.
-    pub(super) fn count(&self, header: &Header<'_>) -> Result<Call, Error> {
+    /// Counts a call for as long as what comes back is kept.
+    fn count(&self, header: &Header<'_>) -> Result<Call, Error> {
         let sender = header.sender().ok_or_else(|| Error::access_denied("the call names no caller"))?;
         let bytes = usize::try_from(header.primary().body_len()).unwrap_or(usize::MAX);
         self.callers().enter(sender.as_str(), bytes)
     }
 
-    /// Lets a call pass that only reads, but waits for something.
+    /// Lets a call pass that only reads, but waits for something or takes its time.
     ///
     /// # Errors
     /// The caller has left, or has too much under way.
@@ -182,7 +179,7 @@ impl Access {
     }
 
     /// Root, or whom the daemon itself is: nobody can do less to it by asking it.
-    fn is_root(&self, caller: &Caller) -> bool {
+    pub(super) fn is_root(&self, caller: &Caller) -> bool {
         caller.uid == 0 || caller.uid == self.0.own_uid
     }
 
