@@ -7,6 +7,8 @@ use nix::sys::signal::Signal;
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::process::Stdio;
+use std::sync::mpsc;
+use std::time::Duration;
 use xtask::sandbox::Bus;
 use zbus::message::Flags;
 use zbus::{OwnedFd, OwnedObjectPath, OwnedVariant, Variant};
@@ -265,15 +267,29 @@ fn on_a_terminal(host: &Host, arguments: &str, password: &str) -> (String, Optio
     let mut keyboard = child.stdin.take().unwrap();
     let mut screen = child.stdout.take().unwrap();
     let mut shown = String::new();
-    let mut asked = false;
-    let mut some = [0_u8; 256];
-    while let Ok(read @ 1..) = screen.read(&mut some) {
-        shown += &text(&some[..read]);
-        if !asked && shown.contains("Password:") {
-            asked = true;
-            keyboard.write_all(format!("{password}\n").as_bytes()).unwrap();
+    let (asked, is_asked) = mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        // What is typed before the agent has turned the echo off it throws away: typed until all is over.
+        scope.spawn(move || {
+            let mut waits = is_asked.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected);
+            while waits != Err(mpsc::RecvTimeoutError::Disconnected) {
+                if keyboard.write_all(format!("{password}\n").as_bytes()).is_err() {
+                    return;
+                }
+                waits = is_asked.recv_timeout(Duration::from_millis(300));
+            }
+        });
+        let mut told = false;
+        let mut some = [0_u8; 256];
+        while let Ok(read @ 1..) = screen.read(&mut some) {
+            shown += &text(&some[..read]);
+            if !told && shown.contains("Password:") {
+                told = true;
+                asked.send(()).expect("somebody types");
+            }
         }
-    }
+        drop(asked);
+    });
     (shown, child.wait().unwrap().code())
 }
 
