@@ -102,18 +102,22 @@ impl Peer {
     /// Who it is, which the bus is asked once. The user is what counts. The process is the one that opened the
     /// connection; it and its unit are for the journal alone.
     pub(super) async fn identify(&self, connection: &Connection) -> Result<Arc<Caller>, Error> {
-        let ask = async || {
+        // Not by `GetConnectionCredentials`: newer buses answer it with a descriptor, and none gets in here.
+        let ask = async || -> zbus::Result<_> {
             let bus = DBusProxy::new(connection).await?;
             let name = zbus::names::BusName::try_from(self.name.as_str())?;
-            let told = bus.get_connection_credentials(name).await.map_err(zbus::Error::from)?;
-            let pid = told.process_id().unwrap_or(0);
+            let (uid, pid) = tokio::join!(
+                bus.get_connection_unix_user(name.clone()),
+                bus.get_connection_unix_process_id(name)
+            );
+            let (uid, pid) = (uid.map_err(zbus::Error::from)?, pid.unwrap_or(0));
             let unit = unit_of(Path::new("/proc"), pid);
-            Ok(told.unix_user_id().map(|uid| Arc::new(Caller { name: self.name.clone(), uid, pid, unit })))
+            Ok(Arc::new(Caller { name: self.name.clone(), uid, pid, unit }))
         };
         let known = self.caller.get_or_try_init(async || {
-            let told: zbus::Result<_> = ask().await;
-            told.map_err(|error| Error::access_denied(format!("the bus does not say who calls: {error}")))?
-                .ok_or_else(|| Error::access_denied("the bus does not say which user calls"))
+            ask().await.map_err(|error| {
+                Error::access_denied(format!("the bus does not say which user calls: {error}"))
+            })
         });
         let caller = known.await?.clone();
         // What it asked for would wait for nobody.
