@@ -8,7 +8,7 @@ use pool_core::job::{JobId, JobResult};
 use pool_core::name::{UnitKind, UnitName, Usec};
 use pool_core::pool::{PoolPhase, ReloadStage};
 use pool_core::refusal::Refusal;
-use pool_core::replica::{ActiveState, Hold, StartId, UnitObservation};
+use pool_core::replica::{ActiveState, Hold, Phase, StartId, UnitObservation};
 use pool_core::{Denied, Event, Request};
 
 pub fn new(replicas: u16) -> PoolSpec {
@@ -320,4 +320,27 @@ fn what_is_said_of_other_checks_is_no_answer_to_those_of_a_new_spec() {
         ..UnitObservation::new(other)
     }));
     assert!(world.result(job).is_none());
+}
+
+#[test]
+fn an_engine_that_waits_for_its_name_starts_once_the_checks_that_have_it_are_refused() {
+    let mut world = World::with(&[of(2)]);
+    world.all_serve("a");
+    let engine = unit(UnitKind::Engine, "a", 0);
+    // It fails, and its unit stays loaded while the next spec is checked.
+    world.seen(&engine, |unit| {
+        (unit.active, unit.result, unit.main_pid) = (ActiveState::Failed, "exit-code".into(), 0);
+    });
+    world.reload(&new(2), false).expect("a reload");
+    let checks = unit(UnitKind::Stage, "a", 0);
+    assert_eq!(
+        (stage(&world), world.started.last()),
+        (Some(ReloadStage::Checking { asked: true }), Some(&checks))
+    );
+    world.restart_rings("a", 0);
+    assert_eq!(world.pool("a").replicas[0].phase, Phase::WaitingForName);
+    world.forgotten(&engine);
+    assert_eq!(world.pool("a").replicas[0].phase, Phase::WaitingForName, "the checks have it");
+    world.event(Event::UnitRefused { name: checks, name_taken: false, error: "no".into() });
+    assert_eq!((stage(&world), world.pool("a").replicas[0].phase.clone()), (None, Phase::Staging));
 }

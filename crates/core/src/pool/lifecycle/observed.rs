@@ -8,7 +8,7 @@ use crate::host::{Effect, LogKind, Purpose, Turn, UnitFacts};
 use crate::name::{InvocationId, UnitKind, UnitName, Usec};
 use crate::pool::{Pool, Wish};
 use crate::refusal::Refusal;
-use crate::replica::{ActiveState, ExitClass, Phase, Reached, Report, Seen, UnitObservation};
+use crate::replica::{ActiveState, ExitClass, Phase, Reached, Replica, Report, Seen, UnitObservation};
 
 /// Where systemd's answer to a start says so: the unit's name is still taken.
 pub(crate) enum StartProblem {
@@ -294,6 +294,11 @@ pub(crate) fn unit_refused(
     };
     if checks_new_spec {
         reload::refused(pool, ExitClass::Preflight, text, turn);
+        let waits = |replica: &Replica| replica.phase == Phase::WaitingForName && replica.taken.is_empty();
+        if pool.replicas.get(index).is_some_and(waits) {
+            // The name was all that it waited for.
+            begin(pool, index, turn);
+        }
         return;
     }
     let Some(replica) = pool.replicas.get_mut(index) else { return };
