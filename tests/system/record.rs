@@ -38,7 +38,8 @@ fn compare(pool: &Pool<'_>, path: &str, interface: &str, view: &Value) -> usize 
     let all: HashMap<String, OwnedVariant> =
         pool.host.call(path, "org.freedesktop.DBus.Properties", "GetAll", &(interface,)).unwrap();
     let mut compared = 0;
-    for (name, value) in &all {
+    // A sign of life comes with every report: there was one more between the record's last line and this question.
+    for (name, value) in all.iter().filter(|(name, _)| *name != "LastHeartbeat") {
         if let (Some(said), Some(replayed)) = (as_json(value), view.get(snake(name))) {
             assert_eq!(said, *replayed, "{interface} {name}");
             compared += 1;
