@@ -56,7 +56,7 @@ pub fn with_a_person(pool: &str) -> Message {
         .interface(NAME)
         .with_flags(Flags::ALLOW_INTERACTIVE_AUTH)
         .build(&(pool,))
-        .unwrap()
+        .expect("a call")
 }
 
 /// The same by a caller who would have a person asked.
@@ -66,10 +66,13 @@ pub async fn reset_with_a_person(bus: &Connection, pool: &str) -> Result<(), (St
 
 async fn answer(bus: &Connection, call: Message) -> Result<Message, (String, String)> {
     let mut replies = zbus::MessageStream::from(bus);
-    bus.send(&call).await.unwrap();
+    bus.send(&call).await.expect("the bus takes it");
     let serial = Some(call.primary_header().serial_num());
     loop {
-        let message = futures_util::StreamExt::next(&mut replies).await.unwrap().unwrap();
+        let message = futures_util::StreamExt::next(&mut replies)
+            .await
+            .expect("a message comes")
+            .expect("a message comes");
         if message.header().reply_serial() == serial {
             return match message.message_type() {
                 zbus::message::Type::Error => Err(told(message.into())),
@@ -84,7 +87,8 @@ async fn lease(bus: &Connection, pool: &str) -> Result<Message, (String, String)
 }
 
 pub async fn tainted(bench: &Bench) -> bool {
-    let words: Vec<String> = bench.property(MANAGER, NAME, "Tainted").await.try_into().unwrap();
+    let words: Vec<String> =
+        bench.property(MANAGER, NAME, "Tainted").await.try_into().expect("it is of that type");
     words.iter().any(|word| word == "polkit-missing")
 }
 
@@ -101,7 +105,7 @@ async fn polkit_is_asked_once_for_each_caller_action_and_pool() {
     };
     let (done, ()) = tokio::join!(many, answered);
     assert_eq!(done, vec![Ok(()); 20]);
-    reset(&somebody.bus, "a").await.unwrap();
+    reset(&somebody.bus, "a").await.expect("it is allowed");
     let asked = polkit.asked();
     let expected = Asked {
         subject: somebody.name(),
@@ -112,10 +116,10 @@ async fn polkit_is_asked_once_for_each_caller_action_and_pool() {
     };
     assert_eq!(asked, [expected]);
     // Another pool, another action and another caller are other questions: a rule may tell them apart.
-    reset(&somebody.bus, "b").await.unwrap();
-    lease(&somebody.bus, "a").await.unwrap();
+    reset(&somebody.bus, "b").await.expect("it is allowed");
+    lease(&somebody.bus, "a").await.expect("it is allowed");
     let another = Somebody::connect(&bench).await;
-    reset(&another.bus, "a").await.unwrap();
+    reset(&another.bus, "a").await.expect("it is allowed");
     let asked: Vec<_> =
         polkit.asked().into_iter().map(|asked| (asked.subject, asked.action, asked.pool)).collect();
     assert_eq!(
@@ -133,12 +137,12 @@ async fn what_polkit_said_is_forgotten_when_it_says_that_something_changed_or_is
     let (bench, _daemon) = serving().await;
     let polkit = Polkit::start(&bench, Says::Yes).await;
     let somebody = Somebody::connect(&bench).await;
-    reset(&somebody.bus, "a").await.unwrap();
+    reset(&somebody.bus, "a").await.expect("it is allowed");
     polkit.says(Says::No);
-    reset(&somebody.bus, "a").await.unwrap();
+    reset(&somebody.bus, "a").await.expect("it is allowed");
     polkit.signal_changed().await;
     wait_until("it is refused", async || reset(&somebody.bus, "a").await.is_err()).await;
-    assert_eq!(reset(&somebody.bus, "a").await.unwrap_err().0, DENIED);
+    assert_eq!(reset(&somebody.bus, "a").await.expect_err("it is refused").0, DENIED);
     drop(polkit);
     let another = Polkit::start(&bench, Says::Yes).await;
     wait_until("it is allowed", async || reset(&somebody.bus, "a").await.is_ok()).await;
@@ -152,7 +156,9 @@ async fn a_polkit_that_says_again_and_again_that_something_changed_is_not_asked_
     let somebody = Somebody::connect(&bench).await;
     // Says who may, and writes nothing: nobody reads the daemon's lines here.
     let release = async || {
-        let error = called(&somebody.bus, "ReleaseLease", &("a-r0.0000000000000001",)).await.unwrap_err();
+        let error = called(&somebody.bus, "ReleaseLease", &("a-r0.0000000000000001",))
+            .await
+            .expect_err("it is refused");
         error.0
     };
     let begun = Instant::now();
@@ -174,18 +180,22 @@ async fn signals_that_only_claim_to_be_polkits_or_the_buss_change_nothing() {
     let (bench, _daemon) = serving().await;
     let polkit = Polkit::start(&bench, Says::Yes).await;
     let somebody = Somebody::connect(&bench).await;
-    reset(&somebody.bus, "a").await.unwrap();
+    reset(&somebody.bus, "a").await.expect("it is allowed");
     polkit.asked();
-    let waits = called(&somebody.bus, "WaitReady", &("c", 0_u64)).await.unwrap_err();
+    let waits = called(&somebody.bus, "WaitReady", &("c", 0_u64)).await.expect_err("it is refused");
     assert!(waits.0.ends_with("NoSuchPool"), "{waits:?}");
-    let bus = zbus::fdo::DBusProxy::new(&bench.client).await.unwrap();
+    let bus = zbus::fdo::DBusProxy::new(&bench.client).await.expect("the bus is there");
     let forger = Somebody::connect(&bench).await;
-    for name in bus.list_names().await.unwrap() {
+    for name in bus.list_names().await.expect("the bus is there") {
         let to = Some(name.as_str()).filter(|name| name.starts_with(':'));
         if to.is_none() {
             continue;
         }
-        forger.bus.emit_signal(to, polkit::PATH, polkit::INTERFACE, "Changed", &()).await.unwrap();
+        forger
+            .bus
+            .emit_signal(to, polkit::PATH, polkit::INTERFACE, "Changed", &())
+            .await
+            .expect("the bus takes it");
         for gone in [somebody.name(), polkit::NAME.to_owned()] {
             let body = (gone.as_str(), gone.as_str(), "");
             let from = "org.freedesktop.DBus";
@@ -193,18 +203,18 @@ async fn signals_that_only_claim_to_be_polkits_or_the_buss_change_nothing() {
                 .bus
                 .emit_signal(to, "/org/freedesktop/DBus", from, "NameOwnerChanged", &body)
                 .await
-                .unwrap();
+                .expect("the bus takes it");
         }
     }
     // The forged ones came before this: the bus keeps the order of one sender's messages.
-    lease(&forger.bus, "a").await.unwrap();
-    reset(&somebody.bus, "a").await.unwrap();
+    lease(&forger.bus, "a").await.expect("it is allowed");
+    reset(&somebody.bus, "a").await.expect("it is allowed");
     let asked = polkit.asked();
     assert_eq!(asked.iter().map(|asked| asked.subject.clone()).collect::<Vec<_>>(), [forger.name()]);
     // The control: from polkit itself it is believed.
     polkit.signal_changed().await;
     wait_until("polkit is asked anew", async || {
-        reset(&somebody.bus, "a").await.unwrap();
+        reset(&somebody.bus, "a").await.expect("it is allowed");
         polkit.has_been_asked(1)
     })
     .await;
@@ -215,7 +225,7 @@ async fn a_person_is_asked_where_the_call_allows_it_and_what_he_says_is_not_kept
     let (bench, _daemon) = serving().await;
     let polkit = Polkit::start(&bench, Says::Challenge).await;
     let somebody = Somebody::connect(&bench).await;
-    let (name, text) = reset(&somebody.bus, "a").await.unwrap_err();
+    let (name, text) = reset(&somebody.bus, "a").await.expect_err("it is refused");
     assert_eq!(name, INTERACTION);
     assert!(text.contains(MANAGE), "{text}");
     assert!(polkit.asked().iter().all(|asked| !asked.with_a_person));
@@ -235,16 +245,16 @@ async fn a_person_is_asked_where_the_call_allows_it_and_what_he_says_is_not_kept
     }
     // Without an agent there is nobody to ask.
     polkit.person_says(Says::Challenge);
-    let (name, text) = reset_with_a_person(&somebody.bus, "a").await.unwrap_err();
+    let (name, text) = reset_with_a_person(&somebody.bus, "a").await.expect_err("it is refused");
     assert_eq!(name, INTERACTION);
     assert!(text.contains("agent"), "{text}");
     // What he allows and polkit keeps, polkit says the next time by itself.
     polkit.person_says(Says::Yes);
-    reset_with_a_person(&somebody.bus, "a").await.unwrap();
+    reset_with_a_person(&somebody.bus, "a").await.expect("it is allowed");
     polkit.says(Says::Yes);
     polkit.asked();
-    reset(&somebody.bus, "a").await.unwrap();
-    reset_with_a_person(&somebody.bus, "a").await.unwrap();
+    reset(&somebody.bus, "a").await.expect("it is allowed");
+    reset_with_a_person(&somebody.bus, "a").await.expect("it is allowed");
     assert_eq!(polkit.asked().iter().map(|asked| asked.with_a_person).collect::<Vec<_>>(), [false]);
 }
 
@@ -253,7 +263,7 @@ async fn a_question_of_a_caller_that_leaves_is_taken_back() {
     let (bench, _daemon) = serving().await;
     let polkit = Polkit::start(&bench, Says::Challenge).await;
     let somebody = Somebody::connect(&bench).await;
-    somebody.bus.send(&with_a_person("a")).await.unwrap();
+    somebody.bus.send(&with_a_person("a")).await.expect("the bus takes it");
     wait_until("the person is asked", async || polkit.has_been_asked(2)).await;
     let id = polkit.asked()[1].id.clone();
     assert!(polkit.canceled().is_empty());
@@ -266,10 +276,10 @@ async fn a_polkit_that_hangs_keeps_nobody_but_its_callers_and_those_not_for_long
     let (bench, _daemon) = serving().await;
     let polkit = Polkit::start(&bench, Says::Nothing).await;
     let somebody = Somebody::connect(&bench).await;
-    let refused = async { reset(&somebody.bus, "a").await.unwrap_err() };
+    let refused = async { reset(&somebody.bus, "a").await.expect_err("it is refused") };
     let meanwhile = async {
         wait_until("polkit was asked", async || polkit.has_been_asked(1)).await;
-        reset(&bench.client, "a").await.unwrap();
+        reset(&bench.client, "a").await.expect("it is allowed");
         assert!(called(&somebody.bus, "ListPools", &()).await.is_ok());
         assert!(!tainted(&bench).await);
     };
@@ -279,9 +289,9 @@ async fn a_polkit_that_hangs_keeps_nobody_but_its_callers_and_those_not_for_long
     wait_until("it is published", async || tainted(&bench).await).await;
     wait_until("the question is taken back", async || polkit.canceled().len() == 1).await;
     // The next ones are refused without waiting, and polkit is left alone for a while.
-    assert_eq!(reset(&somebody.bus, "a").await.unwrap_err().0, DENIED);
+    assert_eq!(reset(&somebody.bus, "a").await.expect_err("it is refused").0, DENIED);
     assert!(polkit.has_been_asked(1));
-    reset(&bench.client, "a").await.unwrap();
+    reset(&bench.client, "a").await.expect("it is allowed");
     // Another one is asked at once.
     drop(polkit);
     let another = Polkit::start(&bench, Says::Yes).await;
@@ -295,22 +305,23 @@ async fn without_polkit_root_alone_may_and_the_others_are_told_what_to_do() {
     let (bench, _daemon) = serving().await;
     assert!(tainted(&bench).await, "it is known from the start");
     let somebody = Somebody::connect(&bench).await;
-    let (name, text) = reset(&somebody.bus, "a").await.unwrap_err();
+    let (name, text) = reset(&somebody.bus, "a").await.expect_err("it is refused");
     assert_eq!(name, DENIED);
     assert!(text.contains("install and start polkit"), "{text}");
-    reset(&bench.client, "a").await.unwrap();
+    reset(&bench.client, "a").await.expect("it is allowed");
     assert!(called(&somebody.bus, "GetHealth", &("a",)).await.is_ok());
     let mut signals = bench.signals().await;
     let polkit = Polkit::start(&bench, Says::Yes).await;
     let said = crate::bench::signal(&mut signals, "PropertiesChanged").await;
     let body = said.body();
-    let (_, changed, _): (String, HashMap<String, OwnedVariant>, Vec<String>) = body.deserialize().unwrap();
+    let (_, changed, _): (String, HashMap<String, OwnedVariant>, Vec<String>) =
+        body.deserialize().expect("a body as in the XML");
     assert_eq!(changed.keys().collect::<Vec<_>>(), ["Tainted"]);
     assert!(!tainted(&bench).await);
-    reset(&somebody.bus, "a").await.unwrap();
+    reset(&somebody.bus, "a").await.expect("it is allowed");
     drop(polkit);
     wait_until("it is published", async || tainted(&bench).await).await;
-    assert_eq!(reset(&somebody.bus, "a").await.unwrap_err().0, DENIED);
+    assert_eq!(reset(&somebody.bus, "a").await.expect_err("it is refused").0, DENIED);
 }
 
 #[tokio::test]
@@ -319,11 +330,12 @@ async fn a_refusal_is_told_to_the_journal_once_with_who_it_was() {
     let polkit = Polkit::start(&bench, Says::No).await;
     let somebody = Somebody::connect(&bench).await;
     for _ in 0..3 {
-        reset(&somebody.bus, "a").await.unwrap_err();
-        lease(&somebody.bus, "a").await.unwrap_err();
+        reset(&somebody.bus, "a").await.expect_err("it is refused");
+        lease(&somebody.bus, "a").await.expect_err("it is refused");
     }
     drop(polkit);
-    kill(Pid::from_raw(i32::try_from(daemon.0.id()).unwrap()), Signal::SIGTERM).unwrap();
+    kill(Pid::from_raw(i32::try_from(daemon.0.id()).expect("a process id")), Signal::SIGTERM)
+        .expect("it runs");
     let (_, said) = daemon.end().await;
     for action in [MANAGE, LEASE] {
         let lines: Vec<_> =
@@ -336,11 +348,13 @@ async fn a_refusal_is_told_to_the_journal_once_with_who_it_was() {
 #[tokio::test]
 async fn every_method_that_does_more_than_read_is_asked_about_as_its_action() {
     let (bench, _daemon) = serving().await;
-    let job = called(&bench.client, "StartPool", &("a", HashMap::<&str, Variant<'_>>::new())).await.unwrap();
-    let job: zbus::OwnedObjectPath = job.body().deserialize().unwrap();
+    let job = called(&bench.client, "StartPool", &("a", HashMap::<&str, Variant<'_>>::new()))
+        .await
+        .expect("an answer");
+    let job: zbus::OwnedObjectPath = job.body().deserialize().expect("a body as in the XML");
     let polkit = Polkit::start(&bench, Says::No).await;
     for method in methods::all() {
-        let path = match method.interface.strip_prefix(NAME).unwrap() {
+        let path = match method.interface.strip_prefix(NAME).expect("it is there") {
             "" => MANAGER.to_owned(),
             ".Pool" => format!("{MANAGER}/pool/a"),
             ".Job" => job.to_string(),

@@ -71,7 +71,7 @@ impl Bus {
             .args(["--nofork", "--print-address"])
             .stdout(Stdio::piped())
             // It has a line for every call that it refuses.
-            .stderr(fs::File::create(folder.join("bus.log")).unwrap())
+            .stderr(fs::File::create(folder.join("bus.log")).expect("a file of the test's own"))
             .spawn();
         let mut child = spawned.expect("dbus-daemon is needed: apt-get install dbus-daemon");
         let mut line = String::new();

@@ -166,8 +166,8 @@ fn the_bus_lets_everybody_ask_and_root_alone_be_asked() {
         .descendants()
         .filter(|node| node.has_tag_name("allow") || node.has_tag_name("deny"))
         .map(|rule| {
-            let whom = rule.parent().unwrap();
-            let whom = whom.attribute("user").or(whom.attribute("context")).unwrap();
+            let whom = rule.parent().expect("it is there");
+            let whom = whom.attribute("user").or(whom.attribute("context")).expect("it is there");
             let what = rule.attributes().map(|what| format!("{}={}", what.name(), what.value()));
             format!("{whom}: {} {}", rule.tag_name().name(), what.collect::<Vec<_>>().join(" "))
         })

@@ -21,7 +21,7 @@ async fn set(bus: &Connection, name: &str, value: &str) -> Result<(), String> {
 }
 
 async fn text(bench: &Bench, name: &str) -> String {
-    bench.property(PATH, INTERFACE, name).await.try_into().unwrap()
+    bench.property(PATH, INTERFACE, name).await.try_into().expect("it is of that type")
 }
 
 #[tokio::test]
@@ -44,14 +44,29 @@ async fn root_says_how_much_is_logged_and_everybody_may_see_it() {
     assert_eq!(text(&bench, "LogLevel").await, "info");
     bench.pool_file("quiet", "");
     assert_eq!(set(&bench.client, "LogLevel", "err").await, Ok(()));
-    bench.api().manager().await.unwrap().reload_configuration().await.unwrap();
+    bench
+        .api()
+        .manager()
+        .await
+        .expect("the daemon answers")
+        .reload_configuration()
+        .await
+        .expect("the daemon answers");
     bench.wait_phase("quiet", "ready").await;
     bench.pool_file("loud", "");
     assert_eq!(set(&bench.client, "LogLevel", "debug").await, Ok(()));
     assert_eq!(text(&bench, "LogLevel").await, "debug");
-    bench.api().manager().await.unwrap().reload_configuration().await.unwrap();
+    bench
+        .api()
+        .manager()
+        .await
+        .expect("the daemon answers")
+        .reload_configuration()
+        .await
+        .expect("the daemon answers");
     bench.wait_phase("loud", "ready").await;
-    kill(Pid::from_raw(i32::try_from(daemon.0.id()).unwrap()), Signal::SIGTERM).unwrap();
+    kill(Pid::from_raw(i32::try_from(daemon.0.id()).expect("a process id")), Signal::SIGTERM)
+        .expect("it runs");
     let (_, said) = daemon.end().await;
     assert!(said.contains("engine loud-r0"), "{said}");
     assert!(!said.contains("engine quiet-r0"), "{said}");

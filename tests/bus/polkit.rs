@@ -60,14 +60,24 @@ impl FakePolkit {
         id: String,
     ) -> fdo::Result<((bool, bool, HashMap<String, String>),)> {
         assert_eq!(subject.0, "system-bus-name", "a process is no subject");
-        let subject: String = subject.1["name"].try_clone().unwrap().try_into().unwrap();
+        let subject: String = subject.1["name"]
+            .try_clone()
+            .expect("it is of that type")
+            .try_into()
+            .expect("it is of that type");
         let pool = details.get("pool").cloned().unwrap_or_default();
         let with_a_person = flags & 1 != 0;
         let unknown = format!("Could not get UID of name '{subject}': no such name");
-        self.asked.lock().unwrap().push(Asked { subject, action, pool, with_a_person, id });
+        self.asked.lock().expect("no test has panicked with it").push(Asked {
+            subject,
+            action,
+            pool,
+            with_a_person,
+            id,
+        });
         let mut says = self.says.subscribe();
         let mine = |says: &(Says, Says)| if with_a_person { says.1 } else { says.0 };
-        let said = mine(&says.wait_for(|says| mine(says) != Says::Nothing).await.unwrap());
+        let said = mine(&says.wait_for(|says| mine(says) != Says::Nothing).await.expect("it is not dropped"));
         if said == Says::NoSuchCaller {
             return Err(fdo::Error::NameHasNoOwner(unknown));
         }
@@ -75,7 +85,7 @@ impl FakePolkit {
     }
 
     fn cancel_check_authorization(&self, id: String) {
-        self.canceled.lock().unwrap().push(id);
+        self.canceled.lock().expect("no test has panicked with it").push(id);
     }
 
     #[zbus(signal)]
@@ -100,7 +110,7 @@ impl Polkit {
             .name(NAME)
             .build()
             .await
-            .unwrap();
+            .expect("the bus is there");
         Polkit { fake, bus }
     }
 
@@ -114,20 +124,20 @@ impl Polkit {
 
     /// What it was asked since the last time.
     pub fn asked(&self) -> Vec<Asked> {
-        std::mem::take(&mut self.fake.asked.lock().unwrap())
+        std::mem::take(&mut self.fake.asked.lock().expect("no test has panicked with it"))
     }
 
     pub fn has_been_asked(&self, times: usize) -> bool {
-        self.fake.asked.lock().unwrap().len() == times
+        self.fake.asked.lock().expect("no test has panicked with it").len() == times
     }
 
     pub fn canceled(&self) -> Vec<String> {
-        self.fake.canceled.lock().unwrap().clone()
+        self.fake.canceled.lock().expect("no test has panicked with it").clone()
     }
 
     pub async fn signal_changed(&self) {
-        let emitter = SignalEmitter::new(&self.bus, PATH).unwrap();
-        FakePolkit::changed(&emitter).await.unwrap();
+        let emitter = SignalEmitter::new(&self.bus, PATH).expect("a path");
+        FakePolkit::changed(&emitter).await.expect("the bus takes it");
     }
 }
 
@@ -143,33 +153,33 @@ impl Somebody {
     }
 
     pub async fn connect_as(bench: &Bench, user: u32) -> Somebody {
-        let bus = zbus::fdo::DBusProxy::new(&bench.client).await.unwrap();
-        let own = bench.client.unique_name().unwrap().into();
-        let uid = bus.get_connection_unix_user(own).await.unwrap();
+        let bus = zbus::fdo::DBusProxy::new(&bench.client).await.expect("the bus is there");
+        let own = bench.client.unique_name().expect("a connection of a bus has a name").into();
+        let uid = bus.get_connection_unix_user(own).await.expect("the bus is there");
         assert_eq!(uid, 0, "these tests become another user: run them as root");
         // The bus sees who opened the connection, which is the bridge.
-        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
         let bridge = Command::new("systemd-stdio-bridge")
             .arg(format!("--bus-path={}", bench.bus.address))
             .uid(user)
             .gid(user)
             .current_dir("/")
-            .stdin(Stdio::from(OwnedFd::from(theirs.try_clone().unwrap())))
+            .stdin(Stdio::from(OwnedFd::from(theirs.try_clone().expect("a copy"))))
             .stdout(Stdio::from(OwnedFd::from(theirs)))
             .spawn()
             .expect("systemd-stdio-bridge is needed: apt-get install systemd");
-        let bus = connection::Builder::unix_stream(ours).build().await.unwrap();
+        let bus = connection::Builder::unix_stream(ours).build().await.expect("the bus is there");
         Somebody { bus, bridge }
     }
 
     pub fn name(&self) -> String {
-        self.bus.unique_name().unwrap().to_string()
+        self.bus.unique_name().expect("a connection of a bus has a name").to_string()
     }
 }
 
 impl Drop for Somebody {
     fn drop(&mut self) {
-        self.bridge.kill().unwrap();
-        self.bridge.wait().unwrap();
+        self.bridge.kill().expect("it runs");
+        self.bridge.wait().expect("it was started");
     }
 }

@@ -139,7 +139,10 @@ async fn a_drain_is_waited_for_or_called_off() {
     assert_eq!(text(&bench.poolctl(&["explain", "a", "--json"]).await).matches("\"draining\"").count(), 2);
     let path = text(&job).trim().strip_prefix("a: ").unwrap().to_owned();
     let status = text(&bench.poolctl(&["status", "a"]).await);
-    assert!(status.contains(&format!(" {} (drain, 0 %)\n", path.rsplit('/').next().unwrap())), "{status}");
+    assert!(
+        status.contains(&format!(" {} (drain, 0 %)\n", path.rsplit('/').next().expect("a message comes"))),
+        "{status}"
+    );
     let cancelled = bench.poolctl(&["cancel", &path]).await;
     assert!(cancelled.status.success(), "{}", text(&cancelled));
     assert_eq!(bench.phase("a").await, "ready");

@@ -18,7 +18,7 @@ const LIMITS: &str = "org.freedesktop.DBus.Error.LimitsExceeded";
 
 /// Has a person asked about a pool, and does not read the answer.
 async fn send_with_a_person(bus: &Connection, pool: &str) {
-    bus.send(&with_a_person(pool)).await.unwrap();
+    bus.send(&with_a_person(pool)).await.expect("the bus takes it");
 }
 
 #[tokio::test]
@@ -28,14 +28,18 @@ async fn only_so_many_calls_of_one_connection_wait_and_reading_goes_on() {
     let _daemon = bench.daemon().await;
     bench.wait_phase("a", "ready").await;
     let _polkit = Polkit::start(&bench, Says::Yes).await;
-    let _lease = bench.api().allocate_lease("a").await.unwrap();
+    let _lease = bench.api().allocate_lease("a").await.expect("there is one");
     let somebody = Somebody::connect(&bench).await;
     let waits = HashMap::from([("wait_usec", Variant::from(u64::MAX))]);
     for _ in 0..256 {
         let call = Message::method_call(MANAGER, "AllocateLease").destination(NAME).interface(NAME);
-        somebody.bus.send(&call.build(&("a", &waits)).unwrap()).await.unwrap();
+        somebody
+            .bus
+            .send(&call.build(&("a", &waits)).expect("the bus takes it"))
+            .await
+            .expect("the bus takes it");
     }
-    let (name, text) = reset(&somebody.bus, "a").await.unwrap_err();
+    let (name, text) = reset(&somebody.bus, "a").await.expect_err("it is refused");
     assert_eq!(name, LIMITS);
     assert!(text.contains("256 calls of this connection"), "{text}");
     assert!(called(&somebody.bus, "ListPools", &()).await.is_ok());
@@ -43,7 +47,7 @@ async fn only_so_many_calls_of_one_connection_wait_and_reading_goes_on() {
     let another = Somebody::connect(&bench).await;
     reset(&another.bus, "a").await.expect("others have their own");
     // Those that waited are answered, and there is room again.
-    called(&bench.client, "StopPool", &("a", HashMap::<&str, Variant<'_>>::new())).await.unwrap();
+    called(&bench.client, "StopPool", &("a", HashMap::<&str, Variant<'_>>::new())).await.expect("an answer");
     wait_until("there is room", async || reset(&somebody.bus, "a").await.is_ok()).await;
 }
 
@@ -54,11 +58,11 @@ async fn a_call_that_is_too_long_is_refused_before_anybody_is_asked_and_together
     let somebody = Somebody::connect(&bench).await;
     let long = "x".repeat(64 << 10);
     for (bus, member) in [(&somebody.bus, "ResetPool"), (&bench.client, "ResetPool")] {
-        let (name, text) = called(bus, member, &(&long,)).await.unwrap_err();
+        let (name, text) = called(bus, member, &(&long,)).await.expect_err("it is refused");
         assert_eq!(name, LIMITS);
         assert!(text.contains("65536"), "{text}");
     }
-    let (name, _) = called(&somebody.bus, "WaitReady", &(&long, 0_u64)).await.unwrap_err();
+    let (name, _) = called(&somebody.bus, "WaitReady", &(&long, 0_u64)).await.expect_err("it is refused");
     assert_eq!(name, LIMITS);
     assert!(polkit.asked().is_empty());
     // Four that a person is asked about, and no fifth.
@@ -67,10 +71,14 @@ async fn a_call_that_is_too_long_is_refused_before_anybody_is_asked_and_together
         send_with_a_person(&somebody.bus, &long).await;
     }
     wait_until("the person is asked", async || polkit.has_been_asked(2)).await;
-    let (name, text) = reset(&somebody.bus, &long).await.unwrap_err();
+    let (name, text) = reset(&somebody.bus, &long).await.expect_err("it is refused");
     assert_eq!(name, LIMITS);
     assert!(text.contains("262144 bytes"), "{text}");
-    assert_eq!(reset(&somebody.bus, "a").await.unwrap_err().0, INTERACTION, "a short one has room");
+    assert_eq!(
+        reset(&somebody.bus, "a").await.expect_err("it is refused").0,
+        INTERACTION,
+        "a short one has room"
+    );
 }
 
 #[tokio::test]
@@ -89,7 +97,7 @@ async fn few_calls_of_a_user_wait_for_a_person_and_others_are_asked_meanwhile() 
     // Sixteen wait.
     let refused = async {
         loop {
-            let message = answers.next().await.unwrap().unwrap();
+            let message = answers.next().await.expect("a message comes").expect("a message comes");
             if message.message_type() == Type::Error {
                 return told(message.into());
             }
@@ -99,7 +107,7 @@ async fn few_calls_of_a_user_wait_for_a_person_and_others_are_asked_meanwhile() 
     assert_eq!(refused.0, LIMITS);
     assert!(refused.1.contains("of one user 16"), "{}", refused.1);
     let third = Somebody::connect(&bench).await;
-    let (name, _) = reset_with_a_person(&third.bus, "a").await.unwrap_err();
+    let (name, _) = reset_with_a_person(&third.bus, "a").await.expect_err("it is refused");
     assert_eq!(name, LIMITS);
     // Somebody else's is asked about at once.
     let mut asked = Vec::new();
@@ -128,7 +136,7 @@ async fn a_caller_whom_polkit_does_not_find_takes_nothing_from_others() {
     let (bench, _daemon) = serving().await;
     let polkit = Polkit::start(&bench, Says::NoSuchCaller).await;
     let (somebody, another) = (Somebody::connect(&bench).await, Somebody::connect(&bench).await);
-    let (name, text) = reset(&somebody.bus, "a").await.unwrap_err();
+    let (name, text) = reset(&somebody.bus, "a").await.expect_err("it is refused");
     assert_eq!(name, DENIED);
     assert!(text.contains("no such name"), "{text}");
     assert!(!tainted(&bench).await);
@@ -141,7 +149,7 @@ async fn a_caller_whom_polkit_does_not_find_takes_nothing_from_others() {
         .destination(NAME)
         .interface(NAME)
         .with_flags(Flags::NO_REPLY_EXPECTED);
-    somebody.bus.send(&call.build(&("b",)).unwrap()).await.unwrap();
+    somebody.bus.send(&call.build(&("b",)).expect("the bus takes it")).await.expect("the bus takes it");
     wait_until("polkit is asked", async || polkit.has_been_asked(1)).await;
     drop(somebody);
     polkit.says(Says::NoSuchCaller);

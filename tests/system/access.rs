@@ -61,7 +61,7 @@ fn objects(host: &Host, id: &str) -> HashMap<&'static str, String> {
 /// The jobs that there are.
 fn jobs(host: &Host) -> Vec<String> {
     let objects: HashMap<OwnedObjectPath, HashMap<String, HashMap<String, OwnedVariant>>> =
-        host.call(ROOT, "org.freedesktop.DBus.ObjectManager", "GetManagedObjects", &()).unwrap();
+        host.call(ROOT, "org.freedesktop.DBus.ObjectManager", "GetManagedObjects", &()).expect("an answer");
     let mut jobs: Vec<_> =
         objects.keys().map(ToString::to_string).filter(|path| path.contains("/job/")).collect();
     jobs.sort();
@@ -76,7 +76,7 @@ fn strangers(host: &Host) {
     // polkit reads new rules by itself, soon.
     let mallory = Somebody::connect(host, MALLORY);
     host.wait_until("the rule is in force", || {
-        mallory.call(ROOT, NAME, "ResetPool", &("open",)).unwrap_err().0 == DENIED
+        mallory.call(ROOT, NAME, "ResetPool", &("open",)).expect_err("it is refused").0 == DENIED
     });
     let eve = Somebody::connect(host, EVE);
     let mut refused = 0;
@@ -120,7 +120,7 @@ fn strangers(host: &Host) {
     let new: Vec<_> = jobs(host).into_iter().filter(|job| !before.2.contains(job)).collect();
     assert!(new.is_empty(), "{new:?}");
     assert_eq!((pool.text("Phase"), pool.number("ActiveLeases")), ("ready".to_owned(), 0));
-    let journal = host.sandbox.journal(&["-u", "pool-managerd", "-o", "verbose"]).unwrap();
+    let journal = host.sandbox.journal(&["-u", "pool-managerd", "-o", "verbose"]).expect("a journal");
     let uid = host.shell("id -u eve");
     assert!(journal.contains(&format!("CALLER_UID={}", uid.trim())), "{journal}");
     assert!(journal.contains("ACTION=org.llamaorch.PoolManager.manage"), "{journal}");
@@ -135,29 +135,29 @@ fn operators(host: &Host) {
     pool.wait_ready();
     let alice = Somebody::connect(host, ALICE);
     let done = |answer: Result<zbus::message::Message, (String, String)>| {
-        let job: OwnedObjectPath = answer.expect("it is allowed").body().deserialize().unwrap();
-        let ended = alice.call(job.as_str(), JOB, "Wait", &()).unwrap();
-        let result: String = ended.body().deserialize().unwrap();
+        let job: OwnedObjectPath =
+            answer.expect("it is allowed").body().deserialize().expect("a body as in the XML");
+        let ended = alice.call(job.as_str(), JOB, "Wait", &()).expect("an answer");
+        let result: String = ended.body().deserialize().expect("a body as in the XML");
         assert_eq!(result, "done");
     };
-    let lease = alice.call(ROOT, NAME, "AllocateLease", &("team", none())).unwrap();
-    let (id, endpoint, descriptor): (String, String, OwnedFd) = lease.body().deserialize().unwrap();
+    let lease = alice.call(ROOT, NAME, "AllocateLease", &("team", none())).expect("there is one");
+    let (id, endpoint, descriptor): (String, String, OwnedFd) =
+        lease.body().deserialize().expect("a body as in the XML");
     assert_eq!(host.http("GET", &format!("{endpoint}/health")).0, 200);
     assert_eq!(pool.number("ActiveLeases"), 1);
-    alice.call(ROOT, NAME, "ReleaseLease", &(id.as_str(),)).unwrap();
+    alice.call(ROOT, NAME, "ReleaseLease", &(id.as_str(),)).expect("it is held");
     host.wait_until("the lease is over", || pool.number("ActiveLeases") == 0);
     drop(descriptor);
     done(alice.call(ROOT, NAME, "DrainPool", &("team", 1_000_000_u64, none())));
     assert_eq!(pool.text("Phase"), "stopped");
     done(alice.call(ROOT, NAME, "StartPool", &("team", none())));
     assert!(pool.flag("Ready"));
-    if methods::all().iter().any(|method| method.name == "SetHealth") {
-        alice.call(ROOT, NAME, "SetHealth", &("elsewhere", true, true)).unwrap();
-        let (live, ready): (bool, bool) = host.manager("GetHealth", &("elsewhere",));
-        assert!(live && ready);
-        alice.call(ROOT, NAME, "UnregisterPool", &("elsewhere",)).unwrap();
-    }
-    alice.call(ROOT, NAME, "ReloadConfiguration", &()).unwrap();
+    alice.call(ROOT, NAME, "SetHealth", &("elsewhere", true, true)).expect("it is allowed");
+    let (live, ready): (bool, bool) = host.manager("GetHealth", &("elsewhere",));
+    assert!(live && ready);
+    alice.call(ROOT, NAME, "UnregisterPool", &("elsewhere",)).expect("it is hers");
+    alice.call(ROOT, NAME, "ReloadConfiguration", &()).expect("it is allowed");
 }
 
 fn without_polkit(host: &Host) {
@@ -171,7 +171,7 @@ fn without_polkit(host: &Host) {
     host.shell("systemctl mask --runtime --now polkit.service");
     for user in [EVE, ALICE] {
         let somebody = Somebody::connect(host, user);
-        let (name, text) = somebody.call(ROOT, NAME, "ResetPool", &("alone",)).unwrap_err();
+        let (name, text) = somebody.call(ROOT, NAME, "ResetPool", &("alone",)).expect_err("it is refused");
         assert_eq!(name, DENIED, "{user}: {text}");
         assert!(text.contains("start polkit"), "{user}: {text}");
         assert!(somebody.call(ROOT, NAME, "GetHealth", &("alone",)).is_ok());
@@ -181,7 +181,7 @@ fn without_polkit(host: &Host) {
     host.shell("systemctl unmask --runtime polkit.service; systemctl start polkit.service");
     host.wait_until("polkit is found", || !tainted());
     let alice = Somebody::connect(host, ALICE);
-    alice.call(ROOT, NAME, "ResetPool", &("alone",)).unwrap();
+    alice.call(ROOT, NAME, "ResetPool", &("alone",)).expect("it is as it was made");
 }
 
 fn forgery(host: &Host) {
@@ -208,10 +208,11 @@ fn forgery(host: &Host) {
             let interface = "org.freedesktop.systemd1.Unit";
             eve.tell(to, &unit_path, properties, "PropertiesChanged", &(interface, of_unit, none));
             let manager = "org.freedesktop.systemd1.Manager";
-            let job: OwnedObjectPath = "/org/freedesktop/systemd1/job/1".try_into().unwrap();
+            let job: OwnedObjectPath =
+                "/org/freedesktop/systemd1/job/1".try_into().expect("it is of that type");
             let removed = (1_u32, job, unit.as_str(), "failed");
             eve.tell(to, "/org/freedesktop/systemd1", manager, "JobRemoved", &removed);
-            let unit_object: OwnedObjectPath = unit_path.as_str().try_into().unwrap();
+            let unit_object: OwnedObjectPath = unit_path.as_str().try_into().expect("it is of that type");
             let gone = (unit.as_str(), unit_object);
             eve.tell(to, "/org/freedesktop/systemd1", manager, "UnitRemoved", &gone);
         };
@@ -263,9 +264,9 @@ fn on_a_terminal(host: &Host, arguments: &str, password: &str) -> (String, Optio
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
-        .unwrap();
-    let mut keyboard = child.stdin.take().unwrap();
-    let mut screen = child.stdout.take().unwrap();
+        .expect("it runs");
+    let mut keyboard = child.stdin.take().expect("it is as it was made");
+    let mut screen = child.stdout.take().expect("it is as it was made");
     let mut shown = String::new();
     let (asked, is_asked) = mpsc::channel::<()>();
     std::thread::scope(|scope| {
@@ -290,7 +291,7 @@ fn on_a_terminal(host: &Host, arguments: &str, password: &str) -> (String, Optio
         }
         drop(asked);
     });
-    (shown, child.wait().unwrap().code())
+    (shown, child.wait().expect("it is as it was made").code())
 }
 
 #[test]

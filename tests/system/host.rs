@@ -82,7 +82,7 @@ impl Host {
         let suite: Suite = env::var("POOL_TEST_SUITE").unwrap_or_else(|_| "forky".into()).parse().unwrap();
         let package = from_environment("POOL_TEST_PACKAGE");
         let engine = from_environment("POOL_TEST_CONFORMANCE");
-        let sandbox = Sandbox::boot_with(suite, name, bus).unwrap();
+        let sandbox = Sandbox::boot_with(suite, name, bus).expect("the sandbox boots");
         sandbox.install_package(&package).unwrap();
         sandbox.copy_in(&engine, "/usr/local/bin/conformance-engine").unwrap();
         sandbox.write(MODEL, xtask::gguf::tiny_llama(), 0o644).unwrap();

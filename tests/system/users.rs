@@ -29,7 +29,7 @@ pub fn make(host: &Host) {
     );
     if !host.run(&["test", "-e", "/etc/polkit-1/rules.d/10-mallory.rules"]).status.success() {
         // polkit reads a new file at once: it comes there whole.
-        host.sandbox.write("/etc/polkit-1/mallory", RULE, 0o644).unwrap();
+        host.sandbox.write("/etc/polkit-1/mallory", RULE, 0o644).expect("a file of the test's own");
         host.shell("mv /etc/polkit-1/mallory /etc/polkit-1/rules.d/10-mallory.rules");
     }
 }
@@ -44,40 +44,43 @@ pub struct Somebody<'a> {
 impl<'a> Somebody<'a> {
     pub fn connect(host: &'a Host, user: &str) -> Somebody<'a> {
         // The bus sees who opened the connection, which is the bridge.
-        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
         let reuid = format!("--reuid={user}");
         let regid = format!("--regid={user}");
         let argv = ["setpriv", &reuid, &regid, "--init-groups", "systemd-stdio-bridge"];
         let bridge = host
             .sandbox
             .command(&argv)
-            .stdin(Stdio::from(OwnedFd::from(theirs.try_clone().unwrap())))
+            .stdin(Stdio::from(OwnedFd::from(theirs.try_clone().expect("a copy"))))
             .stdout(Stdio::from(OwnedFd::from(theirs)))
             .spawn()
-            .unwrap();
-        let bus = host.runtime.block_on(zbus::connection::Builder::unix_stream(ours).build()).unwrap();
+            .expect("it runs");
+        let bus = host
+            .runtime
+            .block_on(zbus::connection::Builder::unix_stream(ours).build())
+            .expect("the bus is there");
         Somebody { host, bus, bridge }
     }
 
     pub fn name(&self) -> String {
-        self.bus.unique_name().unwrap().to_string()
+        self.bus.unique_name().expect("a connection of a bus has a name").to_string()
     }
 
     /// Sends a call; its answer, or the error's name and text.
     pub fn send(&self, call: &Message) -> Result<Message, (String, String)> {
         self.host.runtime.block_on(async {
             let mut messages = MessageStream::from(&self.bus);
-            self.bus.send(call).await.unwrap();
+            self.bus.send(call).await.expect("the bus takes it");
             let serial = Some(call.primary_header().serial_num());
             loop {
-                let message = messages.next().await.unwrap().unwrap();
+                let message = messages.next().await.expect("a message comes").expect("a message comes");
                 if message.header().reply_serial() != serial {
                     continue;
                 }
                 if message.message_type() != Type::Error {
                     return Ok(message);
                 }
-                let name = message.header().error_name().unwrap().to_string();
+                let name = message.header().error_name().expect("an error has a name").to_string();
                 return Err((name, message.body().deserialize().unwrap_or_default()));
             }
         })
@@ -94,7 +97,7 @@ impl<'a> Somebody<'a> {
             .destination(crate::host::NAME)
             .interface(interface)
             .build(body)
-            .unwrap();
+            .expect("a call");
         self.send(&call)
     }
 
@@ -107,7 +110,10 @@ impl<'a> Somebody<'a> {
         member: &str,
         body: &(impl serde::Serialize + zbus::DynamicType),
     ) {
-        self.host.runtime.block_on(self.bus.emit_signal(Some(to), path, interface, member, body)).unwrap();
+        self.host
+            .runtime
+            .block_on(self.bus.emit_signal(Some(to), path, interface, member, body))
+            .expect("the bus takes it");
     }
 }
 
@@ -118,8 +124,8 @@ impl Drop for Somebody<'_> {
         if let Err(error) = self.host.runtime.block_on(bus.close()) {
             println!("a connection was closed already: {error}");
         }
-        self.bridge.kill().unwrap();
-        self.bridge.wait().unwrap();
+        self.bridge.kill().expect("it runs");
+        self.bridge.wait().expect("it was started");
     }
 }
 
@@ -131,9 +137,9 @@ pub fn none() -> HashMap<&'static str, Variant<'static>> {
 /// The unique names of all connections of a process.
 pub fn connections_of(host: &Host, pid: u32) -> Vec<String> {
     host.runtime.block_on(async {
-        let bus = zbus::fdo::DBusProxy::new(&host.bus).await.unwrap();
+        let bus = zbus::fdo::DBusProxy::new(&host.bus).await.expect("the bus is there");
         let mut found = Vec::new();
-        for name in bus.list_names().await.unwrap() {
+        for name in bus.list_names().await.expect("the bus is there") {
             if !name.starts_with(':') {
                 continue;
             }

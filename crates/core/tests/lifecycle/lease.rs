@@ -40,7 +40,9 @@ fn the_least_loaded_engine_gives_the_lease_and_the_lowest_among_equals() {
 fn a_lease_tells_the_endpoint_of_its_engine() {
     let mut world = serving(of(2));
     world.lease("a").unwrap();
-    let request = world.ask(Request::AllocateLease { pool: "a".into(), wish: LeaseWish::default() }).unwrap();
+    let request = world
+        .ask(Request::AllocateLease { pool: "a".into(), wish: LeaseWish::default() })
+        .expect("there is one");
     let endpoint = world.pool("a").replicas[1].endpoint.as_ref().unwrap().to_string();
     assert!(
         matches!(world.answers_to(request)[..], [Answer::Lease { endpoint: told, .. }] if *told == endpoint)
@@ -224,7 +226,7 @@ fn a_lease_that_was_allowed_is_judged_again_when_it_is_given() {
         &Caller::default(),
         &Request::AllocateLease { pool: "a".into(), wish: LeaseWish::default() },
     )
-    .unwrap();
+    .expect("there is one");
     world.drain("a", Usec(0));
     let request = pool_core::host::RequestId(77);
     world.event(Event::Asked { request, caller: Caller::default(), accepted });

@@ -256,7 +256,9 @@ fn leases_of_an_engine_that_was_restarted_while_the_daemon_was_away_are_over() {
     for restarted in [false, true] {
         let mut world = World::with(&[spec("a")]);
         world.serve("a", 0);
-        world.ask(Request::AllocateLease { pool: "a".into(), wish: LeaseWish::default() }).unwrap();
+        world
+            .ask(Request::AllocateLease { pool: "a".into(), wish: LeaseWish::default() })
+            .expect("there is one");
         if restarted {
             let unit = world.units.get_mut(&engine(1)).unwrap();
             unit.invocation = InvocationId([9; 16]);
