@@ -22,7 +22,7 @@
 //! | [`leases`] | the descriptors of leases | core |
 //! | [`report`] | numbers from probers | core, `ports` |
 //! | [`recording`] | the last inputs of the loop | core |
-//! | [`dbus`] | the served objects, the publisher | core, `supervisor`'s handle, `notify`, `telemetry` |
+//! | [`dbus`] | the served objects, the publisher, who may do what, the sockets to the bus | core, `supervisor`'s handle, `notify`, `telemetry` |
 //! | [`telemetry`] | lines for the journal | core |
 //! | [`notify`] | what systemd is told of the daemon | nothing |
 //! | [`client`] | typed proxies of the public API | nothing |
