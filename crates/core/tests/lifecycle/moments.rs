@@ -246,18 +246,14 @@ fn of_failed_jobs_only_those_of_stops_mean_that_a_unit_is_stuck() {
 fn a_start_that_systemd_refuses_after_a_stop_leaves_the_pool_stopped() {
     let mut world = World::with(&[spec("a")]);
     world.stop("a");
-    let stage = unit(UnitKind::Stage, "a", 0);
-    world.units.remove(&stage);
-    let refused = |name| Event::UnitRefused { name, name_taken: false, error: "no".into() };
-    world.event(refused(stage));
+    world.refused(unit(UnitKind::Stage, "a", 0));
     assert_eq!((world.phase("a"), world.last_class("a")), (PoolPhase::Stopped, String::new()));
     // While its checks are not forgotten it is not over.
     let mut world = World::with(&[spec("a")]);
     let stage = unit(UnitKind::Stage, "a", 0);
     world.seen(&stage, |unit| (unit.active, unit.exited) = (ActiveState::Active, true));
     world.stop("a");
-    world.units.remove(&engine());
-    world.event(refused(engine()));
+    world.refused(engine());
     assert_eq!(world.phases("a"), ["stopping"]);
     world.settle();
     assert_eq!(world.phase("a"), PoolPhase::Stopped);

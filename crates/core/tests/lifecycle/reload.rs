@@ -115,9 +115,7 @@ fn checks_that_somebody_stops_or_systemd_does_not_take_are_a_refusal() {
     world.forgotten(&unit(UnitKind::Stage, "a", 0));
     assert_eq!((world.result(job), old_serves(&world)), (Some(JobResult::Failed), true));
     let (mut world, job) = reloading(1);
-    let name = unit(UnitKind::Stage, "a", 0);
-    world.units.remove(&name);
-    world.event(Event::UnitRefused { name, name_taken: false, error: "no".into() });
+    world.refused(unit(UnitKind::Stage, "a", 0));
     assert_eq!((world.result(job), old_serves(&world)), (Some(JobResult::Failed), true));
 }
 
@@ -341,6 +339,6 @@ fn an_engine_that_waits_for_its_name_starts_once_the_checks_that_have_it_are_ref
     assert_eq!(world.pool("a").replicas[0].phase, Phase::WaitingForName);
     world.forgotten(&engine);
     assert_eq!(world.pool("a").replicas[0].phase, Phase::WaitingForName, "the checks have it");
-    world.event(Event::UnitRefused { name: checks, name_taken: false, error: "no".into() });
+    world.refused(checks);
     assert_eq!((stage(&world), world.pool("a").replicas[0].phase.clone()), (None, Phase::Staging));
 }

@@ -276,9 +276,7 @@ fn what_was_stopped_from_outside_or_ended_as_meant_rests_over_a_restart_of_the_d
 #[test]
 fn a_unit_that_systemd_refuses_is_tried_again_later() {
     let mut world = World::with(&[spec("a")]);
-    let name = unit(UnitKind::Stage, "a", 0);
-    world.units.clear();
-    world.event(Event::UnitRefused { name, name_taken: false, error: "no".into() });
+    world.refused(unit(UnitKind::Stage, "a", 0));
     assert_eq!(world.phase("a"), PoolPhase::Backoff);
     world.ring();
     world.serve("a", 0);

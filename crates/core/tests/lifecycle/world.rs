@@ -328,6 +328,12 @@ impl World {
         self.event(Event::UnitForgotten(name.clone()));
     }
 
+    /// systemd does not take a unit that it was given; so it is not there.
+    pub fn refused(&mut self, name: UnitName) {
+        assert!(self.units.remove(&name).is_some(), "{name} was not started");
+        self.event(Event::UnitRefused { name, name_taken: false, error: "no".into() });
+    }
+
     /// Every unit that is failed or on its way down is gone.
     pub fn settle(&mut self) {
         let over =
