@@ -135,7 +135,7 @@ fn load<T: DeserializeOwned + Default>(file: &Path, boot: &str, complaints: &mut
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
@@ -153,7 +153,8 @@ mod tests {
         }
     }
 
-    fn sample() -> Saved {
+    /// A pool called `chat`.
+    pub(crate) fn sample() -> Saved {
         let pool = serde_json::json!({
             "revision": {"digest": "d", "spec": {
                 "id": "chat", "path": "", "engine": "e", "program": "p", "model": "m", "digest": null, "args": [], "env": {},

@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "effects run beside the loop")]
 
 use super::handle::Told;
+use super::turn::Turn;
 use super::{Returned, Supervisor};
 use crate::ports::{Clock, Files, Probers, Systemd, SystemdError};
 use crate::store::Wishes;
@@ -13,7 +14,7 @@ use pool_core::name::ReplicaId;
 use pool_core::{Denied, Effect, Effects, Event};
 use std::collections::HashMap;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 pub(super) async fn send(returned: &mpsc::Sender<Returned>, what: Returned) {
@@ -131,10 +132,9 @@ impl TimerTasks {
 }
 
 impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
-    /// Carries effects out and hands back the replies, which leave with the next view.
-    pub(super) fn carry_out(&mut self, effects: Effects) -> Vec<(oneshot::Sender<Told>, Told)> {
-        let mut replies = Vec::new();
-        // What is saved is saved before what follows from it is started.
+    /// Carries effects out, but for what is done at the turn's end.
+    pub(super) fn carry_out(&mut self, effects: Effects, turn: &mut Turn) {
+        // What is asked for is saved before anything follows from it.
         if effects.contains(&Effect::SaveWishes) {
             let error = {
                 let stopped = self.state.stopped.clone();
@@ -146,17 +146,15 @@ impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
                 self.follow_ups.push_back(Event::WishesSaved { error });
             }
         }
-        if effects.contains(&Effect::SaveRuntime) {
-            saved(self.outside.store.save_runtime(&self.state.saved()));
-        }
         for effect in effects {
             match effect {
                 Effect::StartUnit(_) | Effect::StopUnit(_) | Effect::KillUnit(_) | Effect::ForgetUnit(_) => {
-                    self.lanes.carry_out(effect, &self.returned.0);
+                    turn.units.push(effect);
                 }
                 Effect::SetTimer(id, after) => self.timers.set(id, Duration::from_micros(after.0)),
                 Effect::CancelTimer(id) => self.timers.cancel(id),
-                Effect::SaveRuntime | Effect::SaveWishes => {}
+                Effect::SaveRuntime => turn.unsaved = true,
+                Effect::SaveWishes => {}
                 Effect::OpenLease(given) => match self.outside.leases.open(&given) {
                     Ok(descriptor) => self.descriptor = Some(descriptor),
                     Err(error) => {
@@ -173,14 +171,13 @@ impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
                 Effect::LeaseRevoked { lease, reason } => self.revoked.push((lease, reason)),
                 Effect::Reply(request, answer) => {
                     if let Some(caller) = self.callers.remove(&request) {
-                        replies.push((caller, self.told(answer)));
+                        turn.replies.push((caller, self.told(answer)));
                     }
                 }
                 Effect::ForgetCaller(request) => drop(self.callers.remove(&request)),
                 Effect::Log(line) => self.lines.push(line),
             }
         }
-        replies
     }
 
     /// An answer with the descriptor that belongs to it; without it, a lease is none.
@@ -193,11 +190,5 @@ impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
             (answer @ Answer::Lease { .. }, descriptor) => Told { answer, descriptor },
             (answer, _) => answer.into(),
         }
-    }
-}
-
-fn saved(result: Result<(), crate::store::StoreError>) {
-    if let Err(error) = result {
-        tracing::error!("{}; what is decided now may not survive a restart", chain(&error));
     }
 }

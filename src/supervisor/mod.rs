@@ -19,6 +19,7 @@ mod effects;
 mod files;
 mod handle;
 mod reading;
+mod turn;
 
 pub use clock::HostClock;
 pub use handle::{Asked, Call, Handle, Refused, ReloadPool, Told, answer, calls};
@@ -28,21 +29,21 @@ use crate::notify;
 use crate::ports::{Clock, Files, Observation, Probers, Systemd, SystemdError};
 use crate::recording::Recorder;
 use crate::store::{Store, Wishes};
-use crate::telemetry;
 use effects::{Lanes, TimerTasks};
 use pool_core::config::Configuration;
-use pool_core::host::{Answer, LogLine, RequestId, TimerId, UnitFacts};
-use pool_core::lease::{LeaseEnd, LeaseId};
+use pool_core::host::{LogLine, RequestId, UnitFacts};
+use pool_core::lease::LeaseId;
 use pool_core::name::UnitName;
 use pool_core::replica::{Report, UnitObservation};
 use pool_core::view::View;
-use pool_core::{Denied, Effects, Event, Input, State, apply};
+use pool_core::{Effects, Event, Input, State, apply};
 use reading::{FilesReading, UnitsReading};
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
+use turn::{Came, Turn};
 
 /// What the loop hands to the publisher after a turn.
 #[derive(Debug)]
@@ -77,28 +78,6 @@ enum Returned {
     Event(Event),
     Configuration(Box<Configuration>, Vec<RequestId>),
     UnitsRead(Vec<UnitFacts>),
-}
-
-/// What the loop can be waken by.
-enum Came {
-    Seen(Observation),
-    Back(Returned),
-    Fired(TimerId),
-    Ended(LeaseId),
-    Called(Call),
-    Reported(UnitName, Report),
-    /// It is time to show that the loop lives.
-    Beat,
-}
-
-/// What came of a turn by now.
-#[derive(Default)]
-struct TurnSoFar {
-    /// Something was taken in.
-    changed: bool,
-    /// The publisher shall tell systemd that the daemon lives.
-    alive: bool,
-    replies: Vec<(oneshot::Sender<Told>, Told)>,
 }
 
 /// What the loop works with outside itself.
@@ -151,9 +130,6 @@ pub struct Supervisor<S, C, F, P> {
     /// All units are to be read once what came in this turn has been taken in: what is asked for by then is told apart.
     read_anew: bool,
 }
-
-/// At most so many events in a turn, so that a flood still lets the view out.
-const EVENTS_A_TURN: usize = 256;
 
 impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
     /// A loop that has not seen anything.
@@ -226,7 +202,8 @@ impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
         if said {
             self.read_units();
         }
-        self.publish(Vec::new(), false).await?;
+        // Nothing is saved or done yet.
+        self.end(Turn::default()).await?;
         Ok(effects)
     }
 
@@ -239,14 +216,15 @@ impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
         first: Effects,
         mut signals: crate::supervisor::Signals,
     ) -> Result<(), Ended> {
-        let replies = self.carry_out(first);
-        self.publish(replies, false).await?;
+        let mut turn = Turn::default();
+        self.carry_out(first, &mut turn);
+        self.end(turn).await?;
         notify::ready(&self.status());
         let watchdog = notify::watchdog_interval().unwrap_or(Duration::from_secs(5));
         let mut heartbeat = tokio::time::interval(watchdog);
         heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            let mut turn = TurnSoFar::default();
+            let mut turn = Turn::default();
             // Leaving comes first, then what systemd says, then what follows from it; callers come behind that, so that a
             // flood of them cannot delay the news that they ask for. Reports, which anybody can send, delay nothing.
             let first = tokio::select! {
@@ -266,62 +244,17 @@ impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
                 Some(call) = self.calls.recv() => Came::Called(call),
                 (unit, report) = next_report(&mut self.outside.reports) => Came::Reported(unit, report),
             };
-            self.take_in(first, &mut turn)?;
-            // What else is there already is taken in with it, in the same order of importance, and published at once: so
-            // many callers cost hardly more than one, and what is seen of a unit in one go is told in one go.
-            for _ in 1..EVENTS_A_TURN {
-                let Some(next) = self.waiting() else { break };
-                self.take_in(next, &mut turn)?;
+            if let Err(ended) = self.take_in_all(first, &mut turn) {
+                self.save(&mut turn);
+                return Err(ended);
+            }
+            if turn.changed || turn.alive {
+                self.end(turn).await?;
             }
             if std::mem::take(&mut self.read_anew) {
                 self.read_units();
             }
-            if turn.changed || turn.alive {
-                self.publish(turn.replies, turn.alive).await?;
-            }
         }
-    }
-
-    /// What is there already, but for reports.
-    fn waiting(&mut self) -> Option<Came> {
-        // One that is gone is noticed where it is waited for.
-        if let Ok(seen) = self.observations.try_recv() {
-            return Some(Came::Seen(seen));
-        }
-        if let Ok(returned) = self.returned.1.try_recv() {
-            return Some(Came::Back(returned));
-        }
-        if let Some(timer) = self.timers.has_fired() {
-            return Some(Came::Fired(timer));
-        }
-        if let Some(lease) = self.outside.leases.has_ended() {
-            return Some(Came::Ended(lease));
-        }
-        self.calls.try_recv().ok().map(Came::Called)
-    }
-
-    /// Takes one thing in, with all that follows from it: the next one, a caller's question for instance, is judged by
-    /// what has come of it.
-    fn take_in(&mut self, came: Came, turn: &mut TurnSoFar) -> Result<(), Ended> {
-        let mut events = Vec::new();
-        match came {
-            Came::Seen(seen) => self.observed(seen, &mut events)?,
-            Came::Back(returned) => self.came_back(returned, &mut events),
-            Came::Fired(timer) => events.push(Event::TimerFired(timer)),
-            Came::Ended(lease) => events.push(Event::LeaseEnded { lease, how: LeaseEnd::Closed }),
-            Came::Called(call) => self.called(call, &mut events),
-            Came::Reported(unit, report) => events.push(Event::Reported { unit, report }),
-            Came::Beat => turn.alive = true,
-        }
-        turn.changed |= !self.denied.is_empty();
-        turn.replies.append(&mut self.denied);
-        self.follow_ups.extend(events);
-        while let Some(event) = self.follow_ups.pop_front() {
-            turn.changed = true;
-            let effects = self.apply(event);
-            turn.replies.extend(self.carry_out(effects));
-        }
-        Ok(())
     }
 
     fn apply(&mut self, event: Event) -> Effects {
@@ -370,54 +303,6 @@ impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
                     self.read_configuration(late);
                 }
             }
-        }
-    }
-
-    async fn publish(
-        &mut self,
-        mut replies: Vec<(oneshot::Sender<Told>, Told)>,
-        alive: bool,
-    ) -> Result<(), Ended> {
-        let touched = self.state.take_touched();
-        self.view.update(&self.state, &touched);
-        let view = Arc::new(self.view.clone());
-        let status = self.status();
-        if status != self.said && !self.said.is_empty() {
-            notify::status(&status);
-        }
-        self.said = status;
-        let mut revoked = std::mem::take(&mut self.revoked);
-        not_given(&mut replies, &mut revoked);
-        let sent = self.publications.send(Publication { view, revoked, replies, alive }).await;
-        // Who waits for news waits for no journal.
-        for line in self.lines.drain(..) {
-            telemetry::write(&line);
-        }
-        sent.map_err(|_| Ended::PublisherGone)
-    }
-
-    fn status(&self) -> String {
-        let pools = self.state.pools.len();
-        let ready = self.state.pools.values().filter(|pool| pool.ready()).count();
-        let errors = match self.state.files_with_errors() {
-            0 => String::new(),
-            1 => ", 1 file with errors".to_owned(),
-            broken => format!(", {broken} files with errors"),
-        };
-        format!("{ready} of {pools} pools ready{errors}")
-    }
-}
-
-/// A lease that was given and revoked in one turn was none: who asked for it is told so, and nobody else has heard of it.
-fn not_given(replies: &mut [(oneshot::Sender<Told>, Told)], revoked: &mut Vec<(LeaseId, String)>) {
-    if revoked.is_empty() {
-        return;
-    }
-    for (_, told) in replies {
-        let Answer::Lease { lease, .. } = &told.answer else { continue };
-        if let Some(at) = revoked.iter().position(|(id, _)| id == lease) {
-            let (lease, why) = revoked.remove(at);
-            *told = Answer::Denied(Denied::NotReady { pool: lease.replica.pool, why }).into();
         }
     }
 }

@@ -1,7 +1,9 @@
 //! The loop beside a flood of reports, and beside files that take long to be read.
 
 use super::*;
+use pool_core::Denied;
 use pool_core::Request;
+use pool_core::config::Activation;
 use pool_core::host::{Answer, Caller};
 use pool_core::name::{InvocationId, Usec};
 use pool_core::unit::UnitSpec;
@@ -56,6 +58,7 @@ impl Clock for Still {
 /// Files that are read when the test lets them.
 #[derive(Clone)]
 struct HeldFiles {
+    configuration: Configuration,
     readings: Arc<AtomicU32>,
     gate: Arc<Semaphore>,
 }
@@ -64,7 +67,7 @@ impl Files for HeldFiles {
     async fn read(&self) -> Configuration {
         self.readings.fetch_add(1, Ordering::Relaxed);
         self.gate.acquire().await.expect("it is never closed").forget();
-        Configuration::default()
+        self.configuration.clone()
     }
 }
 
@@ -99,9 +102,13 @@ struct Bench {
 
 impl Bench {
     fn start(name: &str, reports: Option<Flood>) -> Bench {
+        Bench::with(name, reports, Configuration::default())
+    }
+
+    fn with(name: &str, reports: Option<Flood>, configuration: Configuration) -> Bench {
         let folder = std::env::temp_dir().join(format!("pool-loop-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("a folder of the test's own");
-        let files = HeldFiles { readings: Arc::default(), gate: Arc::new(Semaphore::new(1)) };
+        let files = HeldFiles { configuration, readings: Arc::default(), gate: Arc::new(Semaphore::new(1)) };
         let (observed, observations) = mpsc::channel(8);
         let (handle, asked) = calls();
         let (published, publications) = mpsc::channel(64);
@@ -132,6 +139,11 @@ impl Bench {
             said.replies.into_iter().for_each(|(caller, told)| answer(caller, told));
         }
         answers
+    }
+
+    /// Whether a file was written that the next run reads.
+    fn saved(&self) -> bool {
+        self.folder.join("pools.json").exists()
     }
 
     fn readings(&self) -> u32 {
@@ -194,6 +206,51 @@ async fn all_who_ask_while_files_are_read_are_answered_by_one_reading_more() {
     assert_eq!(bench.readings(), 3, "at the start, for the first one, for the others");
 }
 
+/// A pool that starts by itself.
+fn one_pool() -> Configuration {
+    let saved = crate::store::tests::sample();
+    let mut pools: BTreeMap<_, _> = saved.pools.into_iter().map(|(id, pool)| (id, pool.revision)).collect();
+    pools.values_mut().for_each(|revision| revision.spec.activation = Activation::Resident);
+    Configuration { pools, ..Configuration::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn news_leave_before_they_are_saved() {
+    let mut bench = Bench::with("news", None, one_pool());
+    // What was found, and what is done about it.
+    for _ in 0..2 {
+        let news = bench.publications.recv().await.expect("the loop runs");
+        assert_eq!(news.view.pools.len(), 1);
+    }
+    assert!(!bench.saved(), "whoever waits for news waits for no file");
+    tokio::task::yield_now().await;
+    assert!(bench.saved(), "the publisher has taken them");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_publisher_that_does_not_get_on_keeps_nothing_from_being_saved() {
+    let bench = Bench::with("stuck", None, one_pool());
+    tokio::time::sleep(turn::PATIENCE * 2).await;
+    assert!(bench.saved());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_leaves_once_what_it_says_is_saved() {
+    let mut bench = Bench::start("answer", None);
+    bench.settle().await;
+    std::fs::remove_file(bench.folder.join("pools.json")).expect("it was saved at the start");
+    let handle = bench.handle.clone();
+    let request = Request::RegisterPool {
+        pool: "mine".to_owned(),
+        engine: String::new(),
+        endpoint: String::new(),
+        heartbeat_timeout: Usec(0),
+    };
+    tokio::spawn(async move { handle.ask(&Caller::default(), request).await });
+    let said = bench.publications.recv().await.expect("the loop runs");
+    assert_eq!((said.replies.len(), bench.saved()), (1, true));
+}
+
 #[test]
 fn a_lease_that_is_given_and_revoked_in_one_turn_was_none() {
     let lease = |number| LeaseId { replica: "a-r0".parse().expect("a valid name"), number };
@@ -205,7 +262,7 @@ fn a_lease_that_is_given_and_revoked_in_one_turn_was_none() {
     let ((one, _heard), (other, _also)) = (given(1), given(2));
     let mut replies = [one, other];
     let mut revoked = vec![(lease(7), "long ago".to_owned()), (lease(2), "it ended".to_owned())];
-    super::not_given(&mut replies, &mut revoked);
+    turn::not_given(&mut replies, &mut revoked);
     assert_eq!(revoked, [(lease(7), "long ago".to_owned())], "who holds it is told");
     let [(_, one), (_, other)] = &replies;
     assert!(matches!(one.answer, Answer::Lease { .. }));

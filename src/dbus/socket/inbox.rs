@@ -8,6 +8,7 @@
 //! later version of the specification knows, which is to be ignored; what is no message even then is dropped.
 
 use std::collections::{HashMap, VecDeque};
+use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use zbus::Variant;
@@ -24,6 +25,8 @@ const FIXED: usize = 16;
 const CALL: u8 = 1;
 /// The type of a signal.
 const SIGNAL: u8 = 4;
+/// The flag of a call whose caller wants no answer.
+const NO_REPLY_EXPECTED: u8 = 1;
 /// The bus itself.
 const BUS: &str = "org.freedesktop.DBus";
 /// The field that names who sent it.
@@ -53,14 +56,24 @@ pub(super) struct Inbox {
     calls: HashMap<Arc<str>, Calls>,
     /// Who has calls here, in the order of their turns.
     turns: VecDeque<Arc<str>>,
-    refused: VecDeque<Vec<u8>>,
+    refused: VecDeque<Refused>,
 }
 
 /// Those of one connection.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Calls {
+    caller: Arc<str>,
     messages: VecDeque<Vec<u8>>,
     bytes: usize,
+}
+
+/// What is kept of a call that there was no room for: as much as its answer needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refused {
+    /// Who called, by unique name.
+    pub(super) caller: Arc<str>,
+    /// The call's number.
+    pub(super) serial: NonZeroU32,
 }
 
 impl Inbox {
@@ -90,36 +103,51 @@ impl Inbox {
         let mut at = 0;
         while let Some(message) = bytes.get(at..).and_then(|rest| rest.get(..length(rest)?)) {
             at += message.len();
-            self.put(message.to_vec());
+            if self.put(message).is_none() {
+                tracing::debug!("something came over the bus that is no message");
+            }
         }
         at
     }
 
-    fn put(&mut self, mut message: Vec<u8>) {
-        let Some(fields) = mend(&mut message) else {
-            return tracing::debug!("something came over the bus that is no message");
+    /// Puts a message where it belongs; `None`: it is none. What is refused is not copied: a flood is mostly that, and
+    /// others wait behind it.
+    fn put(&mut self, message: &[u8]) -> Option<()> {
+        let mended;
+        let (message, header) = match fields(message) {
+            Some(header) => (message, header),
+            None => {
+                mended = without_unknown(message)?;
+                (mended.as_slice(), fields(&mended)?)
+            }
         };
-        let kind = message.get(1).copied();
-        let by_anybody = matches!(kind, Some(CALL | SIGNAL)) && self.order == Order::Turns;
-        let sender = fields.sender.filter(|sender| by_anybody && sender != BUS);
-        let Some(caller) = sender.as_deref() else { return self.first.push_back(message) };
+        let (kind, flags) = (*message.get(1)?, *message.get(2)?);
+        let by_anybody = matches!(kind, CALL | SIGNAL) && self.order == Order::Turns;
+        let Some(caller) = header.sender.filter(|sender| by_anybody && *sender != BUS) else {
+            self.first.push_back(without_descriptors(message, &header)?);
+            return Some(());
+        };
         let calls = match self.calls.get_mut(caller) {
             Some(calls) => calls,
             None => {
                 let caller = Arc::<str>::from(caller);
                 self.turns.push_back(caller.clone());
-                self.calls.entry(caller).or_default()
+                let calls = Calls { caller: caller.clone(), messages: VecDeque::new(), bytes: 0 };
+                self.calls.entry(caller).or_insert(calls)
             }
         };
         if calls.messages.len() >= CALLS || calls.bytes >= BYTES {
             // Nobody waits for what comes of a signal.
-            if kind == Some(CALL) {
-                self.refused.push_back(message);
+            if kind == CALL && flags & NO_REPLY_EXPECTED == 0 {
+                let serial = u32::try_from(number(message, 8)?).ok().and_then(NonZeroU32::new)?;
+                self.refused.push_back(Refused { caller: calls.caller.clone(), serial });
             }
-            return;
+            return Some(());
         }
+        let message = without_descriptors(message, &header)?;
         calls.bytes += message.len();
         calls.messages.push_back(message);
+        Some(())
     }
 
     /// The next message.
@@ -144,8 +172,8 @@ impl Inbox {
         self.refused.len()
     }
 
-    /// A call that there was no room for.
-    pub(super) fn refused(&mut self) -> Option<Vec<u8>> {
+    /// A call that there was no room for, and whose caller wants to know that.
+    pub(super) fn refused(&mut self) -> Option<Refused> {
         self.refused.pop_front()
     }
 }
@@ -167,26 +195,20 @@ fn number(message: &[u8], at: usize) -> Option<usize> {
 
 /// What matters of a message's header.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Fields {
+struct Fields<'a> {
     /// Who sent it, in the bus's own words.
-    sender: Option<String>,
+    sender: Option<&'a str>,
     /// Where it says how many descriptors belong to it.
     descriptors: Option<usize>,
 }
 
-/// Makes of a message one without descriptors and unknown fields, and says what matters of its header; `None`: it is none.
-fn mend(message: &mut Vec<u8>) -> Option<Fields> {
-    let read = match fields(message) {
-        Some(read) => read,
-        None => {
-            *message = without_unknown(message)?;
-            fields(message)?
-        }
-    };
-    if let Some(at) = read.descriptors {
-        message.get_mut(at..at + 4)?.fill(0);
+/// A copy that says that no descriptors belong to it.
+fn without_descriptors(message: &[u8], header: &Fields<'_>) -> Option<Vec<u8>> {
+    let mut copy = message.to_vec();
+    if let Some(at) = header.descriptors {
+        copy.get_mut(at..at + 4)?.fill(0);
     }
-    Some(read)
+    Some(copy)
 }
 
 /// The same message with the fields alone that are known.
@@ -206,7 +228,7 @@ fn without_unknown(message: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Reads a message's header; `None` where it has anything that is not known. The bus hands on valid messages alone.
-fn fields(message: &[u8]) -> Option<Fields> {
+fn fields(message: &[u8]) -> Option<Fields<'_>> {
     let end = FIXED.checked_add(number(message, 12)?)?;
     let mut fields = Fields::default();
     let mut at = FIXED;
@@ -222,7 +244,7 @@ fn fields(message: &[u8]) -> Option<Fields> {
                 let (from, length) = (value + 4, number(message, value)?);
                 let to = from.checked_add(length)?;
                 if code == SENDER {
-                    fields.sender = Some(std::str::from_utf8(message.get(from..to)?).ok()?.to_owned());
+                    fields.sender = std::str::from_utf8(message.get(from..to)?).ok();
                 }
                 to + 1
             }
@@ -246,6 +268,7 @@ mod tests {
     use super::*;
     use crate::dbus::raw;
     use zbus::Message;
+    use zbus::message::Flags;
 
     fn call(from: &str, member: &str) -> Vec<u8> {
         let message = Message::method_call("/a/b", member).sender(from).interface("a.b").destination(":1.5");
@@ -293,7 +316,14 @@ mod tests {
             inbox.take_in(&call(":1.1", "A"), Vec::new());
         }
         inbox.take_in(&call(":1.2", "B"), Vec::new());
-        assert_eq!(std::iter::from_fn(|| inbox.refused()).count(), 3);
+        let serial = 77.try_into().expect("not 0");
+        for flags in [Flags::NO_AUTO_START, Flags::NO_AUTO_START | Flags::NO_REPLY_EXPECTED] {
+            let call = Message::method_call("/a", "A").sender(":1.1").serial(serial).with_flags(flags);
+            inbox.take_in(call.build(&()).expect("a message").data(), Vec::new());
+        }
+        let refused: Vec<_> = std::iter::from_fn(|| inbox.refused()).collect();
+        let last = Refused { caller: ":1.1".into(), serial };
+        assert_eq!((refused.len(), refused.last()), (4, Some(&last)), "who wants no answer gets none");
         assert_eq!(drained(&mut inbox).len(), CALLS + 1);
         inbox.take_in(&call(":1.1", "A"), Vec::new());
         assert!(inbox.refused().is_none() && inbox.next().is_some());
@@ -317,7 +347,7 @@ mod tests {
             let message = Message::method_call("/a", "A").sender(":1.77").endian(endian);
             let message = message.build(&("b",)).expect("a message");
             let bytes = message.data().bytes();
-            let sender = Some(":1.77".to_owned());
+            let sender = Some(":1.77");
             assert_eq!(fields(bytes), Some(Fields { sender, descriptors: None }));
             assert_eq!(length(bytes), Some(bytes.len()));
         }

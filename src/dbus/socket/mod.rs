@@ -12,7 +12,7 @@ mod outbox;
 use super::error::Error as CallError;
 use super::raw;
 pub(in crate::dbus) use inbox::Order;
-use inbox::{CALLS, Inbox};
+use inbox::{CALLS, Inbox, Refused};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 pub(super) use outbox::Outbox;
 use std::io::{self, IoSliceMut, Read, Write};
@@ -24,19 +24,19 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use zbus::address::transport::{Transport, UnixSocket};
 use zbus::connection::socket::{BoxedSplit, ReadHalf, Split, WriteHalf};
-use zbus::message::Flags;
 use zbus::{Address, DBusError, Message};
 
 /// How much is read at a time.
 const CHUNK: usize = 1 << 16;
 /// At most so many descriptors come with a read: the kernel's own limit.
 const DESCRIPTORS: usize = 253;
-/// How often it is read before what came is handed on.
-const CHUNKS: u32 = 2;
+/// How often it is read before what came is handed on: as much as a flood has ready, because whoever calls meanwhile
+/// stands behind it.
+const CHUNKS: u32 = 32;
 /// So many calls are refused at a time; each costs nearly as much as an answer.
 const REFUSALS: usize = 16;
 /// Nothing is read while so many are to be refused.
-const TO_REFUSE: usize = 1 << 14;
+const TO_REFUSE: usize = 1 << 16;
 /// So many messages are handed on before it is looked whether others have come: one caller's many must not be the only
 /// ones that there are.
 const LOOK: u32 = 16;
@@ -187,19 +187,12 @@ impl Reader {
         Ok(())
     }
 
-    fn refuse(&self, call: Vec<u8>) -> io::Result<()> {
+    fn refuse(&self, Refused { caller, serial }: Refused) -> io::Result<()> {
         let text = format!("{CALLS} calls of this connection wait to be looked at; wait for answers first");
-        let refusal = raw::message(call).and_then(|call| {
-            if call.primary_header().flags().contains(Flags::NO_REPLY_EXPECTED) {
-                return Ok(None);
-            }
-            CallError::limits_exceeded(text).create_reply(&call.header()).map(Some)
-        });
-        match refusal {
-            Ok(Some(refusal)) => self.outbox.push(refusal),
-            Ok(None) => Ok(()),
-            Err(error) => Err(io::Error::other(error)),
-        }
+        // Of the call, what an answer is made of.
+        let call = Message::method_call("/", "Refused").sender(&*caller).serial(serial).build(&());
+        let refusal = call.and_then(|call| CallError::limits_exceeded(text).create_reply(&call.header()));
+        self.outbox.push(refusal.map_err(io::Error::other)?)
     }
 }
 

@@ -5,14 +5,24 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::wire::{Call, Wire};
-use crate::{DAEMON, ROOT, Result};
+use crate::{DAEMON, ROOT, Result, sink};
 
 /// How many calls are sent at once.
 const CALLS: usize = 10_000;
 
-/// Sends calls without reading answers, again and again, until the time is over; then says how often it was thrown off.
+/// Floods the daemon.
 pub(crate) fn calls(pool: &str, time: Duration) -> Result<()> {
-    let call = Call::new((DAEMON, ROOT, DAEMON), "GetHealth", &(pool,))?;
+    flood("flood", &Call::new((DAEMON, ROOT, DAEMON), "GetHealth", &(pool,))?, time)
+}
+
+/// Floods the service that does nothing with it.
+pub(crate) fn sink(time: Duration) -> Result<()> {
+    let object = (sink::NAME, sink::PLACE, sink::NAME);
+    flood("flood.sink", &Call::new(object, sink::UNANSWERED, &("live",))?, time)
+}
+
+/// Sends calls without reading answers, again and again, until the time is over; then says how often it was thrown off.
+fn flood(name: &str, call: &Call, time: Duration) -> Result<()> {
     let begun = Instant::now();
     let (mut rounds, mut thrown_off) = (0_u32, 0_u32);
     println!("floods");
@@ -26,15 +36,15 @@ pub(crate) fn calls(pool: &str, time: Duration) -> Result<()> {
         };
         rounds += 1;
         for _ in 0..CALLS / 100 {
-            if wire.send(&call, 100).is_err() {
+            if wire.send(call, 100).is_err() {
                 thrown_off += 1;
                 break;
             }
         }
         thread::sleep(Duration::from_millis(200));
     }
-    println!("figure flood.rounds {rounds}");
-    println!("figure flood.thrown_off {thrown_off}");
+    println!("figure {name}.rounds {rounds}");
+    println!("figure {name}.thrown_off {thrown_off}");
     Ok(())
 }
 

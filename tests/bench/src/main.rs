@@ -4,6 +4,7 @@
 //! | module | owns |
 //! | --- | --- |
 //! | [`bare`] | the bare service that the daemon is compared with |
+//! | [`sink`] | the service that a flood costs least |
 //! | [`measure`] | what is measured |
 //! | [`flood`] | callers that mean no good |
 //!
@@ -12,6 +13,7 @@
 mod bare;
 mod flood;
 mod measure;
+mod sink;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -36,6 +38,8 @@ struct Arguments {
 enum Task {
     /// Serve a copy of the daemon's objects with a bare zbus service.
     Bare,
+    /// Read a flood and do nothing.
+    Sink,
     /// Properties and methods, one at a time and 64 in flight.
     Look { pool: String },
     /// All objects in one answer; the number of pools is for the figures' names.
@@ -48,8 +52,12 @@ enum Task {
     Patience { pool: String, during: String, seconds: u64 },
     /// So many leases held while the daemon is killed.
     Adoption { pool: String, count: usize },
+    /// The same for the service that does nothing with a flood.
+    SinkPatience { seconds: u64 },
     /// Calls in flight whose answers nobody reads, for so many seconds.
     FloodCalls { pool: String, seconds: u64 },
+    /// The same at the service that does nothing with them.
+    FloodSink { seconds: u64 },
     /// All objects in a loop, for so many seconds.
     FloodObjects { seconds: u64 },
 }
@@ -57,6 +65,7 @@ enum Task {
 fn main() -> ExitCode {
     let done = match Arguments::parse().task {
         Task::Bare => bare::serve(),
+        Task::Sink => sink::serve(),
         Task::Look { pool } => measure::look(&pool),
         Task::Objects { pools } => measure::objects(pools),
         Task::Leases { pool, who } => measure::leases(&pool, &who),
@@ -65,7 +74,9 @@ fn main() -> ExitCode {
             measure::patience(&pool, &during, Duration::from_secs(seconds))
         }
         Task::Adoption { pool, count } => measure::adoption(&pool, count),
+        Task::SinkPatience { seconds } => measure::sink_patience(Duration::from_secs(seconds)),
         Task::FloodCalls { pool, seconds } => flood::calls(&pool, Duration::from_secs(seconds)),
+        Task::FloodSink { seconds } => flood::sink(Duration::from_secs(seconds)),
         Task::FloodObjects { seconds } => flood::objects(Duration::from_secs(seconds)),
     };
     match done {

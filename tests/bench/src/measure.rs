@@ -12,7 +12,7 @@ use zbus::Variant;
 
 use crate::series::{Series, figure, micros, middle, one, rate, real};
 use crate::wire::{BUS, Call, Wire};
-use crate::{DAEMON, ROOT, Result, bare};
+use crate::{DAEMON, ROOT, Result, bare, sink};
 
 const MANAGER: (&str, &str, &str) = (DAEMON, ROOT, DAEMON);
 const BARE: (&str, &str, &str) = (bare::NAME, bare::PLACE, bare::NAME);
@@ -183,9 +183,19 @@ pub(crate) fn crash(pool: &str, times: usize) -> Result<()> {
 
 /// How long others wait while somebody floods: `GetHealth` and, in turns, the bus's own answer and login1's.
 pub(crate) fn patience(pool: &str, during: &str, time: Duration) -> Result<()> {
+    let health = Call::new(MANAGER, "GetHealth", &(pool,))?;
+    patiently(during, health, time)
+}
+
+/// The same for a service that does nothing with a flood.
+pub(crate) fn sink_patience(time: Duration) -> Result<()> {
+    patiently("sink", Call::new((sink::NAME, sink::PLACE, sink::NAME), "GetHealth", &("live",))?, time)
+}
+
+fn patiently(during: &str, health: Call, time: Duration) -> Result<()> {
     let wire = &mut Wire::connect()?;
     let subjects = [
-        ("health", Call::new(MANAGER, "GetHealth", &(pool,))?),
+        ("health", health),
         ("bus", Call::new(BUS, "GetId", &())?),
         ("login1", Call::get(LOGIN, "KillUserProcesses")?),
     ];

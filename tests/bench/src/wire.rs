@@ -62,10 +62,14 @@ impl Call {
 /// Of a message that came, what matters here.
 #[derive(Debug, Default)]
 pub struct Incoming {
-    /// Its type: 2 a reply, 3 an error, 4 a signal.
+    /// Its type: 1 a call, 2 a reply, 3 an error, 4 a signal.
     pub kind: u8,
     /// The call that it answers.
     pub answers: u32,
+    /// Its own number.
+    pub serial: u32,
+    /// Who sent it.
+    pub sender: String,
     /// The object that it is about.
     pub path: String,
     /// Its member.
@@ -169,6 +173,21 @@ impl Wire {
         }
     }
 
+    /// Answers a call.
+    pub fn answer<B>(&mut self, call: &Incoming, body: &B) -> Result<()>
+    where
+        B: serde::Serialize + zbus::DynamicType,
+    {
+        // Of the call, what an answer is made of.
+        let call = Message::method_call("/", "Answered")
+            .sender(call.sender.as_str())
+            .serial(call.serial.try_into()?)
+            .build(&())?;
+        let reply = Message::method_return(&call.header()).build(body)?;
+        self.send(&Call(reply.data().bytes().to_vec()), 1)?;
+        Ok(())
+    }
+
     /// The next message.
     pub fn message(&mut self) -> Result<Incoming> {
         loop {
@@ -248,7 +267,11 @@ fn body_at(message: &[u8]) -> usize {
 }
 
 fn parse(message: &[u8]) -> Incoming {
-    let mut incoming = Incoming { kind: message.get(1).copied().unwrap_or(0), ..Incoming::default() };
+    let mut incoming = Incoming {
+        kind: message.get(1).copied().unwrap_or(0),
+        serial: number(message, 8),
+        ..Incoming::default()
+    };
     let end = 16 + number(message, 12) as usize;
     let mut at = 16;
     while at < end {
@@ -272,6 +295,7 @@ fn parse(message: &[u8]) -> Incoming {
                     1 => incoming.path = text,
                     3 => incoming.member = text,
                     4 => incoming.error = text,
+                    7 => incoming.sender = text,
                     _ => {}
                 }
                 next

@@ -32,12 +32,15 @@ args = ["--model", "{model}", "--host", "{host}", "--port", "{port}"]
 path = "/health"
 "#;
 
-/// Who serves beside the daemon.
+/// Those that serve beside the daemon.
 const POLICY: &str = r#"<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-BUS Bus Configuration 1.0//EN"
  "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
 <busconfig>
-  <policy user="root"><allow own="org.llamaorch.Bare"/></policy>
-  <policy context="default"><allow send_destination="org.llamaorch.Bare"/></policy>
+  <policy user="root"><allow own="org.llamaorch.Bare"/><allow own="org.llamaorch.Sink"/></policy>
+  <policy context="default">
+    <allow send_destination="org.llamaorch.Bare"/>
+    <allow send_destination="org.llamaorch.Sink"/>
+  </policy>
 </busconfig>
 "#;
 
@@ -112,7 +115,7 @@ fn measure(bus: Bus, package: &Path, engine: &Path, program: &Path) -> Result<Fi
             Ok(said) => figures.read(&said),
             Err(failure) => println!("xtask: a member of the group gets no leases: {failure}"),
         }
-        figures.read(&host.run(Caller::Root, &["crash", LIVE, "15"])?);
+        figures.read(&host.run(Caller::Root, &["crash", LIVE, "31"])?);
     }
     figures.read(&host.run(Caller::Root, &["adoption", LIVE, &HELD.to_string()])?);
     host.pools(POOLS[1])?;
@@ -193,9 +196,15 @@ impl Host<'_> {
             let _calls = flood(&["flood-calls", LIVE, "12"])?;
             figures.read(&self.run(Caller::Root, &["patience", LIVE, "calls", "8"])?);
         }
-        let _objects = flood(&["flood-objects", "12"])?;
-        let _calls = flood(&["flood-calls", LIVE, "12"])?;
-        figures.read(&self.run(Caller::Root, &["patience", LIVE, "flood", "8"])?);
+        {
+            let _objects = flood(&["flood-objects", "12"])?;
+            let _calls = flood(&["flood-calls", LIVE, "12"])?;
+            figures.read(&self.run(Caller::Root, &["patience", LIVE, "flood", "8"])?);
+        }
+        // What is the bus's own share of it.
+        let _sink = self.ready(self.sandbox.spawn(&[PROGRAM, "sink"])?)?;
+        let _calls = flood(&["flood-sink", "12"])?;
+        figures.read(&self.run(Caller::Root, &["sink-patience", "8"])?);
         Ok(())
     }
 
