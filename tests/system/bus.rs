@@ -1,7 +1,7 @@
 //! The bus goes and comes back: engines do not notice, and the daemon takes them up again. And many leases, whose holders
 //! do not notice that the daemon was away.
 
-use crate::host::{Host, NAME, ROOT, conformance_file, host};
+use crate::host::{Host, NAME, POOL, REPLICA, ROOT, conformance_file, host};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use pool_bus_bench::wire::{Call, Wire};
@@ -24,16 +24,37 @@ fn restart(bus: Bus) {
     let pool = host.conformance("overbus", &[]);
     pool.wait_ready();
     let (main, unit, daemon) = (pool.main_pid(0), pool.unit(0), host.daemon_pid());
+    let (pool_path, replica_path) = (pool.path(), pool.replica_path(0));
+    // What the registry says of it, and what tells that its engine is the same one. The test's own connection is gone
+    // later on, so busctl asks.
+    let registry = || {
+        let of_pool =
+            ["Phase", "Ready", "RestartCount", "ReadyReplicas", "SpecDigest", "LastError", "Detail"];
+        let of_replica = ["Phase", "Unit", "MainPid", "InvocationId", "Endpoint", "ExitClass"];
+        let get = |path: &str, interface: &str, names: &[&str]| {
+            host.shell(&format!("busctl get-property {NAME} {path} {interface} {}", names.join(" ")))
+        };
+        get(&pool_path, POOL, &of_pool) + &get(&replica_path, REPLICA, &of_replica)
+    };
+    let before = registry();
+    let health = || {
+        let asked = host.run(&["busctl", "call", NAME, ROOT, NAME, "GetHealth", "s", "overbus"]);
+        String::from_utf8_lossy(&asked.stdout).trim().to_owned()
+    };
     host.shell("systemctl restart dbus.service");
     host.wait_daemon(daemon);
-    host.wait_until("it serves again", || {
-        host.run(&["busctl", "call", NAME, ROOT, NAME, "GetHealth", "s", "overbus"]).stdout
-            == b"bb true true\n"
-    });
+    host.wait_until("it serves again", || health() == "bb true true");
+    assert_eq!(registry(), before);
     let shown = host.shell(&format!("systemctl show -P MainPID {unit}"));
     assert_eq!(shown.trim(), main.to_string(), "the engine is another one");
     let said = host.shell("journalctl --boot --unit=pool-managerd --output=cat --no-pager");
     assert!(said.contains("the system bus is gone"), "{said}");
+    // It hears of a crash as before, and brings the engine back.
+    host.kill(main, Signal::SIGKILL);
+    host.wait_until("the crash is seen", || health() == "bb false false");
+    host.wait_until("the engine is back", || health() == "bb true true");
+    let count = format!("busctl get-property {NAME} {pool_path} {POOL} RestartCount");
+    assert_eq!(host.shell(&count).trim(), "u 1");
     // The pool's own way of going would ask a bus that is no more.
     std::mem::forget(pool);
 }
