@@ -98,6 +98,7 @@ impl Publisher {
         if self.polkit_missing.send_replace(missing) == missing {
             return Ok(());
         }
+        self.manager.send_modify(|(generation, _)| *generation += 1);
         let tainted = self.constants.tainted(&self.last.manager, missing);
         let changes = HashMap::from([("Tainted", Variant::new(tainted))]);
         self.changed(ROOT.to_owned(), manager::INTERFACE, changes).await

@@ -310,6 +310,10 @@ async fn without_polkit_root_alone_may_and_the_others_are_told_what_to_do() {
     assert!(text.contains("install and start polkit"), "{text}");
     reset(&bench.client, "a").await.expect("it is allowed");
     assert!(called(&somebody.bus, "GetHealth", &("a",)).await.is_ok());
+    let generation = async || -> u64 {
+        bench.property(MANAGER, NAME, "Generation").await.try_into().expect("it is of that type")
+    };
+    let before = generation().await;
     let mut signals = bench.signals().await;
     let polkit = Polkit::start(&bench, Says::Yes).await;
     let said = crate::bench::signal(&mut signals, "PropertiesChanged").await;
@@ -317,6 +321,7 @@ async fn without_polkit_root_alone_may_and_the_others_are_told_what_to_do() {
     let (_, changed, _): (String, HashMap<String, OwnedVariant>, Vec<String>) =
         body.deserialize().expect("a body as in the XML");
     assert_eq!(changed.keys().collect::<Vec<_>>(), ["Tainted"]);
+    assert_eq!(generation().await, before + 1, "it was published");
     assert!(!tainted(&bench).await);
     reset(&somebody.bus, "a").await.expect("it is allowed");
     drop(polkit);
