@@ -50,7 +50,8 @@ enum Task {
     /// Run the test levels: unit, simulation, bus, system (on bookworm, trixie and forky).
     ///
     /// The unit and simulation levels need cargo alone. The bus level runs on dbus-daemon and on dbus-broker,
-    /// and installs them where they are missing. The system level needs root; it
+    /// and installs them where they are missing. Debian's dbus-broker becomes the machine's own bus at the next boot;
+    /// `systemctl disable dbus-broker` keeps the old one. The system level needs root; it
     /// installs what `demo` does and makes the trees that `image` does. A level that cannot run says what is missing and
     /// fails the run; a test that a release has nothing for says so, and is counted as left out.
     /// The last line is `N passed, N failed`.
