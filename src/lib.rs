@@ -21,6 +21,7 @@
 //! | [`store`] | what is saved | core |
 //! | [`leases`] | the descriptors of leases | core |
 //! | [`report`] | numbers from probers | core, `ports` |
+//! | [`processors`] | which CPUs this host has | core, `ports` |
 //! | [`recording`] | the last inputs of the loop | core |
 //! | [`dbus`] | the served objects, the publisher, who may do what, the sockets to the bus | core, `supervisor`'s handle, `notify`, `telemetry` |
 //! | [`telemetry`] | lines for the journal | core |
@@ -41,6 +42,7 @@ pub mod dbus;
 pub mod leases;
 pub mod notify;
 pub mod ports;
+pub mod processors;
 pub mod recording;
 pub mod report;
 pub mod store;

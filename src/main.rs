@@ -4,6 +4,7 @@ use clap::Parser;
 use pool_managerd::config::Folders;
 use pool_managerd::dbus::{self, Server, Versions};
 use pool_managerd::leases::Fifos;
+use pool_managerd::processors::Sysfs;
 use pool_managerd::recording::Recorder;
 use pool_managerd::report::Reports;
 use pool_managerd::store::Store;
@@ -11,7 +12,7 @@ use pool_managerd::supervisor::{Ended, HostClock, Outside, Signal, Signals, Supe
 use pool_managerd::systemd::Client;
 use pool_managerd::{notify, telemetry};
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -75,6 +76,7 @@ async fn run(arguments: &Arguments, log: telemetry::Log) -> Result<(), Box<dyn E
         leases: Fifos::below(&runtime),
         reports: reports.ok(),
         recorder: Recorder::below(&runtime),
+        processors: Box::new(Sysfs::below(Path::new("/"))),
     };
     let mut supervisor = Supervisor::new(outside, observations, asked, published);
     let first = supervisor.take_stock().await?;

@@ -1,14 +1,15 @@
-//! Owns what the loop needs of the world around it, as traits: systemd, files, probers, the clocks. `main` wires the real ones; the
+//! Owns what the loop needs of the world around it, as traits: systemd, files, probers, processors, the clocks. `main` wires the real ones; the
 //! simulation in `tests/simulation` wires scripted ones and runs the same loop on paused time.
 //!
 //! These are ports in the sense of plugs; those that engines listen on are the core's. Timers are tokio's, whose paused
 //! time moves them. A call may take any time and may be dropped at any await; it has reached the other side or not.
 
 use pool_core::config::Configuration;
+use pool_core::cpu::Topology;
 use pool_core::host::UnitFacts;
 use pool_core::name::{UnitName, Usec};
 use pool_core::replica::{Report, UnitObservation};
-use pool_core::unit::UnitSpec;
+use pool_core::unit::{Property, UnitSpec};
 use std::error::Error;
 use std::future::Future;
 use std::io;
@@ -17,6 +18,13 @@ use std::io;
 pub trait Systemd: Clone + Send + Sync + 'static {
     /// Asks for a transient unit and its start.
     fn start(&self, unit: &UnitSpec) -> impl Future<Output = Result<(), SystemdError>> + Send;
+
+    /// Changes a property of a unit that runs, until it ends.
+    fn change(
+        &self,
+        name: &UnitName,
+        property: &Property,
+    ) -> impl Future<Output = Result<(), SystemdError>> + Send;
 
     /// Asks for a unit's stop. That it is gone is told by an observation.
     fn stop(&self, name: &UnitName) -> impl Future<Output = Result<(), SystemdError>> + Send;
@@ -79,6 +87,12 @@ pub trait Files: Clone + Send + Sync + 'static {
 pub trait Probers: Send {
     /// The next report, and the unit that it is from.
     fn next(&mut self) -> impl Future<Output = io::Result<(UnitName, Report)>> + Send;
+}
+
+/// What this host computes with.
+pub trait Processors: std::fmt::Debug + Send + Sync {
+    /// The CPUs that run now, and their nodes; nothing, where the host does not say.
+    fn read(&mut self) -> Topology;
 }
 
 /// What an input of the core carries besides its event.

@@ -17,7 +17,7 @@ struct Room {
 
 const EVERYWHERE: [&str; 6] = ["std", "core", "pool_core", "thiserror", "serde", "tracing"];
 
-const ROOMS: [Room; 14] = [
+const ROOMS: [Room; 15] = [
     Room {
         name: "ports",
         rooms: &[],
@@ -47,6 +47,12 @@ const ROOMS: [Room; 14] = [
         rooms: &["ports"],
         crates: &["tokio", "nix"],
         why: "it reads a socket and knows no loop",
+    },
+    Room {
+        name: "processors",
+        rooms: &["ports"],
+        crates: &[],
+        why: "it reads what the kernel says, and knows no loop",
     },
     Room {
         name: "recording",
@@ -103,6 +109,7 @@ const ROOMS: [Room; 14] = [
             "dbus",
             "leases",
             "notify",
+            "processors",
             "recording",
             "report",
             "store",

@@ -127,6 +127,8 @@ pub struct ReplicaStatus {
     pub active_leases: u32,
     /// Requests that it works on or keeps waiting; 0: none, or unknown.
     pub in_flight: u32,
+    /// The CPUs that it may use, as a list of ranges; empty: all of them.
+    pub allowed_cpus: String,
 }
 
 /// The pools among the objects of the daemon, sorted by id.
@@ -248,6 +250,7 @@ impl Properties {
             ready_timestamp: self.take("ReadyTimestamp"),
             active_leases: self.take("ActiveLeases"),
             in_flight: self.take("InFlight"),
+            allowed_cpus: self.take("AllowedCpus"),
         }
     }
 }
@@ -418,6 +421,7 @@ mod tests {
             keys(&json["replicas"][0]),
             [
                 "active_leases",
+                "allowed_cpus",
                 "endpoint",
                 "exit_class",
                 "id",

@@ -38,9 +38,10 @@ impl<S: Systemd> Lanes<S> {
         self.last.retain(|_, task| !task.is_finished());
         let replica = match &effect {
             Effect::StartUnit(unit) => unit.name.replica.clone(),
-            Effect::StopUnit(name) | Effect::KillUnit(name) | Effect::ForgetUnit(name) => {
-                name.replica.clone()
-            }
+            Effect::StopUnit(name)
+            | Effect::KillUnit(name)
+            | Effect::ForgetUnit(name)
+            | Effect::ChangeUnit(name, _) => name.replica.clone(),
             _ => return,
         };
         let before = self.last.remove(&replica);
@@ -69,6 +70,15 @@ async fn carry_out(systemd: &impl Systemd, effect: Effect) -> Option<Event> {
                 Some(Event::UnitRefused { name: unit.name, name_taken, error: chain(&error) })
             }
         },
+        Effect::ChangeUnit(name, property) => {
+            match systemd.change(&name, &property).await {
+                Ok(()) | Err(SystemdError::NoSuchUnit) => {}
+                Err(error) => {
+                    tracing::error!("{} of {name} cannot be changed: {}", property.name, chain(&error));
+                }
+            }
+            None
+        }
         // That a unit is gone is told by its own signal, which stands in order with those of the next of its name.
         Effect::StopUnit(name) => match systemd.stop(&name).await {
             Ok(()) | Err(SystemdError::NoSuchUnit) => None,
@@ -148,7 +158,11 @@ impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
         }
         for effect in effects {
             match effect {
-                Effect::StartUnit(_) | Effect::StopUnit(_) | Effect::KillUnit(_) | Effect::ForgetUnit(_) => {
+                Effect::StartUnit(_)
+                | Effect::ChangeUnit(..)
+                | Effect::StopUnit(_)
+                | Effect::KillUnit(_)
+                | Effect::ForgetUnit(_) => {
                     turn.units.push(effect);
                 }
                 Effect::SetTimer(id, after) => self.timers.set(id, Duration::from_micros(after.0)),

@@ -26,7 +26,7 @@ pub use handle::{Asked, Call, Handle, Refused, ReloadPool, Told, answer, calls};
 
 use crate::leases::Fifos;
 use crate::notify;
-use crate::ports::{Clock, Files, Observation, Probers, Systemd, SystemdError};
+use crate::ports::{Clock, Files, Observation, Probers, Processors, Systemd, SystemdError};
 use crate::recording::Recorder;
 use crate::store::{Store, Wishes};
 use effects::{Lanes, TimerTasks};
@@ -97,6 +97,8 @@ pub struct Outside<S, C, F, P> {
     pub reports: Option<P>,
     /// The record of what came in.
     pub recorder: Recorder,
+    /// The CPUs of this host.
+    pub processors: Box<dyn Processors>,
 }
 
 /// The loop's task.
@@ -197,8 +199,16 @@ impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
             }
             said = true;
         }
-        let effects =
-            self.apply(Event::Started { configuration, units, saved, stopped, quarantined, leases });
+        let topology = self.outside.processors.read();
+        let mut effects = self.apply(Event::CpusFound(topology));
+        effects.extend(self.apply(Event::Started {
+            configuration,
+            units,
+            saved,
+            stopped,
+            quarantined,
+            leases,
+        }));
         if said {
             self.read_units();
         }

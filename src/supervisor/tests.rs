@@ -4,9 +4,10 @@ use super::*;
 use pool_core::Denied;
 use pool_core::Request;
 use pool_core::config::Activation;
+use pool_core::cpu::Topology;
 use pool_core::host::{Answer, Caller};
 use pool_core::name::{InvocationId, Usec};
-use pool_core::unit::UnitSpec;
+use pool_core::unit::{Property, UnitSpec};
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -18,6 +19,10 @@ struct NoUnits;
 
 impl Systemd for NoUnits {
     async fn start(&self, _: &UnitSpec) -> Result<(), SystemdError> {
+        Ok(())
+    }
+
+    async fn change(&self, _: &UnitName, _: &Property) -> Result<(), SystemdError> {
         Ok(())
     }
 
@@ -71,6 +76,16 @@ impl Files for HeldFiles {
     }
 }
 
+/// A host that does not say which CPUs it has.
+#[derive(Debug)]
+struct NoProcessors;
+
+impl Processors for NoProcessors {
+    fn read(&mut self) -> Topology {
+        Topology::default()
+    }
+}
+
 /// A prober that has always something to report.
 struct Flood;
 
@@ -121,6 +136,7 @@ impl Bench {
             leases: Fifos::below(&folder),
             reports,
             recorder: Recorder::below(&folder),
+            processors: Box::new(NoProcessors),
         };
         let mut supervisor = Supervisor::new(outside, observations, asked, published);
         tokio::spawn(async move {

@@ -90,7 +90,14 @@ impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
             Came::Ended(lease) => events.push(Event::LeaseEnded { lease, how: LeaseEnd::Closed }),
             Came::Called(call) => self.called(call, &mut events),
             Came::Reported(unit, report) => events.push(Event::Reported { unit, report }),
-            Came::Beat => turn.alive = true,
+            Came::Beat => {
+                turn.alive = true;
+                // The kernel tells of a CPU that comes or goes by network messages alone, which the daemon has not.
+                let topology = self.outside.processors.read();
+                if topology != *self.state.cpus.topology() {
+                    events.push(Event::CpusFound(topology));
+                }
+            }
         }
         turn.changed |= !self.denied.is_empty();
         turn.replies.append(&mut self.denied);

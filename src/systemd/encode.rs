@@ -1,6 +1,6 @@
 //! From a unit's typed properties to what `StartTransientUnit` takes.
 
-use pool_core::unit::{UnitSpec, Value};
+use pool_core::unit::{Property, UnitSpec, Value};
 use zbus::Variant;
 
 /// systemd's own names for the two address families.
@@ -19,6 +19,11 @@ pub(super) fn properties(unit: &UnitSpec, systemd: u16) -> (Vec<(&str, Variant<'
 pub(super) fn major(version: &str) -> u16 {
     let digits = version.find(|c: char| !c.is_ascii_digit()).unwrap_or(version.len());
     version.get(..digits).and_then(|digits| digits.parse().ok()).unwrap_or(252)
+}
+
+/// One property's value.
+pub(super) fn value(property: &Property) -> Variant<'_> {
+    encode(&property.value)
 }
 
 fn encode(value: &Value) -> Variant<'_> {
@@ -55,6 +60,7 @@ fn encode(value: &Value) -> Variant<'_> {
         Value::Fields(fields) => {
             Variant::new(fields.iter().map(|field| field.as_bytes().to_vec()).collect::<Vec<_>>())
         }
+        Value::Mask(bytes) => Variant::new(bytes.as_slice()),
         Value::AnyAddress => addresses(&[(AF_INET, &[0; 4], 0), (AF_INET6, &[0; 16], 0)]),
         Value::Loopback => {
             let mut v6 = [0; 16];
@@ -73,7 +79,6 @@ fn addresses(prefixes: &[(i32, &[u8], u32)]) -> Variant<'static> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pool_core::unit::Property;
 
     #[test]
     fn each_value_has_the_signature_that_systemd_wants() {
@@ -89,6 +94,7 @@ mod tests {
             (Value::Binds(vec!["/x".into()]), "a(ssbt)"),
             (Value::Set(true, vec![]), "(bas)"),
             (Value::Fields(vec!["A=b".into()]), "aay"),
+            (Value::Mask(vec![1]), "ay"),
             (Value::AnyAddress, "a(iayu)"),
             (Value::Loopback, "a(iayu)"),
         ] {

@@ -9,10 +9,13 @@ mod observe;
 
 use crate::ports::{Observation, Systemd, SystemdError};
 use manager::ManagerProxy;
+use pool_core::cpu::CpuSet;
 use pool_core::host::UnitFacts;
 use pool_core::name::{Endpoint, UnitName, Usec, path_element};
 use pool_core::replica::{ActiveState, UnitObservation};
-use pool_core::unit::{ENDPOINT_VARIABLE, SPEC_VARIABLE, UnitSpec, VERSION_VARIABLE};
+use pool_core::unit::{
+    ENDPOINT_VARIABLE, OWN_CPUS_VARIABLE, Property, SPEC_VARIABLE, UnitSpec, VERSION_VARIABLE,
+};
 use std::collections::HashMap;
 use tokio::sync::mpsc;
 use zbus::{Connection, Variant};
@@ -103,6 +106,12 @@ impl Systemd for Client {
         Ok(())
     }
 
+    async fn change(&self, name: &UnitName, property: &Property) -> Result<(), SystemdError> {
+        let (name, property) = (name.to_string(), (property.name, encode::value(property)));
+        self.manager.set_unit_properties(&name, true, &[property]).await?;
+        Ok(())
+    }
+
     async fn stop(&self, name: &UnitName) -> Result<(), SystemdError> {
         self.manager.stop_unit(&name.to_string(), "replace").await?;
         Ok(())
@@ -138,6 +147,7 @@ impl Systemd for Client {
 struct Facts {
     became_active: Usec,
     environment: Vec<String>,
+    allowed_cpus: CpuSet,
     /// Whether a job of it waits or runs.
     has_job: bool,
 }
@@ -146,6 +156,11 @@ impl Facts {
     fn absorb(&mut self, property: &str, value: &Variant<'_>) {
         match (property, value) {
             ("ActiveEnterTimestamp", Variant::U64(usec)) => self.became_active = Usec(*usec),
+            ("AllowedCPUs", Variant::Array(bytes)) => {
+                let byte = |byte: &Variant<'_>| if let Variant::U8(byte) = byte { Some(*byte) } else { None };
+                self.allowed_cpus =
+                    CpuSet::of_mask(&bytes.inner().iter().filter_map(byte).collect::<Vec<_>>());
+            }
             ("Environment", Variant::Array(entries)) => {
                 let texts = entries.inner().iter().filter_map(|entry| match entry {
                     Variant::Str(text) => Some(text.to_string()),
@@ -176,6 +191,8 @@ impl Facts {
             spec_digest: variable(SPEC_VARIABLE).to_owned(),
             engine_version: variable(VERSION_VARIABLE).to_owned(),
             became_active: self.became_active,
+            own_cpus: variable(OWN_CPUS_VARIABLE).parse().unwrap_or_default(),
+            allowed_cpus: Some(self.allowed_cpus.clone()).filter(|cpus| !cpus.is_empty()),
             seen,
         }
     }

@@ -110,6 +110,11 @@ impl FakeSystemd {
         Ok(format!("{ROOT}/job/1").try_into().unwrap())
     }
 
+    fn set_unit_properties(&self, name: String, _runtime: bool, properties: Properties) {
+        let names = properties.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(" ");
+        self.book.lock().unwrap().calls.push(format!("change {name} {names}"));
+    }
+
     async fn stop_unit(
         &self,
         name: String,

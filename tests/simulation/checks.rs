@@ -85,6 +85,7 @@ pub fn at_rest(
         }
     }
     leased(state, &serving, callers)?;
+    placed(state, world, &serving)?;
     Ok(serving)
 }
 
@@ -121,6 +122,33 @@ fn leased(state: &State, serving: &Serving, callers: &Callers) -> Result<(), Str
             let known =
                 if served { "not known although its engine serves" } else { "known of an ended engine" };
             return Err(format!("lease {lease} is held, and {known}"));
+        }
+    }
+    Ok(())
+}
+
+/// systemd knows of every engine where it may compute, and what is one engine's own is nobody else's.
+fn placed(state: &State, world: &World, serving: &Serving) -> Result<(), String> {
+    let known: Vec<_> = state.cpus.engines().collect();
+    let serve: Vec<_> = serving.keys().map(|name| &name.replica).collect();
+    if known != serve {
+        return Err(format!("CPUs are of {known:?}, and {serve:?} serve"));
+    }
+    for name in serving.keys() {
+        let unit = &world.units[name].facts;
+        let knows = state.cpus.allowed(&name.replica);
+        if unit.allowed_cpus != knows {
+            return Err(format!("{name} may use {:?}, and the daemon knows {knows:?}", unit.allowed_cpus));
+        }
+        for other in serving.keys().filter(|other| *other != name) {
+            let theirs = &world.units[other].facts.allowed_cpus;
+            let apart = theirs.as_ref().is_some_and(|theirs| theirs.and(&unit.own_cpus).is_empty());
+            if !unit.own_cpus.is_empty() && !apart {
+                return Err(format!(
+                    "{other} may use {theirs:?}, of which {:?} are {name}'s own",
+                    unit.own_cpus
+                ));
+            }
         }
     }
     Ok(())
@@ -206,6 +234,9 @@ pub fn all_stopped(state: &State, world: &World) -> Result<(), String> {
     }
     if !state.leases.is_empty() {
         return Err(format!("everything was stopped, and {} leases are held", state.leases.len()));
+    }
+    if let Some(engine) = state.cpus.engines().next() {
+        return Err(format!("everything was stopped, and {engine} has CPUs"));
     }
     let left = world.units.iter().find(|(_, unit)| !unit.held);
     left.map_or(Ok(()), |(name, _)| Err(format!("everything was stopped, and {name} is there")))

@@ -12,11 +12,12 @@ use pool_core::host::{Answer as Told, UnitFacts};
 use pool_core::lease::LeaseId;
 use pool_core::name::{UnitName, Usec};
 use pool_core::replica::Report;
-use pool_core::unit::UnitSpec;
+use pool_core::unit::{Property, UnitSpec};
 use pool_core::view::{JobView, View};
 use pool_managerd::config::{self, Folders};
 use pool_managerd::leases::Fifos;
 use pool_managerd::ports::{Clock, Files, Probers, Systemd, SystemdError};
+use pool_managerd::processors::Sysfs;
 use pool_managerd::recording::Recorder;
 use pool_managerd::store::Store;
 use pool_managerd::supervisor::{Handle, Outside, Publication, Signal, Supervisor, answer, calls};
@@ -112,6 +113,7 @@ impl Daemon {
             leases: Fifos::below(&saved),
             reports: Some(Engines(reported)),
             recorder: Recorder::below(&saved),
+            processors: Box::new(Sysfs::below(root)),
             systemd: Client { shared: shared.clone(), grave: grave.clone(), run },
             clock: PausedClock { shared: shared.clone(), dice: Dice::new(dice.next(), "clock") },
         };
@@ -212,6 +214,10 @@ impl Client {
 impl Systemd for Client {
     async fn start(&self, unit: &UnitSpec) -> Result<(), SystemdError> {
         self.ask(|answer: Answer| Call::Start(unit.clone(), answer)).await
+    }
+
+    async fn change(&self, name: &UnitName, property: &Property) -> Result<(), SystemdError> {
+        self.ask(|answer: Answer| Call::Change(name.clone(), property.clone(), answer)).await
     }
 
     async fn stop(&self, name: &UnitName) -> Result<(), SystemdError> {

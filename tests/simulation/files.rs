@@ -13,6 +13,9 @@ pub const POOLS: [&str; 4] = ["a", "b", "c", "d"];
 
 const TEMPLATE: &str = "program = \"server\"\n[health]\npath = \"/health\"\n";
 
+/// More than all engines together want for themselves.
+const CPUS: &str = "0-15\n";
+
 /// A root with configuration, and a folder for what the daemon saves; it goes away with its owner.
 #[derive(Debug)]
 pub struct Files {
@@ -35,6 +38,8 @@ impl Files {
         fs::create_dir_all(root.join("etc/llamaorch/engines.d")).unwrap();
         fs::create_dir_all(root.join("saved")).unwrap();
         fs::write(root.join("etc/llamaorch/engines.d/test.toml"), TEMPLATE).unwrap();
+        fs::create_dir_all(root.join("sys/devices/system/cpu")).expect("a folder of the test's own");
+        fs::write(root.join("sys/devices/system/cpu/online"), CPUS).expect("a file of the test's own");
         let mut files = Files { root, ever_removed: BTreeSet::new(), ever_applied: BTreeSet::new() };
         for id in POOLS.iter().take(1 + dice.roll(POOLS.len())) {
             files.write(id, dice);
@@ -80,10 +85,11 @@ impl Files {
             self.ever_applied.insert(id.parse().unwrap());
         }
         let numbers = numbers(dice);
+        let cpus = dice.weighed(&[(4, "numa"), (2, "exclusive:1"), (1, "12-14")]);
         let text = format!(
             "engine = \"test\"\nmodel = \"file:/srv/{model}\"\ndevices = [\"none\"]\nreplicas = {replicas}\n\
              activation = \"{activation}\"\non_change = \"{on_change}\"\n[network]\n\
-             listen = \"127.0.0.1:{port}\"\n[restart]\npolicy = \"{policy}\"\n{numbers}"
+             listen = \"127.0.0.1:{port}\"\n[resources]\ncpus = \"{cpus}\"\n[restart]\npolicy = \"{policy}\"\n{numbers}"
         );
         fs::write(self.file(id), text).unwrap();
     }

@@ -1,11 +1,14 @@
 //! Owns one unit as systemd has it: the states that it goes through, and what it does next by itself.
 
 use crate::dice::Dice;
+use pool_core::cpu::CpuSet;
 use pool_core::host::UnitFacts;
 use pool_core::name::{InvocationId, UnitKind, Usec};
 use pool_core::refusal::Refusal;
 use pool_core::replica::{ActiveState, UnitObservation};
-use pool_core::unit::{ENDPOINT_VARIABLE, SPEC_VARIABLE, UnitSpec, VERSION_VARIABLE, Value};
+use pool_core::unit::{
+    ENDPOINT_VARIABLE, OWN_CPUS_VARIABLE, Property, SPEC_VARIABLE, UnitSpec, VERSION_VARIABLE, Value,
+};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -82,8 +85,10 @@ impl Unit {
             spec_digest: variable(SPEC_VARIABLE).to_owned(),
             engine_version: variable(VERSION_VARIABLE).to_owned(),
             became_active: Usec(0),
+            own_cpus: variable(OWN_CPUS_VARIABLE).parse().expect("a list of CPUs"),
+            allowed_cpus: None,
         };
-        Unit {
+        let mut unit = Unit {
             facts,
             plan: 0,
             frozen: false,
@@ -93,6 +98,15 @@ impl Unit {
             restarting: false,
             fresh: true,
             dirty: true,
+        };
+        spec.properties.iter().for_each(|property| unit.change(property));
+        unit
+    }
+
+    /// Takes in which CPUs it may use; nothing else of its properties matters here.
+    pub fn change(&mut self, property: &Property) {
+        if let ("AllowedCPUs", Value::Mask(mask)) = (property.name, &property.value) {
+            self.facts.allowed_cpus = Some(CpuSet::of_mask(mask)).filter(|cpus| !cpus.is_empty());
         }
     }
 

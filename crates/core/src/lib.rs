@@ -20,6 +20,7 @@
 //! | [`host`] | all pools together: `decide`, `apply`, timers, adoption |
 //! | [`job`] | long operations and who waits for them |
 //! | [`lease`] | permissions to send work to an engine |
+//! | [`cpu`] | the CPUs of the host, and which engine may use which |
 //! | [`device`] | the devices of the host, and which are out of use |
 //! | [`registry`] | what is known of each pool by its id alone, and the pools that somebody else runs |
 //! | [`view`] | what is published, derived from the state and never stored in it |
@@ -28,6 +29,7 @@
 #![deny(clippy::wildcard_enum_match_arm, clippy::cast_possible_truncation)]
 
 pub mod config;
+pub mod cpu;
 pub mod device;
 pub mod engine;
 pub mod host;

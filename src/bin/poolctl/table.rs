@@ -180,6 +180,7 @@ impl Lines {
         if replica.in_flight > 0 {
             self.add("  Requests", &format!("{} in flight", replica.in_flight));
         }
+        self.add("  CPUs", &replica.allowed_cpus);
         self.add("  Status", &replica.status_text);
         self.add("  Last end", &replica.exit_class);
     }
@@ -261,6 +262,7 @@ mod tests {
                     ready_timestamp: NOW - 12_000_000,
                     active_leases: 2,
                     in_flight: 3,
+                    allowed_cpus: "0-3,8".into(),
                 },
                 ReplicaStatus { id: "chat-r1".into(), phase: "stopped".into(), ..ReplicaStatus::default() },
             ],
@@ -349,6 +351,7 @@ Replica:      chat-r0
   Endpoint:   http://127.0.0.1:20000
   Leases:     2 held
   Requests:   3 in flight
+  CPUs:       0-3,8
   Status:     serving \u{fffd}[31m
   Last end:   signal:KILL
 Replica:      chat-r1

@@ -9,7 +9,7 @@ use crate::unit::{Step, Unit};
 use pool_core::host::UnitFacts;
 use pool_core::name::{PoolId, UnitName, Usec};
 use pool_core::replica::ActiveState;
-use pool_core::unit::UnitSpec;
+use pool_core::unit::{Property, UnitSpec};
 use pool_managerd::ports::{Observation, SystemdError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -21,6 +21,7 @@ use tokio::time::{Instant, sleep_until};
 #[derive(Debug)]
 pub enum Call {
     Start(UnitSpec, Answer),
+    Change(UnitName, Property, Answer),
     Stop(UnitName, Answer),
     Kill(UnitName, Answer),
     Forget(UnitName, Answer),
@@ -226,6 +227,12 @@ impl World {
                 let outcome = self.start(&spec, asked);
                 self.note(format!("start {}: {}", spec.name, said(&outcome)));
                 self.answer(run, &spec.name, answer, outcome);
+            }
+            Call::Change(name, property, answer) => {
+                let unit = self.units.get_mut(&name).ok_or(SystemdError::NoSuchUnit);
+                let outcome = unit.map(|unit| unit.change(&property));
+                self.note(format!("change {} of {name}: {}", property.name, said(&outcome)));
+                self.answer(run, &name, answer, outcome);
             }
             Call::Stop(name, answer) => {
                 let outcome = self.asked_to_stop(&name);

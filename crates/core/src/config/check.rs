@@ -4,6 +4,7 @@ use super::fragment::PoolFragment;
 use super::restart::{self, number};
 use super::spec::{Activation, DrainNumbers, Health, LeaseNumbers, Listen, OnChange, PoolSpec, Port};
 use super::{SpecError, health, parse_duration};
+use crate::cpu::{CpuSet, CpuWish};
 use crate::engine::{EngineTemplate, check_placeholders};
 use crate::name::{PoolId, Usec};
 use std::collections::BTreeMap;
@@ -79,8 +80,10 @@ pub fn check(
     let capacity =
         capacity.map(|value| number(&["leases", "capacity"], Some(value), (1, 100_000), 1, &mut found));
     let on_change = found.keep(&["on_change"], on_change(fragment.on_change.as_deref()));
+    let resources = fragment.resources.unwrap_or_default();
+    let cpus = found.keep(&["resources", "cpus"], cpus(resources.cpus.as_deref()));
 
-    match (template, model, replicas, activation, listen, health, on_change) {
+    match (template, model, replicas, activation, listen, health, on_change, cpus) {
         (
             Some((engine, template)),
             Some(model),
@@ -89,6 +92,7 @@ pub fn check(
             Some(listen),
             Some(health),
             Some(on_change),
+            Some(cpus),
         ) if found.0.is_empty() => {
             let mut env = template.env.clone();
             env.extend(pool_env);
@@ -110,6 +114,7 @@ pub fn check(
                 drain,
                 leases: LeaseNumbers { capacity },
                 on_change,
+                cpus,
             })
         }
         _ => Err(found.0),
@@ -120,7 +125,7 @@ fn unsupported(fragment: &PoolFragment, found: &mut Findings) {
     let network = fragment.network.clone().unwrap_or_default();
     let resources = fragment.resources.clone().unwrap_or_default();
     let health = fragment.health.clone().unwrap_or_default();
-    let keys: [(&[&'static str], bool); 12] = [
+    let keys: [(&[&'static str], bool); 11] = [
         (&["devices_per_replica"], fragment.devices_per_replica.is_some()),
         (&["files"], fragment.files.is_some()),
         (&["groups"], fragment.groups.is_some()),
@@ -130,7 +135,6 @@ fn unsupported(fragment: &PoolFragment, found: &mut Findings) {
         (&["resources", "memory_high"], resources.memory_high.is_some()),
         (&["resources", "memory_max"], resources.memory_max.is_some()),
         (&["resources", "shm"], resources.shm.is_some()),
-        (&["resources", "cpus"], resources.cpus.is_some()),
         (&["resources", "tasks_max"], resources.tasks_max.is_some()),
         (&["health", "warmup"], health.warmup.is_some()),
     ];
@@ -333,6 +337,16 @@ fn drain(
     numbers
 }
 
+fn cpus(text: Option<&str>) -> Result<CpuWish, String> {
+    const EXPECTED: &str = "expected \"numa\", a list as \"0-3,8\", or \"exclusive:N\" with N from 1 to 4096";
+    let Some(text) = text.filter(|text| *text != "numa") else { return Ok(CpuWish::Numa) };
+    let wish = match text.strip_prefix("exclusive:") {
+        Some(count) => count.parse().ok().filter(|count| (1..=4096).contains(count)).map(CpuWish::Exclusive),
+        None => text.parse().ok().filter(|list: &CpuSet| !list.is_empty()).map(CpuWish::List),
+    };
+    wish.ok_or_else(|| format!("\"{text}\": {EXPECTED}"))
+}
+
 fn on_change(text: Option<&str>) -> Result<OnChange, String> {
     match text {
         None | Some("hold") => Ok(OnChange::Hold),
@@ -402,7 +416,7 @@ mod tests {
     #[test]
     fn each_wrong_value_is_refused_at_its_key() {
         type Spoil = fn(&mut PoolFragment);
-        let cases: [(&str, Spoil); 36] = [
+        let cases: [(&str, Spoil); 39] = [
             ("model", |f| f.model = Some("file:/srv/a\0b".into())),
             ("program", |f| f.program = Some("/bin/x\0y".into())),
             ("args", |f| f.args = Some(vec!["a\0b".into()])),
@@ -465,12 +479,27 @@ mod tests {
             }),
             ("leases.capacity", |f| f.leases = Some(LeasesFragment { capacity: Some(0) })),
             ("on_change", |f| f.on_change = Some("at once".into())),
+            ("resources.cpus", |f| f.resources.get_or_insert_default().cpus = Some("exclusive:0".into())),
+            ("resources.cpus", |f| f.resources.get_or_insert_default().cpus = Some(String::new())),
+            ("resources.cpus", |f| f.resources.get_or_insert_default().cpus = Some("near".into())),
         ];
         for (key, spoil) in cases {
             let mut fragment = minimal();
             spoil(&mut fragment);
             assert_eq!(run(fragment), Err(vec![key.to_owned()]), "{key}");
         }
+    }
+
+    #[test]
+    fn cpus_are_near_ones_a_list_or_so_many_of_its_own() {
+        let wish = |text: Option<&str>| {
+            let mut fragment = minimal();
+            fragment.resources.get_or_insert_default().cpus = text.map(str::to_owned);
+            run(fragment).expect("a valid file").cpus
+        };
+        assert_eq!((wish(None), wish(Some("numa"))), (CpuWish::Numa, CpuWish::Numa));
+        assert_eq!(wish(Some("0-3,8")), CpuWish::List("0-3,8".parse().expect("a list")));
+        assert_eq!(wish(Some("exclusive:2")), CpuWish::Exclusive(2));
     }
 
     #[test]

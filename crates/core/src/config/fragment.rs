@@ -72,7 +72,7 @@ pub struct ResourcesFragment {
     pub memory_max: Option<String>,
     /// Not yet supported.
     pub shm: Option<String>,
-    /// Not yet supported.
+    /// `numa`, a list, or `exclusive:` and a number.
     pub cpus: Option<String>,
     /// Not yet supported.
     pub tasks_max: Option<i64>,

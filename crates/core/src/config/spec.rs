@@ -1,6 +1,7 @@
 //! A pool as it is wanted: every value checked, every default filled in.
 
 use super::Restart;
+use crate::cpu::CpuWish;
 use crate::engine::EngineTemplate;
 use crate::name::{PoolId, Usec};
 use serde::{Deserialize, Serialize};
@@ -47,6 +48,9 @@ pub struct PoolSpec {
     /// What a changed file does to it while it runs.
     #[serde(default)]
     pub on_change: OnChange,
+    /// Where each engine computes.
+    #[serde(default)]
+    pub cpus: CpuWish,
 }
 
 /// `[drain]`: how a pool is emptied before its engines end.
@@ -175,6 +179,7 @@ impl PoolSpec {
             ("replicas", self.replicas != other.replicas),
             ("network.listen", self.listen != other.listen),
             ("health", self.health != other.health),
+            ("resources.cpus", self.cpus != other.cpus),
         ]
         .into_iter()
         .filter_map(|(key, differs)| differs.then_some(key))

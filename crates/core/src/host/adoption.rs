@@ -4,6 +4,7 @@
 use super::turn::{Clock, Turn};
 use super::{Effect, Effects, LogKind, LogLine, Saved, SavedPool, State, configure, external};
 use crate::config::{Activation, Configuration, Revision};
+use crate::cpu::{CpuSet, CpuWish};
 use crate::lease::Given;
 use crate::name::{Endpoint, PoolId, ReplicaId, UnitKind, UnitName, Usec};
 use crate::pool::{Pool, Wish, lifecycle};
@@ -24,6 +25,12 @@ pub struct UnitFacts {
     pub engine_version: String,
     /// When it became active, realtime.
     pub became_active: Usec,
+    /// The CPUs that are nobody else's.
+    #[serde(default)]
+    pub own_cpus: CpuSet,
+    /// The CPUs that it may use; `None`: all.
+    #[serde(default)]
+    pub allowed_cpus: Option<CpuSet>,
 }
 
 impl State {
@@ -80,11 +87,17 @@ pub(super) fn started(state: &mut State, clock: Clock, effects: &mut Effects, fo
             state.insert_pool(clock, effects, id.clone(), pool);
         }
     }
-    // What runs has its port, before anything that is to start is given one.
-    for facts in units.iter().filter(|facts| facts.seen.name.kind == UnitKind::Engine) {
-        if let Some(endpoint) = facts.endpoint.as_ref().filter(|_| facts.seen.active != ActiveState::Failed) {
-            state.ports.keep(&facts.seen.name.replica, endpoint.port);
+    // What runs has its port and its CPUs, before anything that is to start is given any.
+    let over = |facts: &UnitFacts| matches!(facts.seen.active, ActiveState::Failed | ActiveState::Inactive);
+    let runs = |facts: &&UnitFacts| facts.seen.name.kind == UnitKind::Engine && !over(facts);
+    for facts in units.iter().filter(runs) {
+        let replica = &facts.seen.name.replica;
+        if let Some(endpoint) = &facts.endpoint {
+            state.ports.keep(replica, endpoint.port);
         }
+        let pool = state.pools.get(&replica.pool);
+        let wish = pool.map_or(CpuWish::Numa, |pool| pool.revision.spec.cpus.clone());
+        state.cpus.keep(replica, &facts.own_cpus, &wish, facts.allowed_cpus.clone());
     }
     let (mut adopted, mut orphans) = (0_usize, 0_usize);
     for facts in units {

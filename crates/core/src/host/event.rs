@@ -2,11 +2,12 @@
 
 use super::{Accepted, Answer, Caller, LogLine, RequestId, Saved, TimerId, UnitFacts};
 use crate::config::Configuration;
+use crate::cpu::Topology;
 use crate::device::{DeviceFacts, DeviceUuid, Quarantine};
 use crate::lease::{Given, LeaseEnd, LeaseId};
 use crate::name::{PoolId, ReplicaId, UnitName, Usec};
 use crate::replica::{ExitClass, Hold, Report, UnitObservation};
-use crate::unit::UnitSpec;
+use crate::unit::{Property, UnitSpec};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -93,6 +94,8 @@ pub enum Event {
         /// What it said.
         report: Report,
     },
+    /// The CPUs of this host were looked at: these are all.
+    CpusFound(Topology),
     /// An inventory was made of the devices: these are all.
     DevicesFound(BTreeMap<DeviceUuid, DeviceFacts>),
     /// A lease is over, or never began.
@@ -138,6 +141,8 @@ pub struct Input {
 pub enum Effect {
     /// Ask systemd for a transient unit and its start.
     StartUnit(UnitSpec),
+    /// Change a property of a unit that runs.
+    ChangeUnit(UnitName, Property),
     /// Stop a unit.
     StopUnit(UnitName),
     /// Kill every process of a unit.

@@ -35,13 +35,15 @@ pub use turn::{Purpose, TimerId, Timers};
 pub use waiting::{Waiter, Waits};
 
 use crate::config::{FileError, Settings};
+use crate::cpu::{Cpus, Topology};
 use crate::device::Devices;
 use crate::job::Jobs;
 use crate::lease::{LeaseEnd, Leases};
 use crate::name::{PoolId, UnitName, Usec};
 use crate::pool::{Pool, Wish, lifecycle};
 use crate::registry::{External, HealthStatus, Registry};
-use crate::replica::{ActiveState, UnitObservation};
+use crate::replica::{ActiveState, Hold, UnitObservation};
+use crate::unit::allowed_cpus;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -58,6 +60,9 @@ pub struct State {
     pub waiters: BTreeMap<RequestId, Waiter>,
     /// Which replica has which automatic port.
     pub ports: Ports,
+    /// Who may use which CPUs.
+    #[serde(default)]
+    pub cpus: Cpus,
     /// Timers that run.
     pub timers: Timers,
     /// Every lease that is held.
@@ -102,6 +107,7 @@ macro_rules! outside {
         turn::Outside {
             timers: &mut $state.timers,
             ports: &mut $state.ports,
+            cpus: &mut $state.cpus,
             jobs: &mut $state.jobs,
             waiters: &mut $state.waiters,
             leases: &mut $state.leases,
@@ -168,6 +174,7 @@ pub fn apply(state: &mut State, input: Input) -> Effects {
                 lifecycle::reported(pool, index, &unit, report, turn);
             });
         }
+        Event::CpusFound(topology) => cpus_found(state, &mut effects, topology),
         Event::DevicesFound(found) => state.devices.find(found),
         Event::LeaseEnded { lease, how } => leasing::ended(state, clock, &mut effects, &lease, &how),
         Event::EngineCondemned { replica, class, text } => {
@@ -262,6 +269,7 @@ fn unit_seen(state: &mut State, clock: turn::Clock, effects: &mut Effects, seen:
             effects.push(Effect::StopUnit(seen.name));
         } else if seen.active == ActiveState::Inactive {
             state.ending.remove(&seen.name);
+            state.give_back_orphans(&seen.name);
             state.kept.insert(seen.name);
         }
         return;
@@ -285,6 +293,7 @@ fn forgotten(state: &mut State, clock: turn::Clock, effects: &mut Effects, name:
     state.unclaimed.remove(name);
     state.ending.remove(name);
     state.kept.remove(name);
+    state.give_back_orphans(name);
     state.with_replica(clock, effects, &name.replica, |pool, index, turn| {
         lifecycle::unit_forgotten(pool, index, name, turn);
     });
@@ -349,6 +358,41 @@ fn settle(state: &mut State, clock: turn::Clock, effects: &mut Effects) {
         effects.push(Effect::Reply(request, answer));
     }
     leasing::serve(state, clock, effects);
+    place(state, effects);
+}
+
+/// Tells systemd of every unit that may compute elsewhere by now.
+fn place(state: &mut State, effects: &mut Effects) {
+    for (engine, cpus) in state.cpus.take_changed() {
+        let pool = state.pools.get(&engine.pool);
+        let Some(replica) = pool.and_then(|pool| pool.replicas.iter().find(|replica| replica.id == engine))
+        else {
+            continue;
+        };
+        let runs = |(name, hold): &(&UnitName, &Hold)| replica.in_use(name) && hold.let_go.is_none();
+        for (name, _) in replica.taken.iter().filter(runs) {
+            effects.push(Effect::ChangeUnit(name.clone(), allowed_cpus(cpus.as_ref())));
+        }
+        state.touched.insert(engine.pool);
+    }
+}
+
+/// Takes in which CPUs there are by now.
+fn cpus_found(state: &mut State, effects: &mut Effects, topology: Topology) {
+    let before = state.cpus.topology().online.clone();
+    state.cpus.find(topology);
+    let now = &state.cpus.topology().online;
+    if before.is_empty() || before == *now {
+        return;
+    }
+    let replicas = state.pools.values().flat_map(|pool| &pool.replicas);
+    let lost = replicas.map(|replica| (&replica.id, state.cpus.offline(&replica.id)));
+    let lost: String = lost
+        .filter(|(_, lost)| !lost.is_empty())
+        .map(|(id, lost)| format!("; engine {id} goes on without its own CPUs {lost}"))
+        .collect();
+    let message = format!("this host's CPUs are {now} by now, they were {before}{lost}");
+    effects.push(Effect::Log(LogLine::plain(LogKind::CpusChanged, message)));
 }
 
 impl State {
@@ -417,6 +461,14 @@ impl State {
         });
     }
 
+    /// The CPUs of an engine that has ended and of which no pool knows.
+    fn give_back_orphans(&mut self, name: &UnitName) {
+        let pool = self.pools.get(&name.replica.pool);
+        if !pool.is_some_and(|pool| pool.replicas.iter().any(|replica| replica.id == name.replica)) {
+            self.cpus.give_back(&name.replica);
+        }
+    }
+
     /// Nothing of a pool is left, and nothing that was wanted of it holds for one of the same name.
     fn remove_pool(&mut self, id: &PoolId, effects: &mut Effects) {
         self.touched.insert(id.clone());
@@ -431,6 +483,7 @@ impl State {
             }
             for replica in &pool.replicas {
                 self.ports.release(&replica.id);
+                self.cpus.give_back(&replica.id);
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use super::{Answer, Effect, Effects, LogKind, LogLine, Ports, RequestId, Waiter, Waits};
 use crate::config::Settings;
+use crate::cpu::Cpus;
 use crate::job::{self, Details, JobId, JobResult, Jobs};
 use crate::lease::{Given, Held, LeaseId, Leases, Terms};
 use crate::name::{PoolId, ReplicaId, UnitName, Usec};
@@ -93,6 +94,7 @@ pub(super) struct Clock {
 pub(super) struct Outside<'a> {
     pub(super) timers: &'a mut Timers,
     pub(super) ports: &'a mut Ports,
+    pub(super) cpus: &'a mut Cpus,
     pub(super) jobs: &'a mut Jobs,
     pub(super) waiters: &'a mut BTreeMap<RequestId, Waiter>,
     pub(super) leases: &'a mut Leases,
@@ -109,6 +111,7 @@ pub(crate) struct Turn<'a> {
     pub(crate) effects: &'a mut Effects,
     timers: &'a mut Timers,
     pub(crate) ports: &'a mut Ports,
+    pub(crate) cpus: &'a mut Cpus,
     jobs: &'a mut Jobs,
     waiters: &'a mut BTreeMap<RequestId, Waiter>,
     pub(crate) leases: &'a mut Leases,
@@ -121,9 +124,23 @@ impl<'a> Turn<'a> {
     pub(super) fn new(clock: Clock, effects: &'a mut Effects, outside: Outside<'a>) -> Self {
         // Two pools that draw in one event must not draw the same: what was done so far tells them apart.
         let seed = clock.seed.wrapping_add(effects.len() as u64);
-        let Outside { timers, ports, jobs, waiters, leases, registry, starts, settings } = outside;
+        let Outside { timers, ports, cpus, jobs, waiters, leases, registry, starts, settings } = outside;
         let Clock { mono, real, .. } = clock;
-        Turn { mono, real, seed, effects, timers, ports, jobs, waiters, leases, registry, starts, settings }
+        Turn {
+            mono,
+            real,
+            seed,
+            effects,
+            timers,
+            ports,
+            cpus,
+            jobs,
+            waiters,
+            leases,
+            registry,
+            starts,
+            settings,
+        }
     }
 
     /// A new start of a unit, or one that is `confirmed` to be there already.
@@ -137,6 +154,12 @@ impl<'a> Turn<'a> {
             kill: None,
             give_up: None,
         }
+    }
+
+    /// A replica is gone: what it had is others' to have.
+    pub(crate) fn release(&mut self, replica: &ReplicaId) {
+        self.ports.release(replica);
+        self.cpus.give_back(replica);
     }
 
     /// A random number.

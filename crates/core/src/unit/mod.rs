@@ -8,6 +8,7 @@ mod sandbox;
 pub use sandbox::DEVICE_MASK_NONE;
 
 use crate::config::PoolSpec;
+use crate::cpu::{CpuSet, Share};
 use crate::engine::fill;
 use crate::name::{Endpoint, UnitName, Usec};
 
@@ -27,6 +28,8 @@ pub const SLICE: &str = "llamaorch.slice";
 pub const ENDPOINT_VARIABLE: &str = "LLAMAORCH_ENDPOINT";
 /// In a unit's environment: digest of the spec it was started from, read back on adoption.
 pub const SPEC_VARIABLE: &str = "LLAMAORCH_SPEC";
+/// In a unit's environment: the CPUs that are nobody else's, read back on adoption.
+pub const OWN_CPUS_VARIABLE: &str = "LLAMAORCH_OWN_CPUS";
 /// In a unit's environment: the engine's version as its checks saw it, read back on adoption.
 pub const VERSION_VARIABLE: &str = "LLAMAORCH_ENGINE_VERSION";
 
@@ -75,6 +78,8 @@ pub enum Value {
     Set(bool, Vec<String>),
     /// `aay`: journal fields, `NAME=value`.
     Fields(Vec<String>),
+    /// `ay`: a bit for each number.
+    Mask(Vec<u8>),
     /// `a(iayu)`: every address of both families, `any`.
     AnyAddress,
     /// `a(iayu)`: the loopback networks, `localhost`.
@@ -102,6 +107,8 @@ pub struct Launch<'a> {
     pub endpoint: &'a Endpoint,
     /// The engine's version, where it is known.
     pub engine_version: &'a str,
+    /// Where it computes.
+    pub share: &'a Share,
 }
 
 /// The unit that runs the engine.
@@ -150,6 +157,7 @@ pub fn engine_unit(name: &UnitName, launch: &Launch<'_>) -> UnitSpec {
         property("Environment", Value::Texts(environment(launch, &cache))),
     ];
     properties.extend(sandbox::common(name, spec));
+    properties.extend(place(launch.share));
     UnitSpec { name: name.clone(), properties }
 }
 
@@ -219,6 +227,7 @@ pub fn stage_unit(name: &UnitName, launch: &Launch<'_>, address: bool) -> UnitSp
         property("Environment", Value::Texts(variables(spec))),
     ];
     properties.extend(sandbox::common(name, spec));
+    properties.extend(place(launch.share));
     UnitSpec { name: name.clone(), properties }
 }
 
@@ -233,8 +242,28 @@ fn environment(launch: &Launch<'_>, cache: &str) -> Vec<String> {
         // Without a card in the mask none may be found by accident.
         "CUDA_VISIBLE_DEVICES=".to_owned(),
     ];
+    if let Some(own) = launch.share.cpus.as_ref().filter(|_| launch.share.own) {
+        environment.push(format!("{OWN_CPUS_VARIABLE}={own}"));
+    }
     environment.extend(variables(launch.spec));
     environment
+}
+
+/// Where it computes, and where its memory should be: preferred, because bound memory is out of memory beside free memory.
+fn place(share: &Share) -> Vec<Property> {
+    const PREFERRED: i32 = 1;
+    let mut properties: Vec<Property> = share.cpus.iter().map(|cpus| allowed_cpus(Some(cpus))).collect();
+    if let Some(node) = share.node {
+        properties.push(property("NUMAPolicy", Value::I32(PREFERRED)));
+        properties.push(property("NUMAMask", Value::Mask(CpuSet::from_iter([node]).to_mask())));
+    }
+    properties
+}
+
+/// What an engine may compute on; `None`: on every CPU.
+#[must_use]
+pub fn allowed_cpus(cpus: Option<&CpuSet>) -> Property {
+    property("AllowedCPUs", Value::Mask(cpus.map_or(Vec::new(), CpuSet::to_mask)))
 }
 
 fn variables(spec: &PoolSpec) -> Vec<String> {
@@ -286,6 +315,7 @@ mod tests {
             drain: Default::default(),
             leases: Default::default(),
             on_change: Default::default(),
+            cpus: Default::default(),
         }
     }
 
@@ -296,7 +326,9 @@ mod tests {
     fn unit_of(spec: &PoolSpec, kind: UnitKind) -> UnitSpec {
         let name = UnitName { kind, replica: ReplicaId { pool: spec.id.clone(), index: 0 }, generation: 1 };
         let endpoint = Endpoint { host: "127.0.0.1".into(), port: 20000 };
-        let launch = Launch { spec, spec_digest: "d", endpoint: &endpoint, engine_version: "0.7.0" };
+        let share = Share { cpus: "0,9".parse().ok(), own: true, node: Some(1) };
+        let launch =
+            Launch { spec, spec_digest: "d", endpoint: &endpoint, engine_version: "0.7.0", share: &share };
         match kind {
             UnitKind::Engine => engine_unit(&name, &launch),
             UnitKind::Stage => stage_unit(&name, &launch, true),
@@ -350,6 +382,18 @@ mod tests {
         {
             assert_eq!(value(&engine, name), value(&stage, name), "{name}");
         }
+    }
+
+    #[test]
+    fn cpus_and_nodes_are_masks_and_memory_is_preferred_where_they_are() {
+        for kind in [UnitKind::Engine, UnitKind::Stage] {
+            let unit = built(kind);
+            assert_eq!(value(&unit, "AllowedCPUs"), Value::Mask(vec![1, 2]));
+            assert_eq!(value(&unit, "NUMAPolicy"), Value::I32(1));
+            assert_eq!(value(&unit, "NUMAMask"), Value::Mask(vec![2]));
+        }
+        assert_eq!(place(&Share::default()), []);
+        assert_eq!(allowed_cpus(None).value, Value::Mask(vec![]), "which is systemd's word for all");
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod progress;
 pub use device::DeviceView;
 pub use progress::Share;
 
+use crate::cpu::Cpus;
 use crate::device::DeviceUuid;
 use crate::host::State;
 use crate::job::{Details, Job, JobId, JobState};
@@ -171,7 +172,7 @@ impl View {
             self.replicas
                 .retain(|replica, _| replica.pool != *id || replicas.iter().any(|kept| kept.id == *replica));
             for replica in replicas {
-                refresh(&mut self.replicas, replica.id.clone(), replica_view(replica));
+                refresh(&mut self.replicas, replica.id.clone(), replica_view(replica, &state.cpus));
             }
             match kept {
                 Some(pool) => {
@@ -320,7 +321,7 @@ fn reason_view(pool: &Pool, reason: Reason) -> ReasonView {
     }
 }
 
-fn replica_view(replica: &Replica) -> ReplicaView {
+fn replica_view(replica: &Replica, cpus: &Cpus) -> ReplicaView {
     let kind = match replica.phase {
         Phase::Staging => crate::name::UnitKind::Stage,
         Phase::Stopped
@@ -357,6 +358,6 @@ fn replica_view(replica: &Replica) -> ReplicaView {
         active_leases: replica.leases,
         in_flight: replica.in_flight().unwrap_or(0),
         // No limit is set by this version: all of them.
-        allowed_cpus: String::new(),
+        allowed_cpus: cpus.allowed(&replica.id).map_or(String::new(), |cpus| cpus.to_string()),
     }
 }

@@ -6,6 +6,7 @@ mod acts;
 mod adopting;
 mod breaker;
 mod cases;
+mod cpus;
 mod devices;
 mod drain;
 mod ending;

@@ -1,6 +1,7 @@
 //! A state with a scripted systemd beside it: it carries effects out when told to, and knows which units there are.
 
 use pool_core::config::{Activation, Configuration, Health, Listen, PoolSpec, Port, Revision};
+use pool_core::cpu::{CpuSet, Topology};
 use pool_core::device::{DeviceUuid, Quarantine};
 use pool_core::engine::{EngineTemplate, HealthRecipe};
 use pool_core::host::{Answer, Caller, LogKind, RequestId, Saved, TimerId, UnitFacts};
@@ -9,7 +10,9 @@ use pool_core::name::{InvocationId, PoolId, ReplicaId, UnitKind, UnitName, Usec}
 use pool_core::pool::{Pool, PoolPhase};
 use pool_core::refusal::Refusal;
 use pool_core::replica::{ActiveState, Hold, UnitObservation};
-use pool_core::unit::{ENDPOINT_VARIABLE, SPEC_VARIABLE, UnitSpec, VERSION_VARIABLE, Value};
+use pool_core::unit::{
+    ENDPOINT_VARIABLE, OWN_CPUS_VARIABLE, Property, SPEC_VARIABLE, UnitSpec, VERSION_VARIABLE, Value,
+};
 use pool_core::view::View;
 use pool_core::{Denied, Effect, Event, Input, Request, State, apply, decide};
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,6 +46,8 @@ pub struct World {
     /// What was saved last to survive a restart of the daemon, and a reboot.
     pub saved: Saved,
     pub wishes: BTreeSet<PoolId>,
+    /// The CPUs of the host, which a daemon looks at before anything else.
+    pub topology: Topology,
     /// What the daemon wrote into its units, and since when they are active.
     marks: BTreeMap<UnitName, UnitFacts>,
     pub now: Usec,
@@ -88,11 +93,15 @@ pub fn spec(id: &str) -> PoolSpec {
         drain: Default::default(),
         leases: Default::default(),
         on_change: Default::default(),
+        cpus: Default::default(),
     }
 }
 
 pub fn revision(spec: &PoolSpec) -> Revision {
-    Revision { digest: format!("{:?}", (&spec.args, &spec.model, spec.replicas)), spec: spec.clone() }
+    Revision {
+        digest: format!("{:?}", (&spec.args, &spec.model, spec.replicas, &spec.cpus)),
+        spec: spec.clone(),
+    }
 }
 
 pub fn configuration(specs: &[PoolSpec]) -> Configuration {
@@ -118,6 +127,18 @@ fn marks(spec: &UnitSpec, seen: &UnitObservation) -> UnitFacts {
         spec_digest: variable(SPEC_VARIABLE).to_owned(),
         engine_version: variable(VERSION_VARIABLE).to_owned(),
         became_active: Usec(0),
+        own_cpus: variable(OWN_CPUS_VARIABLE).parse().expect("a list of CPUs"),
+        allowed_cpus: spec.properties.iter().find_map(allowed),
+    }
+}
+
+/// The CPUs of a property that says which a unit may use; `None`: all.
+fn allowed(property: &Property) -> Option<CpuSet> {
+    match &property.value {
+        Value::Mask(mask) if property.name == "AllowedCPUs" => {
+            Some(CpuSet::of_mask(mask)).filter(|cpus| !cpus.is_empty())
+        }
+        _ => None,
     }
 }
 
@@ -147,6 +168,7 @@ impl World {
             reasons: Vec::new(),
             saved: Saved::default(),
             wishes: BTreeSet::new(),
+            topology: Topology::default(),
             marks: BTreeMap::new(),
             now: Usec::from_secs(1_000),
             tick: Usec(1_000),
@@ -177,6 +199,7 @@ impl World {
         let given = |id: &LeaseId| Given { id: id.clone(), terms: self.terms[id].clone() };
         let leases = self.held.iter().map(given).collect();
         let quarantined = self.quarantined.clone();
+        self.state.cpus.find(self.topology.clone());
         self.event(Event::Started { configuration, units, saved, stopped, quarantined, leases });
     }
 
@@ -196,9 +219,17 @@ impl World {
                 spec_digest: String::new(),
                 engine_version: String::new(),
                 became_active: Usec(0),
+                own_cpus: CpuSet::default(),
+                allowed_cpus: None,
             },
         };
         self.units.values().map(fact).collect()
+    }
+
+    /// The CPUs that a unit may use, as systemd was told; "": all.
+    pub fn allowed(&self, name: &UnitName) -> String {
+        let allowed = self.marks[name].allowed_cpus.as_ref();
+        allowed.map_or(String::new(), ToString::to_string)
     }
 
     pub fn event(&mut self, event: Event) {
@@ -232,6 +263,10 @@ impl World {
                 self.started.push(spec.name.clone());
                 self.taken.push(spec.name.clone());
                 self.units.insert(spec.name, seen);
+            }
+            Effect::ChangeUnit(name, property) => {
+                assert!(self.units.contains_key(&name), "{name} is not there");
+                self.marks.get_mut(&name).expect("it was started").allowed_cpus = allowed(&property);
             }
             // What systemd makes of a stop is said by the test, with `stopped`.
             Effect::KillUnit(name) => self.killed.push(name),

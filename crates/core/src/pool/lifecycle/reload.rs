@@ -5,6 +5,7 @@ use super::breaker;
 use super::drain::{self, may_rest};
 use super::wishes::{address, begin, down_by_failure, launch_checked, start, start_again, stop_replica};
 use crate::config::{OnChange, Revision};
+use crate::cpu::Share;
 use crate::host::{Effect, LogKind, Turn};
 use crate::job::JobResult;
 use crate::name::{UnitKind, UnitName, Usec};
@@ -246,6 +247,7 @@ fn check(pool: &mut Pool, turn: &mut Turn<'_>) {
         spec_digest: &reload.to.digest,
         endpoint: &endpoint,
         engine_version: "",
+        share: &Share { cpus: turn.cpus.allowed(&replica.id), ..Share::default() },
     };
     turn.effects.push(Effect::StartUnit(stage_unit(&name, &launch, false)));
     replica.taken.insert(name, turn.hold(false));
@@ -302,7 +304,7 @@ fn put_in_place(pool: &mut Pool, spec: &Revision, turn: &mut Turn<'_>) {
         replica.phase = Phase::Stopped;
     }
     for gone in pool.resize(spec.spec.replicas) {
-        turn.ports.release(&gone);
+        turn.release(&gone);
     }
     for replica in &mut pool.replicas {
         if replica.phase == Phase::Stopped {

@@ -3,6 +3,7 @@
 use super::failure::fail;
 use super::{breaker, drain, lease, reload};
 use crate::config::{Listen, Port};
+use crate::cpu::CpuSet;
 use crate::host::{Effect, LogKind, Purpose, Turn};
 use crate::job::{JobResult, Operation};
 use crate::name::{Endpoint, UnitKind, Usec};
@@ -69,7 +70,7 @@ pub(crate) fn start_more(pool: &mut Pool, turn: &mut Turn<'_>) {
 fn complete(pool: &mut Pool, turn: &mut Turn<'_>) {
     if pool.pending().is_empty() {
         for gone in pool.resize(pool.revision.spec.replicas) {
-            turn.ports.release(&gone);
+            turn.release(&gone);
         }
         resume(pool, turn);
     }
@@ -114,7 +115,7 @@ fn run(pool: &mut Pool, turn: &mut Turn<'_>, due: fn(&Replica) -> bool) {
     if pool.replicas.iter().all(Replica::idle) {
         retire(pool, turn);
         for gone in pool.resize(pool.in_force().spec.replicas) {
-            turn.ports.release(&gone);
+            turn.release(&gone);
         }
     }
     let numbers = pool.revision.spec.restart;
@@ -260,6 +261,13 @@ pub(crate) fn begin(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
         no_address(pool, index, turn);
         return;
     };
+    let share = match turn.cpus.give(&replica.id, &revision.spec.cpus, &CpuSet::default()) {
+        Ok(share) => share,
+        Err(text) => {
+            fail(pool, index, turn, ExitClass::Refused(Refusal::Preflight), text);
+            return;
+        }
+    };
     replica.endpoint = Some(endpoint.clone());
     replica.engine_version = String::new();
     replica.unit = Seen::default();
@@ -272,6 +280,7 @@ pub(crate) fn begin(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
         spec_digest: &revision.digest,
         endpoint: &endpoint,
         engine_version: "",
+        share: &share,
     };
     turn.effects.push(Effect::StartUnit(stage_unit(&name, &launch, true)));
     turn.effects.push(Effect::SaveRuntime);
@@ -306,6 +315,10 @@ pub(super) fn launch_checked(pool: &mut Pool, index: usize, version: &str, turn:
         no_address(pool, index, turn);
         return;
     };
+    if let Err(text) = turn.cpus.give(&replica.id, &revision.spec.cpus, &CpuSet::default()) {
+        fail(pool, index, turn, ExitClass::Refused(Refusal::Preflight), text);
+        return;
+    }
     replica.endpoint = Some(endpoint);
     version.clone_into(&mut replica.engine_version);
     replica.unit = Seen::default();
@@ -324,11 +337,13 @@ pub(super) fn launch(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
     }
     let name = replica.unit_name(UnitKind::Engine);
     let (Some(revision), Some(endpoint)) = (&replica.revision, &replica.endpoint) else { return };
+    let share = turn.cpus.share(&replica.id);
     let launch = Launch {
         spec: &revision.spec,
         spec_digest: &revision.digest,
         endpoint,
         engine_version: &replica.engine_version,
+        share: &share,
     };
     turn.effects.push(Effect::StartUnit(engine_unit(&name, &launch)));
     replica.taken.insert(name, turn.hold(false));
@@ -346,6 +361,11 @@ pub(crate) fn settle(pool: &mut Pool, turn: &mut Turn<'_>) {
     lease::revoke_what_ended(pool, turn);
     breaker::release_lost_trial(pool, turn);
     breaker::watch_readiness(pool, turn);
+    for replica in
+        pool.replicas.iter().filter(|replica| matches!(replica.phase, Phase::Stopped | Phase::Failed))
+    {
+        turn.cpus.give_back(&replica.id);
+    }
     let phase = pool.phase();
     if phase != pool.last_phase {
         pool.last_phase = phase;
