@@ -6,6 +6,7 @@ mod access;
 mod adoption;
 mod bus;
 mod configuration;
+mod cpus;
 mod crash;
 mod daemon;
 mod draining;
