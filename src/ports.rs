@@ -15,8 +15,8 @@ use std::io;
 
 /// What systemd can be asked for. Cheap to clone; calls of several clones may run at once.
 pub trait Systemd: Clone + Send + Sync + 'static {
-    /// Asks for a transient unit and its start.
-    fn start(&self, unit: &UnitSpec) -> impl Future<Output = Result<(), SystemdError>> + Send;
+    /// Asks for a transient unit and its start. Properties that systemd would not set are left out, and named.
+    fn start(&self, unit: &UnitSpec) -> impl Future<Output = Result<Vec<&'static str>, SystemdError>> + Send;
 
     /// Asks for a unit's stop. That it is gone is told by an observation.
     fn stop(&self, name: &UnitName) -> impl Future<Output = Result<(), SystemdError>> + Send;

@@ -17,7 +17,7 @@ struct Room {
 
 const EVERYWHERE: [&str; 6] = ["std", "core", "pool_core", "thiserror", "serde", "tracing"];
 
-const ROOMS: [Room; 14] = [
+const ROOMS: [Room; 15] = [
     Room {
         name: "ports",
         rooms: &[],
@@ -47,6 +47,12 @@ const ROOMS: [Room; 14] = [
         rooms: &["ports"],
         crates: &["tokio", "nix"],
         why: "it reads a socket and knows no loop",
+    },
+    Room {
+        name: "host",
+        rooms: &[],
+        crates: &["nix"],
+        why: "it reads the kernel's files once, and what they mean to engines is the core's",
     },
     Room {
         name: "recording",
@@ -101,6 +107,7 @@ const ROOMS: [Room; 14] = [
         rooms: &[
             "config",
             "dbus",
+            "host",
             "leases",
             "notify",
             "recording",

@@ -31,7 +31,7 @@ use crate::recording::Recorder;
 use crate::store::{Store, Wishes};
 use effects::{Lanes, TimerTasks};
 use pool_core::config::Configuration;
-use pool_core::host::{LogLine, RequestId, UnitFacts};
+use pool_core::host::{HostFacts, LogLine, RequestId, UnitFacts};
 use pool_core::lease::LeaseId;
 use pool_core::name::UnitName;
 use pool_core::replica::{Report, UnitObservation};
@@ -75,7 +75,7 @@ pub enum Ended {
 /// What comes back to the loop.
 #[derive(Debug)]
 enum Returned {
-    Event(Event),
+    Event(Box<Event>),
     Configuration(Box<Configuration>, Vec<RequestId>),
     UnitsRead(Vec<UnitFacts>),
 }
@@ -97,6 +97,8 @@ pub struct Outside<S, C, F, P> {
     pub reports: Option<P>,
     /// The record of what came in.
     pub recorder: Recorder,
+    /// What is known of the host.
+    pub host: HostFacts,
 }
 
 /// The loop's task.
@@ -197,8 +199,9 @@ impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
             }
             said = true;
         }
+        let host = self.outside.host.clone();
         let effects =
-            self.apply(Event::Started { configuration, units, saved, stopped, quarantined, leases });
+            self.apply(Event::Started { configuration, units, saved, stopped, quarantined, leases, host });
         if said {
             self.read_units();
         }
@@ -286,10 +289,10 @@ impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
         match returned {
             Returned::Event(event) => {
                 // By when the reading that runs began, this unit was not known to be there, and so not to be missing.
-                if let (Some(reading), Event::UnitTaken(_)) = (&mut self.units_reading, &event) {
+                if let (Some(reading), Event::UnitTaken(_)) = (&mut self.units_reading, &*event) {
                     reading.again = true;
                 }
-                events.push(event);
+                events.push(*event);
             }
             Returned::UnitsRead(units) => {
                 if let Some(UnitsReading { asked, heard, again }) = self.units_reading.take() {

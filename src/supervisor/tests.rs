@@ -4,7 +4,7 @@ use super::*;
 use pool_core::Denied;
 use pool_core::Request;
 use pool_core::config::Activation;
-use pool_core::host::{Answer, Caller};
+use pool_core::host::{Answer, Caller, HostFacts};
 use pool_core::name::{InvocationId, Usec};
 use pool_core::unit::UnitSpec;
 use std::io;
@@ -17,8 +17,8 @@ use tokio::sync::Semaphore;
 struct NoUnits;
 
 impl Systemd for NoUnits {
-    async fn start(&self, _: &UnitSpec) -> Result<(), SystemdError> {
-        Ok(())
+    async fn start(&self, _: &UnitSpec) -> Result<Vec<&'static str>, SystemdError> {
+        Ok(Vec::new())
     }
 
     async fn stop(&self, _: &UnitName) -> Result<(), SystemdError> {
@@ -121,6 +121,7 @@ impl Bench {
             leases: Fifos::below(&folder),
             reports,
             recorder: Recorder::below(&folder),
+            host: HostFacts::default(),
         };
         let mut supervisor = Supervisor::new(outside, observations, asked, published);
         tokio::spawn(async move {

@@ -12,8 +12,9 @@ use manager::ManagerProxy;
 use pool_core::host::UnitFacts;
 use pool_core::name::{Endpoint, UnitName, Usec, path_element};
 use pool_core::replica::{ActiveState, UnitObservation};
-use pool_core::unit::{ENDPOINT_VARIABLE, SPEC_VARIABLE, UnitSpec, VERSION_VARIABLE};
-use std::collections::HashMap;
+use pool_core::unit::{ENDPOINT_VARIABLE, Property, SPEC_VARIABLE, UnitSpec, VERSION_VARIABLE};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
 use zbus::{Connection, Variant};
 
@@ -40,6 +41,8 @@ impl From<zbus::Error> for SystemdError {
 pub struct Client {
     manager: ManagerProxy<'static>,
     version: String,
+    /// Properties that systemd would not set: it is not asked again.
+    refused: Arc<Mutex<BTreeSet<&'static str>>>,
 }
 
 impl Client {
@@ -54,13 +57,19 @@ impl Client {
         observe::start(connection, observations).await?;
         let manager = ManagerProxy::new(connection).await?;
         let version = manager.version().await?;
-        Ok(Client { manager, version })
+        Ok(Client { manager, version, refused: Arc::default() })
     }
 
     /// systemd's version as it says it, for instance `252.39-1~deb12u2`.
     #[must_use]
     pub fn version(&self) -> &str {
         &self.version
+    }
+
+    /// The number of its version, which tells what it knows.
+    #[must_use]
+    pub fn number(&self) -> u16 {
+        encode::major(&self.version)
     }
 
     async fn read(&self, name: UnitName) -> Result<UnitFacts, SystemdError> {
@@ -89,18 +98,24 @@ impl Client {
 }
 
 impl Systemd for Client {
-    async fn start(&self, unit: &UnitSpec) -> Result<(), SystemdError> {
-        let (properties, left_out) = encode::properties(unit, encode::major(&self.version));
-        for name in left_out {
-            tracing::warn!(
-                "{}: systemd {} does not know {name}; the line is left out",
-                unit.name,
-                self.version
-            );
-        }
+    async fn start(&self, unit: &UnitSpec) -> Result<Vec<&'static str>, SystemdError> {
         let name = unit.name.to_string();
-        self.manager.start_transient_unit(&name, "fail", &properties, &[]).await?;
-        Ok(())
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        loop {
+            let properties = encode::properties(unit, self.number(), &refused);
+            let Err(error) = self.manager.start_transient_unit(&name, "fail", &properties, &[]).await else {
+                let left_out =
+                    unit.properties.iter().map(Property::name).filter(|name| refused.contains(name));
+                return Ok(left_out.collect());
+            };
+            // Each is refused once, so this ends.
+            match encode::not_settable(unit, &error) {
+                Some(property) if refused.insert(property) => {
+                    self.refused.lock().unwrap_or_else(PoisonError::into_inner).insert(property);
+                }
+                _ => return Err(error.into()),
+            }
+        }
     }
 
     async fn stop(&self, name: &UnitName) -> Result<(), SystemdError> {

@@ -20,6 +20,7 @@ mod operations;
 mod order;
 mod polkit;
 mod poolctl;
+mod properties;
 mod reference;
 mod systemd;
 mod trust;

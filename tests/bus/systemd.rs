@@ -19,6 +19,10 @@ pub struct Book {
     pub units: BTreeMap<String, u32>,
     /// What a start is refused with.
     pub refuse: Option<String>,
+    /// A property that cannot be set.
+    pub cannot_set: Option<&'static str>,
+    /// The properties of each unit that was taken.
+    pub properties: BTreeMap<String, Vec<String>>,
     /// How the checks before a start end, if not well: their exit status and last words.
     pub checks_fail: Option<(i32, String)>,
 }
@@ -86,7 +90,7 @@ impl FakeSystemd {
         &self,
         name: String,
         _mode: String,
-        _properties: Properties,
+        properties: Properties,
         _auxiliary: Auxiliary,
         #[zbus(connection)] connection: &Connection,
     ) -> zbus::fdo::Result<OwnedObjectPath> {
@@ -97,6 +101,12 @@ impl FakeSystemd {
             if let Some(refusal) = &book.refuse {
                 return Err(zbus::fdo::Error::Failed(refusal.clone()));
             }
+            if let Some(name) = book.cannot_set.filter(|name| properties.iter().any(|(sent, _)| sent == name))
+            {
+                let text = format!("Cannot set property {name}, or unknown property.");
+                return Err(zbus::fdo::Error::PropertyReadOnly(text));
+            }
+            book.properties.insert(name.clone(), properties.into_iter().map(|(name, _)| name).collect());
             let pid = 1_000 + u32::try_from(book.calls.len()).unwrap();
             book.units.insert(name.clone(), pid);
             (pid, book.checks_fail.clone().filter(|_| stage))

@@ -8,7 +8,7 @@ use crate::grave::{Doom, Grave};
 use crate::systemd::{Call, Shared};
 use pool_core::State;
 use pool_core::config::Configuration;
-use pool_core::host::{Answer as Told, UnitFacts};
+use pool_core::host::{Answer as Told, HostFacts, UnitFacts};
 use pool_core::lease::LeaseId;
 use pool_core::name::{UnitName, Usec};
 use pool_core::replica::Report;
@@ -112,6 +112,7 @@ impl Daemon {
             leases: Fifos::below(&saved),
             reports: Some(Engines(reported)),
             recorder: Recorder::below(&saved),
+            host: HostFacts::default(),
             systemd: Client { shared: shared.clone(), grave: grave.clone(), run },
             clock: PausedClock { shared: shared.clone(), dice: Dice::new(dice.next(), "clock") },
         };
@@ -210,8 +211,8 @@ impl Client {
 }
 
 impl Systemd for Client {
-    async fn start(&self, unit: &UnitSpec) -> Result<(), SystemdError> {
-        self.ask(|answer: Answer| Call::Start(unit.clone(), answer)).await
+    async fn start(&self, unit: &UnitSpec) -> Result<Vec<&'static str>, SystemdError> {
+        self.ask(|answer: Answer| Call::Start(unit.clone(), answer)).await.map(|()| Vec::new())
     }
 
     async fn stop(&self, name: &UnitName) -> Result<(), SystemdError> {

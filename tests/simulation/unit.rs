@@ -65,8 +65,8 @@ const FAILURES: [Step; 6] = [
 impl Unit {
     /// A unit that was just loaded.
     pub fn new(spec: &UnitSpec) -> Unit {
-        let environment = spec.properties.iter().find_map(|property| match &property.value {
-            Value::Texts(texts) if property.name == "Environment" => Some(texts.as_slice()),
+        let environment = spec.properties.iter().find_map(|property| match property.value() {
+            Value::Texts(texts) if property.name() == "Environment" => Some(texts.as_slice()),
             _ => None,
         });
         let variable = |name: &str| {

@@ -188,6 +188,7 @@ fn describe(event: &Event) -> String {
             units.len(),
             leases.len()
         ),
+        Event::PropertiesLeftOut(names) => format!("left out of units: {names:?}"),
         Event::Asked { request, caller, accepted } => {
             format!("asked ({}) by uid {} ({}): {accepted:?}", request.0, caller.uid, caller.name)
         }

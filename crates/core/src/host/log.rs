@@ -77,13 +77,15 @@ pub enum LogKind {
     ExternalSilent,
     /// What operators asked for could not be saved.
     NotSaved,
+    /// This host cannot do something for engines.
+    HostLacks,
     /// Something that should not be.
     Anomaly,
 }
 
 impl LogKind {
     /// Every kind.
-    pub const ALL: [LogKind; 29] = [
+    pub const ALL: [LogKind; 30] = [
         LogKind::DaemonStarted,
         LogKind::ConfigurationLoaded,
         LogKind::ConfigurationError,
@@ -112,6 +114,7 @@ impl LogKind {
         LogKind::ExternalHealth,
         LogKind::ExternalSilent,
         LogKind::NotSaved,
+        LogKind::HostLacks,
         LogKind::Anomaly,
     ];
 
@@ -130,6 +133,7 @@ impl LogKind {
             | LogKind::DrainForced
             | LogKind::LeasesRevoked
             | LogKind::ExternalSilent
+            | LogKind::HostLacks
             | LogKind::Anomaly => Level::Warning,
             LogKind::LeaseGiven | LogKind::LeaseEnded => Level::Debug,
             LogKind::DaemonStarted

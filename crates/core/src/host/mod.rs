@@ -10,6 +10,7 @@ mod configure;
 mod decide;
 mod event;
 mod external;
+mod facts;
 mod leasing;
 mod log;
 mod ports;
@@ -25,6 +26,7 @@ pub use decide::decide;
 pub use event::{Effect, Effects, Event, Input};
 pub(crate) use external::phase as external_phase;
 pub use external::{Expiry, SavedExternal, Since};
+pub use facts::HostFacts;
 pub use log::{Level, LogKind, LogLine};
 pub use ports::Ports;
 pub use record::{RECORD_VERSION, RecordHead};
@@ -91,6 +93,12 @@ pub struct State {
     pub started: Usec,
     /// Why what operators asked for could not be saved; it is tried again.
     pub unsaved: Option<String>,
+    /// What is known of the host.
+    #[serde(default)]
+    pub host: HostFacts,
+    /// Properties that units are started without, because systemd does not know or would not set them.
+    #[serde(default)]
+    pub left_out: BTreeSet<String>,
 }
 
 /// What could not be saved is tried again after this time.
@@ -108,6 +116,7 @@ macro_rules! outside {
             registry: &mut $state.registry,
             starts: &mut $state.starts,
             settings: &$state.settings,
+            host: &$state.host,
         }
     };
 }
@@ -119,7 +128,8 @@ pub fn apply(state: &mut State, input: Input) -> Effects {
     let Input { mono, real, seed, event } = input;
     let clock = turn::Clock { mono, real, seed };
     match event {
-        Event::Started { configuration, units, saved, stopped, quarantined, leases } => {
+        Event::Started { configuration, units, saved, stopped, quarantined, leases, host } => {
+            facts::found(state, &mut effects, host);
             state.devices = Devices::keeping(quarantined);
             let found = adoption::Found { configuration, units, saved, stopped, leases };
             adoption::started(state, clock, &mut effects, found);
@@ -137,6 +147,10 @@ pub fn apply(state: &mut State, input: Input) -> Effects {
             state.with_replica(clock, &mut effects, &name.replica, |pool, index, _| {
                 lifecycle::unit_taken(pool, index, &name);
             });
+        }
+        Event::PropertiesLeftOut(names) => {
+            let names = names.iter().map(String::as_str);
+            facts::left_out(state, &mut effects, names, "systemd would not set it");
         }
         Event::UnitRefused { name, name_taken, error } => {
             let problem = if name_taken {

@@ -1,6 +1,6 @@
 //! What an event's handling may use besides the pool it works on: the time, randomness, timers, ports, jobs.
 
-use super::{Answer, Effect, Effects, LogKind, LogLine, Ports, RequestId, Waiter, Waits};
+use super::{Answer, Effect, Effects, HostFacts, LogKind, LogLine, Ports, RequestId, Waiter, Waits};
 use crate::config::Settings;
 use crate::job::{self, Details, JobId, JobResult, Jobs};
 use crate::lease::{Given, Held, LeaseId, Leases, Terms};
@@ -99,6 +99,7 @@ pub(super) struct Outside<'a> {
     pub(super) registry: &'a mut Registry,
     pub(super) starts: &'a mut u64,
     pub(super) settings: &'a Settings,
+    pub(super) host: &'a HostFacts,
 }
 
 /// One event's handling.
@@ -115,15 +116,30 @@ pub(crate) struct Turn<'a> {
     pub(crate) registry: &'a mut Registry,
     starts: &'a mut u64,
     pub(crate) settings: &'a Settings,
+    pub(crate) host: &'a HostFacts,
 }
 
 impl<'a> Turn<'a> {
     pub(super) fn new(clock: Clock, effects: &'a mut Effects, outside: Outside<'a>) -> Self {
         // Two pools that draw in one event must not draw the same: what was done so far tells them apart.
         let seed = clock.seed.wrapping_add(effects.len() as u64);
-        let Outside { timers, ports, jobs, waiters, leases, registry, starts, settings } = outside;
+        let Outside { timers, ports, jobs, waiters, leases, registry, starts, settings, host } = outside;
         let Clock { mono, real, .. } = clock;
-        Turn { mono, real, seed, effects, timers, ports, jobs, waiters, leases, registry, starts, settings }
+        Turn {
+            mono,
+            real,
+            seed,
+            effects,
+            timers,
+            ports,
+            jobs,
+            waiters,
+            leases,
+            registry,
+            starts,
+            settings,
+            host,
+        }
     }
 
     /// A new start of a unit, or one that is `confirmed` to be there already.

@@ -1,15 +1,22 @@
-//! Owns the transient units: every property of an engine's unit and of the unit that checks before it, as typed data
-//! with the systemd version that knows it. Encoding them for the bus is the adapter's work.
+//! Owns the transient units: every property of an engine's unit and of the unit that checks before it, each from its row
+//! of one table, which gives its type and the systemd version that knows it. Encoding them for the bus is the adapter's
+//! work.
 //!
 //! Both units share one sandbox, so what the checks could read the engine can read.
 
+mod property;
 mod sandbox;
+mod table;
 
+pub use property::{Property, Row, Value};
 pub use sandbox::DEVICE_MASK_NONE;
+pub use table::{NEEDED, TABLE, unknown_to};
 
 use crate::config::PoolSpec;
 use crate::engine::fill;
+use crate::host::HostFacts;
 use crate::name::{Endpoint, UnitName, Usec};
+use property::{CommandLine, Mode};
 
 /// So many stall time-outs may one step of an engine take that computes on the CPU, as every pool's does. On a device it
 /// would be 1: what waits for a hung device may spin as well.
@@ -39,57 +46,7 @@ pub struct UnitSpec {
     pub properties: Vec<Property>,
 }
 
-/// One property of a transient unit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Property {
-    /// systemd's name on the bus, for instance `TimeoutStartUSec`.
-    pub name: &'static str,
-    /// The oldest systemd that takes it in a transient unit; 252 stands for "every one that counts".
-    pub since: u16,
-    /// Its value.
-    pub value: Value,
-}
-
-/// The value of a property, by what systemd's D-Bus API wants.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Value {
-    /// `b`
-    Bool(bool),
-    /// `i`
-    I32(i32),
-    /// `u`
-    U32(u32),
-    /// `t`
-    U64(u64),
-    /// `s`
-    Text(String),
-    /// `as`
-    Texts(Vec<String>),
-    /// `a(sasb)`: one command line, to reach the program as it stands here.
-    Command(Vec<String>),
-    /// `a(ss)`
-    Pairs(Vec<(String, String)>),
-    /// `a(ssbt)`: read-only binds of a path onto itself; a missing source is left to the helper to name.
-    Binds(Vec<String>),
-    /// `(bas)`: allow (true) or deny a set of names.
-    Set(bool, Vec<String>),
-    /// `aay`: journal fields, `NAME=value`.
-    Fields(Vec<String>),
-    /// `a(iayu)`: every address of both families, `any`.
-    AnyAddress,
-    /// `a(iayu)`: the loopback networks, `localhost`.
-    Loopback,
-}
-
 const SIGKILL: i32 = 9;
-
-fn property(name: &'static str, value: Value) -> Property {
-    Property { name, since: 252, value }
-}
-
-fn text(value: &str) -> Value {
-    Value::Text(value.to_owned())
-}
 
 /// What a unit is started with beyond its pool's spec.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,6 +59,8 @@ pub struct Launch<'a> {
     pub endpoint: &'a Endpoint,
     /// The engine's version, where it is known.
     pub engine_version: &'a str,
+    /// The host that it runs on.
+    pub host: &'a HostFacts,
 }
 
 /// The unit that runs the engine.
@@ -128,26 +87,26 @@ pub fn engine_unit(name: &UnitName, launch: &Launch<'_>) -> UnitSpec {
     let cache = format!("llamaorch/{}", spec.id);
     let runtime = format!("llamaorch/{}", name.replica);
     let mut properties = vec![
-        property("Description", text(&format!("LLM engine {} of pool {}", name.replica.index, spec.id))),
-        property("Type", text("notify")),
-        property("NotifyAccess", text("all")),
+        table::DESCRIPTION.is(format!("LLM engine {} of pool {}", name.replica.index, spec.id)),
+        table::TYPE.is("notify"),
+        table::NOTIFY_ACCESS.is("all"),
         // A clean exit stays visible until it has been read, also while the daemon is away.
-        property("RemainAfterExit", Value::Bool(true)),
-        property("ExecStart", Value::Command(command)),
-        property("TimeoutStartUSec", Value::U64(spec.health.start_timeout.min(spec.health.start_limit).0)),
-        property("TimeoutStopUSec", Value::U64(Usec::from_secs(30).0)),
+        table::REMAIN_AFTER_EXIT.is(true),
+        table::EXEC_START.is(CommandLine(command)),
+        table::TIMEOUT_START.is(spec.health.start_timeout.min(spec.health.start_limit).0),
+        table::TIMEOUT_STOP.is(Usec::from_secs(30).0),
         // From ready on: what the prober does not confirm for so long is ended. A hung engine has nothing to save, and a
         // core dump of its mappings helps nobody.
-        property("WatchdogUSec", Value::U64(spec.health.stall_timeout.max(Usec::from_secs(30)).0)),
-        property("WatchdogSignal", Value::I32(SIGKILL)),
-        property("KillMode", text("mixed")),
-        property("OOMPolicy", text("kill")),
-        property("CacheDirectory", Value::Texts(vec![cache.clone()])),
-        property("CacheDirectoryMode", Value::U32(0o700)),
-        property("RuntimeDirectory", Value::Texts(vec![runtime])),
-        property("RuntimeDirectoryMode", Value::U32(0o700)),
-        property("WorkingDirectory", text(&format!("/var/cache/{cache}"))),
-        property("Environment", Value::Texts(environment(launch, &cache))),
+        table::WATCHDOG.is(spec.health.stall_timeout.max(Usec::from_secs(30)).0),
+        table::WATCHDOG_SIGNAL.is(SIGKILL),
+        table::KILL_MODE.is("mixed"),
+        table::OOM_POLICY.is("kill"),
+        table::CACHE_DIRECTORY.is(vec![cache.clone()]),
+        table::CACHE_DIRECTORY_MODE.is(Mode(0o700)),
+        table::RUNTIME_DIRECTORY.is(vec![runtime]),
+        table::RUNTIME_DIRECTORY_MODE.is(Mode(0o700)),
+        table::WORKING_DIRECTORY.is(format!("/var/cache/{cache}")),
+        table::ENVIRONMENT.is(environment(launch, &cache)),
     ];
     properties.extend(sandbox::common(name, spec));
     UnitSpec { name: name.clone(), properties }
@@ -204,19 +163,16 @@ pub fn stage_unit(name: &UnitName, launch: &Launch<'_>, address: bool) -> UnitSp
         command.extend(["--version-arg".to_owned(), arg.clone()]);
     }
     let mut properties = vec![
-        property(
-            "Description",
-            text(&format!("Checks before LLM engine {} of pool {}", name.replica.index, spec.id)),
-        ),
-        property("Type", text("oneshot")),
-        property("NotifyAccess", text("all")),
-        property("RemainAfterExit", Value::Bool(true)),
-        property("ExecStart", Value::Command(command)),
-        property("TimeoutStartUSec", Value::U64(spec.health.start_timeout.min(spec.health.start_limit).0)),
-        property("TimeoutStopUSec", Value::U64(Usec::from_secs(5).0)),
-        property("KillMode", text("control-group")),
-        property("WorkingDirectory", text("/")),
-        property("Environment", Value::Texts(variables(spec))),
+        table::DESCRIPTION.is(format!("Checks before LLM engine {} of pool {}", name.replica.index, spec.id)),
+        table::TYPE.is("oneshot"),
+        table::NOTIFY_ACCESS.is("all"),
+        table::REMAIN_AFTER_EXIT.is(true),
+        table::EXEC_START.is(CommandLine(command)),
+        table::TIMEOUT_START.is(spec.health.start_timeout.min(spec.health.start_limit).0),
+        table::TIMEOUT_STOP.is(Usec::from_secs(5).0),
+        table::KILL_MODE.is("control-group"),
+        table::WORKING_DIRECTORY.is("/"),
+        table::ENVIRONMENT.is(variables(spec)),
     ];
     properties.extend(sandbox::common(name, spec));
     UnitSpec { name: name.clone(), properties }
@@ -296,7 +252,9 @@ mod tests {
     fn unit_of(spec: &PoolSpec, kind: UnitKind) -> UnitSpec {
         let name = UnitName { kind, replica: ReplicaId { pool: spec.id.clone(), index: 0 }, generation: 1 };
         let endpoint = Endpoint { host: "127.0.0.1".into(), port: 20000 };
-        let launch = Launch { spec, spec_digest: "d", endpoint: &endpoint, engine_version: "0.7.0" };
+        let host = HostFacts::default();
+        let launch =
+            Launch { spec, spec_digest: "d", endpoint: &endpoint, engine_version: "0.7.0", host: &host };
         match kind {
             UnitKind::Engine => engine_unit(&name, &launch),
             UnitKind::Stage => stage_unit(&name, &launch, true),
@@ -304,7 +262,12 @@ mod tests {
     }
 
     fn value(unit: &UnitSpec, name: &str) -> Value {
-        unit.properties.iter().find(|p| p.name == name).unwrap_or_else(|| panic!("no {name}")).value.clone()
+        unit.properties
+            .iter()
+            .find(|p| p.name() == name)
+            .unwrap_or_else(|| panic!("no {name}"))
+            .value()
+            .clone()
     }
 
     #[test]
@@ -338,7 +301,7 @@ mod tests {
             assert_eq!(value(&unit, "WatchdogUSec"), Value::U64(Usec::from_secs(watchdog).0));
         }
         assert!(
-            built(UnitKind::Stage).properties.iter().all(|property| !property.name.starts_with("Watchdog"))
+            built(UnitKind::Stage).properties.iter().all(|property| !property.name().starts_with("Watchdog"))
         );
     }
 
@@ -356,7 +319,7 @@ mod tests {
     fn no_property_is_sent_twice() {
         for kind in [UnitKind::Engine, UnitKind::Stage] {
             let unit = built(kind);
-            let mut names: Vec<_> = unit.properties.iter().map(|p| p.name).collect();
+            let mut names: Vec<_> = unit.properties.iter().map(Property::name).collect();
             names.sort_unstable();
             let all = names.len();
             names.dedup();

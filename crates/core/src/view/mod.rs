@@ -53,6 +53,8 @@ pub struct ManagerView {
     pub active_leases: u32,
     /// Why what operators asked for could not be saved; "": it was.
     pub unsaved: String,
+    /// What the host cannot do for engines, each one word.
+    pub host_lacks: Vec<String>,
 }
 
 /// A pool object; names and units as in its D-Bus interface.
@@ -211,6 +213,7 @@ impl View {
             start_timestamp: state.started,
             active_leases: count(state.leases.len()),
             unsaved: state.unsaved.clone().unwrap_or_default(),
+            host_lacks: state.host_lacks(),
         };
     }
 }

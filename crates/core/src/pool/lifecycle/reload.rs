@@ -246,6 +246,7 @@ fn check(pool: &mut Pool, turn: &mut Turn<'_>) {
         spec_digest: &reload.to.digest,
         endpoint: &endpoint,
         engine_version: "",
+        host: turn.host,
     };
     turn.effects.push(Effect::StartUnit(stage_unit(&name, &launch, false)));
     replica.taken.insert(name, turn.hold(false));

@@ -272,6 +272,7 @@ pub(crate) fn begin(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
         spec_digest: &revision.digest,
         endpoint: &endpoint,
         engine_version: "",
+        host: turn.host,
     };
     turn.effects.push(Effect::StartUnit(stage_unit(&name, &launch, true)));
     turn.effects.push(Effect::SaveRuntime);
@@ -329,6 +330,7 @@ pub(super) fn launch(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
         spec_digest: &revision.digest,
         endpoint,
         engine_version: &replica.engine_version,
+        host: turn.host,
     };
     turn.effects.push(Effect::StartUnit(engine_unit(&name, &launch)));
     replica.taken.insert(name, turn.hold(false));
