@@ -1,6 +1,6 @@
 //! From a unit's typed properties to what `StartTransientUnit` takes.
 
-use pool_core::unit::{NEEDED, Property, UnitSpec, Value};
+use pool_core::unit::{NEEDED, Property, UNSET, UnitSpec, Value};
 use std::collections::BTreeSet;
 use zbus::{Variant, fdo};
 
@@ -16,6 +16,13 @@ pub(super) fn properties<'a>(
 ) -> Vec<(&'a str, Variant<'a>)> {
     let sent = |property: &&Property| property.since() <= systemd && !refused.contains(property.name());
     unit.properties.iter().filter(sent).map(|property| (property.name(), encode(property.value()))).collect()
+}
+
+/// The properties of its pool's slice that are set; `None`: nothing is to be set, and nothing was before.
+pub(super) fn slice(unit: &UnitSpec, set_before: bool) -> Option<Vec<(&str, Variant<'_>)>> {
+    let sets = unit.slice.iter().any(|property| *property.value() != Value::U64(UNSET));
+    let encoded = || unit.slice.iter().map(|property| (property.name(), encode(property.value()))).collect();
+    (sets || set_before).then(encoded)
 }
 
 /// The leading number of systemd's version; 252, the oldest that counts, where there is none.
@@ -99,6 +106,7 @@ mod tests {
         UnitSpec {
             name: "llamaorch-engine-a-r0.g1.service".parse().expect("a valid name"),
             properties: names.iter().map(|name| (row(name).least)()).collect(),
+            slice: Vec::new(),
         }
     }
 

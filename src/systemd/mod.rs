@@ -12,7 +12,7 @@ use manager::ManagerProxy;
 use pool_core::host::UnitFacts;
 use pool_core::name::{Endpoint, UnitName, Usec, path_element};
 use pool_core::replica::{ActiveState, UnitObservation};
-use pool_core::unit::{ENDPOINT_VARIABLE, Property, SPEC_VARIABLE, UnitSpec, VERSION_VARIABLE};
+use pool_core::unit::{ENDPOINT_VARIABLE, Property, SPEC_VARIABLE, UnitSpec, VERSION_VARIABLE, pool_slice};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
@@ -43,6 +43,8 @@ pub struct Client {
     version: String,
     /// Properties that systemd would not set: it is not asked again.
     refused: Arc<Mutex<BTreeSet<&'static str>>>,
+    /// Slices of pools of which something was set.
+    slices: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl Client {
@@ -57,7 +59,7 @@ impl Client {
         observe::start(connection, observations).await?;
         let manager = ManagerProxy::new(connection).await?;
         let version = manager.version().await?;
-        Ok(Client { manager, version, refused: Arc::default() })
+        Ok(Client { manager, version, refused: Arc::default(), slices: Arc::default() })
     }
 
     /// systemd's version as it says it, for instance `252.39-1~deb12u2`.
@@ -70,6 +72,17 @@ impl Client {
     #[must_use]
     pub fn number(&self) -> u16 {
         encode::major(&self.version)
+    }
+
+    /// Sets what a unit's pool wants of its slice, until the next boot. It need not be there yet.
+    async fn set_slice(&self, unit: &UnitSpec) -> Result<(), SystemdError> {
+        let slice = pool_slice(&unit.name.replica.pool);
+        let set_before = self.slices.lock().unwrap_or_else(PoisonError::into_inner).contains(&slice);
+        if let Some(properties) = encode::slice(unit, set_before) {
+            self.manager.set_unit_properties(&slice, true, &properties).await?;
+            self.slices.lock().unwrap_or_else(PoisonError::into_inner).insert(slice);
+        }
+        Ok(())
     }
 
     async fn read(&self, name: UnitName) -> Result<UnitFacts, SystemdError> {
@@ -99,6 +112,7 @@ impl Client {
 
 impl Systemd for Client {
     async fn start(&self, unit: &UnitSpec) -> Result<Vec<&'static str>, SystemdError> {
+        self.set_slice(unit).await?;
         let name = unit.name.to_string();
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone();
         loop {

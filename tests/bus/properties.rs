@@ -55,3 +55,27 @@ async fn a_unit_is_not_started_without_what_it_is() {
         "nothing was started"
     );
 }
+
+#[tokio::test]
+async fn a_pools_weight_is_set_on_its_slice_and_taken_back() {
+    let bench = Bench::new().await;
+    bench.pool_file("a-b", &format!("{SETTLE}[resources]\ncpu_weight = 200\n"));
+    bench.pool_file("plain", SETTLE);
+    let _daemon = bench.daemon().await;
+    for pool in ["a_2db", "plain"] {
+        bench.wait_phase(pool, "ready").await;
+    }
+    let set = || std::mem::take(&mut bench.systemd.book.lock().expect("no test has failed in it").slices);
+    let first = set();
+    assert!(
+        !first.is_empty() && first.iter().all(|set| set.starts_with("llamaorch-a\\x2db.slice: CPUWeight=")),
+        "{first:?}"
+    );
+    assert!(first.iter().all(|set| set.contains("200")), "{first:?}");
+    bench.pool_file("a-b", SETTLE);
+    bench.api().reload().await.expect("the files are read");
+    bench.api().stop("a-b").await.expect("a job").wait().await.expect("it stops");
+    bench.api().start("a-b").await.expect("a job").wait().await.expect("it starts");
+    let then = set();
+    assert!(!then.is_empty() && then.iter().all(|set| set.contains(&u64::MAX.to_string())), "{then:?}");
+}

@@ -23,6 +23,8 @@ pub struct Book {
     pub cannot_set: Option<&'static str>,
     /// The properties of each unit that was taken.
     pub properties: BTreeMap<String, Vec<String>>,
+    /// What was set of slices, as `slice: names`.
+    pub slices: Vec<String>,
     /// How the checks before a start end, if not well: their exit status and last words.
     pub checks_fail: Option<(i32, String)>,
 }
@@ -118,6 +120,12 @@ impl FakeSystemd {
         let (sub, pid) = if stage { ("exited", 0) } else { ("running", pid) };
         say(connection, None, &name, "active", sub, pid).await?;
         Ok(format!("{ROOT}/job/1").try_into().unwrap())
+    }
+
+    fn set_unit_properties(&self, name: String, runtime: bool, properties: Properties) {
+        assert!(runtime, "until the next boot");
+        let set: Vec<String> = properties.iter().map(|(name, value)| format!("{name}={value:?}")).collect();
+        self.book.lock().expect("no test has failed in it").slices.push(format!("{name}: {}", set.join(" ")));
     }
 
     async fn stop_unit(

@@ -23,6 +23,7 @@ mod readiness;
 mod record;
 mod refusal;
 mod reloading;
+mod resources;
 mod sandbox;
 mod serving;
 mod users;

@@ -9,7 +9,7 @@
 
 use pool_core::host::HostFacts;
 use pool_core::name::{Endpoint, ReplicaId, UnitKind, UnitName};
-use pool_core::unit::{Launch, UnitSpec, engine_unit, stage_unit};
+use pool_core::unit::{Launch, Property, UnitSpec, engine_unit, pool_slice, stage_unit};
 use pool_managerd::config::{Folders, read};
 use std::collections::BTreeSet;
 use std::fs;
@@ -25,7 +25,17 @@ impl Drop for Tree {
 }
 
 /// A pool of each template: what else its file says.
-const POOLS: [(&str, &str); 2] = [("llama-cpp", ""), ("vllm", "")];
+const POOLS: [(&str, &str); 2] = [("llama-cpp", ""), ("vllm", RESOURCES)];
+
+const RESOURCES: &str = "\
+[resources]
+memory_high = \"60%\"
+memory_max = \"48GiB\"
+shm = \"8GiB\"
+tasks_max = 16384
+cpu_weight = 200
+cpu_quota = \"400%\"
+";
 
 fn units(template: &str, more: &str) -> Vec<(&'static str, UnitSpec)> {
     let tree = Tree(std::env::temp_dir().join(format!("pool-units-{template}-{}", std::process::id())));
@@ -54,8 +64,10 @@ fn units(template: &str, more: &str) -> Vec<(&'static str, UnitSpec)> {
 }
 
 fn shown(unit: &UnitSpec) -> String {
-    let lines = unit.properties.iter().map(|property| format!("{property}\n"));
-    format!("{}\n\n{}", unit.name, lines.collect::<String>())
+    let lines =
+        |properties: &[Property]| properties.iter().map(|line| format!("{line}\n")).collect::<String>();
+    let slice = pool_slice(&unit.name.replica.pool);
+    format!("{}\n\n{}\n{slice}\n\n{}", unit.name, lines(&unit.properties), lines(&unit.slice))
 }
 
 #[test]

@@ -4,10 +4,12 @@
 //!
 //! Both units share one sandbox, so what the checks could read the engine can read.
 
+mod limits;
 mod property;
 mod sandbox;
 mod table;
 
+pub use limits::{UNSET, pool_slice};
 pub use property::{Property, Row, Value};
 pub use sandbox::DEVICE_MASK_NONE;
 pub use table::{NEEDED, TABLE, unknown_to};
@@ -28,7 +30,7 @@ pub const HELPER: &str = "/usr/libexec/llamaorch/pool-helper";
 pub const REPORT_SOCKET: &str = "/run/pool-managerd/report/socket";
 /// The folder of [`REPORT_SOCKET`].
 pub const REPORT_FOLDER: &str = "/run/pool-managerd/report";
-/// The slice of every unit of ours.
+/// The slice that the slices of all pools lie in.
 pub const SLICE: &str = "llamaorch.slice";
 /// In a unit's environment: the endpoint that the daemon gave it, read back on adoption.
 pub const ENDPOINT_VARIABLE: &str = "LLAMAORCH_ENDPOINT";
@@ -44,6 +46,8 @@ pub struct UnitSpec {
     pub name: UnitName,
     /// Its properties, in the order in which they are sent.
     pub properties: Vec<Property>,
+    /// Properties of the slice of its pool, which are set before it starts.
+    pub slice: Vec<Property>,
 }
 
 const SIGKILL: i32 = 9;
@@ -109,7 +113,8 @@ pub fn engine_unit(name: &UnitName, launch: &Launch<'_>) -> UnitSpec {
         table::ENVIRONMENT.is(environment(launch, &cache)),
     ];
     properties.extend(sandbox::common(name, spec));
-    UnitSpec { name: name.clone(), properties }
+    properties.extend(limits::lines(&spec.resources, launch.host));
+    UnitSpec { name: name.clone(), properties, slice: limits::slice(&spec.resources) }
 }
 
 /// What the prober asks once the engine is ready, and how often.
@@ -175,7 +180,8 @@ pub fn stage_unit(name: &UnitName, launch: &Launch<'_>, address: bool) -> UnitSp
         table::ENVIRONMENT.is(variables(spec)),
     ];
     properties.extend(sandbox::common(name, spec));
-    UnitSpec { name: name.clone(), properties }
+    properties.extend(limits::lines(&spec.resources, launch.host));
+    UnitSpec { name: name.clone(), properties, slice: limits::slice(&spec.resources) }
 }
 
 /// The engine's environment: the daemon's own marks, then writable places, then template and pool.
@@ -238,6 +244,7 @@ mod tests {
                 start_timeout: Usec::from_secs(10),
                 ..Health::default()
             },
+            resources: Default::default(),
             restart: Default::default(),
             drain: Default::default(),
             leases: Default::default(),
@@ -308,9 +315,15 @@ mod tests {
     #[test]
     fn checks_and_engine_share_user_and_sandbox() {
         let (engine, stage) = (built(UnitKind::Engine), built(UnitKind::Stage));
-        for name in
-            ["User", "DynamicUser", "BindReadOnlyPaths", "SystemCallFilter", "ProtectHome", "IPAddressDeny"]
-        {
+        for name in [
+            "User",
+            "DynamicUser",
+            "BindReadOnlyPaths",
+            "SystemCallFilter",
+            "ProtectHome",
+            "TasksMax",
+            "Slice",
+        ] {
             assert_eq!(value(&engine, name), value(&stage, name), "{name}");
         }
     }

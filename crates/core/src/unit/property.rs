@@ -77,7 +77,8 @@ impl fmt::Display for Value {
             Value::Bool(flag) => f.write_str(if *flag { "yes" } else { "no" }),
             Value::I32(number) => write!(f, "{number}"),
             Value::Mode(mode) => write!(f, "{mode:04o}"),
-            Value::U64(u64::MAX) => f.write_str("infinity"),
+            // How systemd is told to forget a number.
+            Value::U64(u64::MAX) => Ok(()),
             Value::U64(number) => write!(f, "{number}"),
             Value::Text(text) => f.write_str(text),
             Value::Texts(texts) | Value::Command(texts) | Value::Fields(texts) => {

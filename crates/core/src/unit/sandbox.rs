@@ -1,8 +1,9 @@
 //! The sandbox that every unit of ours runs in: the lines that need no cgroup controller. A template may loosen
-//! single ones, with its reason beside them in its file.
+//! single ones, with its reason beside them in its file. What a unit may use of the host is in `limits`.
 
+use super::limits::{pool_slice, shm};
 use super::property::{Addresses, Allowed, Binds, Fields, Mode, Pairs, Property};
-use super::{REPORT_FOLDER, SLICE, table};
+use super::{REPORT_FOLDER, table};
 use crate::config::PoolSpec;
 use crate::name::UnitName;
 
@@ -12,7 +13,7 @@ pub(super) fn common(name: &UnitName, spec: &PoolSpec) -> Vec<Property> {
     let mut calls = names(&["@system-service"]);
     calls.extend(template.system_calls.iter().cloned());
     vec![
-        table::SLICE.is(SLICE),
+        table::SLICE.is(pool_slice(&spec.id)),
         table::LOG_EXTRA_FIELDS.is(Fields(journal_fields(name, spec))),
         table::SYSLOG_IDENTIFIER.is(spec.engine.as_str()),
         // Who it is.
@@ -42,7 +43,7 @@ pub(super) fn common(name: &UnitName, spec: &PoolSpec) -> Vec<Property> {
         table::PROTECT_KERNEL_LOGS.is(true),
         table::PROTECT_CONTROL_GROUPS.is(true),
         table::PROTECT_HOSTNAME.is(true),
-        table::TEMPORARY_FILE_SYSTEM.is(Pairs(temporary())),
+        table::TEMPORARY_FILE_SYSTEM.is(Pairs(temporary(&shm(&spec.resources)))),
         table::BIND_READ_ONLY_PATHS.is(Binds(vec![spec.model.clone(), REPORT_FOLDER.to_owned()])),
         table::INACCESSIBLE_PATHS.is(names(&["-/etc/llamaorch"])),
         // What it reaches.
@@ -51,19 +52,17 @@ pub(super) fn common(name: &UnitName, spec: &PoolSpec) -> Vec<Property> {
         table::IP_ADDRESS_DENY.is(Addresses::Any),
         table::IP_ADDRESS_ALLOW.is(Addresses::Loopback),
         table::REMOVE_IPC.is(true),
-        // What it may use. An engine that swaps is as good as dead, and looks alive.
-        table::MEMORY_SWAP_MAX.is(0_u64),
-        table::MEMORY_ZSWAP_MAX.is(0_u64),
     ]
 }
 
 /// A `/dev/shm` of the unit's own: the host's is shared by everyone. And the homes once more: what `ProtectHome=tmpfs`
 /// mounts is writable for everyone and without limit on systemd 252. And the daemon's folder, empty but for the one that
 /// is bound into it.
-fn temporary() -> Vec<(String, String)> {
+fn temporary(shm: &str) -> Vec<(String, String)> {
     const EMPTY: &str = "ro,nosuid,nodev,mode=0755,size=4m";
+    let shm = format!("size={shm},mode=1777,nosuid,nodev,noexec");
     [
-        ("/dev/shm", "size=50%,mode=1777,nosuid,nodev,noexec"),
+        ("/dev/shm", shm.as_str()),
         ("/home", EMPTY),
         ("/root", EMPTY),
         ("/run/user", EMPTY),

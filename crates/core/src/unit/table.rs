@@ -84,8 +84,15 @@ table! {
     IP_ADDRESS_ALLOW = "IPAddressAllow": Addresses, "a(iayu)", 252;
     REMOVE_IPC = "RemoveIPC": bool, "b", 252;
     // What it may use.
+    MEMORY_ACCOUNTING = "MemoryAccounting": bool, "b", 252;
+    TASKS_ACCOUNTING = "TasksAccounting": bool, "b", 252;
+    MEMORY_HIGH = "MemoryHigh": u64, "t", 252;
+    MEMORY_MAX = "MemoryMax": u64, "t", 252;
     MEMORY_SWAP_MAX = "MemorySwapMax": u64, "t", 252;
     MEMORY_ZSWAP_MAX = "MemoryZSwapMax": u64, "t", 253;
+    TASKS_MAX = "TasksMax": u64, "t", 252;
+    CPU_WEIGHT = "CPUWeight": u64, "t", 252;
+    CPU_QUOTA = "CPUQuotaPerSecUSec": u64, "t", 252;
 }
 
 /// What runs, and as whom: a unit without one of these is not started, where one without another line is.

@@ -86,6 +86,7 @@ pub fn spec(id: &str) -> PoolSpec {
             start_timeout: Usec::from_secs(10),
             ..Health::default()
         },
+        resources: Default::default(),
         restart: Default::default(),
         drain: Default::default(),
         leases: Default::default(),
