@@ -80,10 +80,14 @@ pub(super) fn started(state: &mut State, clock: Clock, effects: &mut Effects, fo
             state.insert_pool(clock, effects, id.clone(), pool);
         }
     }
-    // What runs has its port, before anything that is to start is given one.
+    // What runs has its port and its memory, before anything that is to start is given some.
     for facts in units.iter().filter(|facts| facts.seen.name.kind == UnitKind::Engine) {
         if let Some(endpoint) = facts.endpoint.as_ref().filter(|_| facts.seen.active != ActiveState::Failed) {
             state.ports.keep(&facts.seen.name.replica, endpoint.port);
+        }
+        let replica = &facts.seen.name.replica;
+        if let Some(pool) = state.pools.get(&replica.pool) {
+            state.promises.keep(replica, &pool.revision.spec, state.host.memory);
         }
     }
     let (mut adopted, mut orphans) = (0_usize, 0_usize);

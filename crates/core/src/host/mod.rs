@@ -13,6 +13,7 @@ mod external;
 mod facts;
 mod leasing;
 mod log;
+mod memory;
 mod ports;
 mod record;
 mod request;
@@ -28,6 +29,7 @@ pub(crate) use external::phase as external_phase;
 pub use external::{Expiry, SavedExternal, Since};
 pub use facts::HostFacts;
 pub use log::{Level, LogKind, LogLine};
+pub use memory::Promises;
 pub use ports::Ports;
 pub use record::{RECORD_VERSION, RecordHead};
 pub use request::{Accepted, Answer, Denied, LeaseWish, Request, RequestId};
@@ -62,6 +64,9 @@ pub struct State {
     pub ports: Ports,
     /// Timers that run.
     pub timers: Timers,
+    /// How much memory is promised to which replica.
+    #[serde(default)]
+    pub promises: Promises,
     /// Every lease that is held.
     pub leases: Leases,
     /// What is known of each pool by its id alone.
@@ -110,6 +115,7 @@ macro_rules! outside {
         turn::Outside {
             timers: &mut $state.timers,
             ports: &mut $state.ports,
+            promises: &mut $state.promises,
             jobs: &mut $state.jobs,
             waiters: &mut $state.waiters,
             leases: &mut $state.leases,
@@ -304,6 +310,18 @@ fn forgotten(state: &mut State, clock: turn::Clock, effects: &mut Effects, name:
     });
 }
 
+/// What runs has the memory that it may use, and what is gone has none.
+fn keep_promises(pool: &Pool, turn: &mut Turn<'_>) {
+    for replica in &pool.replicas {
+        if replica.idle() && replica.taken.is_empty() {
+            turn.promises.release(&replica.id);
+        } else if let Some(revision) = replica.revision.as_ref().filter(|_| replica.engine_runs()) {
+            turn.promises.keep(&replica.id, &revision.spec, turn.host.memory);
+        }
+    }
+    turn.promises.retain(pool.id(), |id| pool.replicas.iter().any(|replica| replica.id == *id));
+}
+
 /// Tells the registry how a pool stands.
 fn register(pool: &Pool, turn: &mut Turn<'_>) {
     let (id, registry) = (pool.id(), &mut *turn.registry);
@@ -328,6 +346,7 @@ fn settle(state: &mut State, clock: turn::Clock, effects: &mut Effects) {
     for id in &touched {
         state.with_pool(clock, effects, id, |pool, turn| {
             lifecycle::settle(pool, turn);
+            keep_promises(pool, turn);
             register(pool, turn);
         });
         if state.pools.get(id).is_some_and(|pool| pool.leaving && pool.at_rest()) {
@@ -445,6 +464,7 @@ impl State {
             }
             for replica in &pool.replicas {
                 self.ports.release(&replica.id);
+                self.promises.release(&replica.id);
             }
         }
     }

@@ -1,6 +1,8 @@
 //! What an event's handling may use besides the pool it works on: the time, randomness, timers, ports, jobs.
 
-use super::{Answer, Effect, Effects, HostFacts, LogKind, LogLine, Ports, RequestId, Waiter, Waits};
+use super::{
+    Answer, Effect, Effects, HostFacts, LogKind, LogLine, Ports, Promises, RequestId, Waiter, Waits,
+};
 use crate::config::Settings;
 use crate::job::{self, Details, JobId, JobResult, Jobs};
 use crate::lease::{Given, Held, LeaseId, Leases, Terms};
@@ -93,6 +95,7 @@ pub(super) struct Clock {
 pub(super) struct Outside<'a> {
     pub(super) timers: &'a mut Timers,
     pub(super) ports: &'a mut Ports,
+    pub(super) promises: &'a mut Promises,
     pub(super) jobs: &'a mut Jobs,
     pub(super) waiters: &'a mut BTreeMap<RequestId, Waiter>,
     pub(super) leases: &'a mut Leases,
@@ -110,6 +113,7 @@ pub(crate) struct Turn<'a> {
     pub(crate) effects: &'a mut Effects,
     timers: &'a mut Timers,
     pub(crate) ports: &'a mut Ports,
+    pub(crate) promises: &'a mut Promises,
     jobs: &'a mut Jobs,
     waiters: &'a mut BTreeMap<RequestId, Waiter>,
     pub(crate) leases: &'a mut Leases,
@@ -123,7 +127,8 @@ impl<'a> Turn<'a> {
     pub(super) fn new(clock: Clock, effects: &'a mut Effects, outside: Outside<'a>) -> Self {
         // Two pools that draw in one event must not draw the same: what was done so far tells them apart.
         let seed = clock.seed.wrapping_add(effects.len() as u64);
-        let Outside { timers, ports, jobs, waiters, leases, registry, starts, settings, host } = outside;
+        let Outside { timers, ports, promises, jobs, waiters, leases, registry, starts, settings, host } =
+            outside;
         let Clock { mono, real, .. } = clock;
         Turn {
             mono,
@@ -132,6 +137,7 @@ impl<'a> Turn<'a> {
             effects,
             timers,
             ports,
+            promises,
             jobs,
             waiters,
             leases,

@@ -13,6 +13,7 @@ mod explain;
 mod external;
 mod found;
 mod lease;
+mod memory;
 mod moments;
 mod outside;
 mod random;

@@ -158,7 +158,10 @@ fn stay_down(pool: &mut Pool, index: usize, class: &ExitClass, text: String, tur
     let Some(replica) = pool.replicas.get_mut(index) else { return };
     replica.phase = Phase::Failed;
     let number = replica.id.index;
-    let refused = matches!(class, ExitClass::Refused(_) | ExitClass::Preflight | ExitClass::StageFailed);
+    let refused = matches!(
+        class,
+        ExitClass::Refused(_) | ExitClass::Preflight | ExitClass::StageFailed | ExitClass::NotAdmitted
+    );
     let kind = if refused { LogKind::EngineRefused } else { LogKind::EngineFailed };
     turn.log(pool, Some(index), kind, text);
     for (kind, open_for) in pool.troubles.on_trial(number, &numbers) {

@@ -256,6 +256,10 @@ pub(crate) fn begin(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
     }
     replica.generation = replica.generation.max(replica.next_generation);
     let revision = replica.revision.get_or_insert_with(|| pool.revision.clone()).clone();
+    if let Err(text) = turn.promises.ask(&replica.id, &revision.spec, turn.host.memory) {
+        fail(pool, index, turn, ExitClass::NotAdmitted, text);
+        return;
+    }
     let Some(endpoint) = address(replica, &revision.spec.listen, turn) else {
         no_address(pool, index, turn);
         return;
@@ -303,6 +307,10 @@ pub(super) fn launch_checked(pool: &mut Pool, index: usize, version: &str, turn:
     let Some(replica) = pool.replicas.get_mut(index) else { return };
     replica.generation = replica.generation.max(replica.next_generation);
     let Some(revision) = replica.revision.clone() else { return };
+    if let Err(text) = turn.promises.ask(&replica.id, &revision.spec, turn.host.memory) {
+        fail(pool, index, turn, ExitClass::NotAdmitted, text);
+        return;
+    }
     let Some(endpoint) = address(replica, &revision.spec.listen, turn) else {
         no_address(pool, index, turn);
         return;
