@@ -85,6 +85,7 @@ impl Probers for Flood {
             version: None,
             progress: None,
             processes: None,
+            memory_peak: None,
         };
         Ok((unit, report))
     }

@@ -313,7 +313,7 @@ fn forgotten(state: &mut State, clock: turn::Clock, effects: &mut Effects, name:
 /// What runs has the memory that it may use, and what is gone has none.
 fn keep_promises(pool: &Pool, turn: &mut Turn<'_>) {
     for replica in &pool.replicas {
-        if replica.idle() && replica.taken.is_empty() {
+        if replica.at_rest() {
             turn.promises.release(&replica.id);
         } else if let Some(revision) = replica.revision.as_ref().filter(|_| replica.engine_runs()) {
             turn.promises.keep(&replica.id, &revision.spec, turn.host.memory);

@@ -1,10 +1,12 @@
 //! Memory that is promised: what does not fit is refused, and who holds what is named.
 
 use crate::world::{World, spec, unit};
+use pool_core::Event;
 use pool_core::config::{Bytes, PoolSpec, Resources, Size};
 use pool_core::host::HostFacts;
 use pool_core::name::UnitKind;
 use pool_core::pool::PoolPhase;
+use pool_core::replica::{ActiveState, Report};
 
 const GIB: u64 = 1 << 30;
 
@@ -135,4 +137,47 @@ fn a_pool_whose_file_is_gone_holds_nothing() {
     world.configure(&[wants("b", 40)]);
     world.serve("b", 0);
     assert_eq!(world.phase("b"), PoolPhase::Ready);
+}
+
+/// The kernel kills it for want of memory.
+fn runs_out(world: &mut World, id: &str, peak: Option<u64>) {
+    world.seen(&unit(UnitKind::Engine, id, 0), |unit| {
+        unit.active = ActiveState::Failed;
+        unit.main_pid = 0;
+        unit.result = "oom-kill".into();
+        (unit.exec_code, unit.exec_status) = (2, 9);
+        unit.memory_peak = peak;
+    });
+    world.settle();
+}
+
+#[test]
+fn who_ran_out_of_memory_is_told_how_much_it_had_and_might_have() {
+    let mut world = with(&[wants("a", 30), spec("b")]);
+    world.serve("a", 0);
+    world.serve("b", 0);
+    runs_out(&mut world, "a", Some(30 * GIB));
+    let text = "the kernel ran out of memory and killed it; it had 30 GiB at its peak, resources.memory_max is 30 GiB";
+    assert_eq!(error(&world, "a"), ("oom-host".to_owned(), text.to_owned()));
+    assert_eq!(world.phase("b"), PoolPhase::Ready);
+    runs_out(&mut world, "b", None);
+    let text = "the kernel ran out of memory and killed it; how much it had is not known, resources.memory_max is not set";
+    assert_eq!(error(&world, "b").1, text);
+}
+
+#[test]
+fn where_systemd_does_not_say_how_much_it_had_its_prober_did() {
+    let mut world = with(&[wants("a", 30)]);
+    world.serve("a", 0);
+    let name = unit(UnitKind::Engine, "a", 0);
+    for (own, told) in [(true, "it had 29.5 GiB at its peak"), (false, "how much it had is not known")] {
+        let invocation = if own { world.units[&name].invocation } else { Default::default() };
+        let report = format!("INVOCATION_ID={invocation}\nMEMORY_PEAK={}", 59 * GIB / 2);
+        let report = Report::parse(&report).expect("a report");
+        world.event(Event::Reported { unit: name.clone(), report });
+        runs_out(&mut world, "a", None);
+        assert!(error(&world, "a").1.contains(told), "{}", error(&world, "a").1);
+        world.ring();
+        world.serve("a", 0);
+    }
 }
