@@ -27,8 +27,32 @@ pub trait Systemd: Clone + Send + Sync + 'static {
     /// Makes systemd forget that a unit failed, and with that the unit.
     fn forget(&self, name: &UnitName) -> impl Future<Output = Result<(), SystemdError>> + Send;
 
+    /// What a unit may use and what it uses, at this moment.
+    fn usage(&self, name: &UnitName) -> impl Future<Output = Result<Usage, SystemdError>> + Send;
+
     /// Reads all units of ours.
     fn units(&self) -> impl Future<Output = Result<Vec<UnitFacts>, SystemdError>> + Send;
+}
+
+/// What a unit may use and what it uses. A limit that is `None` is none, a use is not known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Memory, in bytes.
+    pub memory_current: Option<u64>,
+    /// The most memory that it has had at once.
+    pub memory_peak: Option<u64>,
+    /// Beyond this much it is slowed down.
+    pub memory_high: Option<u64>,
+    /// Beyond this much it is killed.
+    pub memory_max: Option<u64>,
+    /// Processes and threads.
+    pub tasks_current: Option<u64>,
+    /// So many of them at most.
+    pub tasks_max: Option<u64>,
+    /// CPU time that it has used.
+    pub cpu_usage: Option<Usec>,
+    /// CPU time that it may use in a second.
+    pub cpu_quota: Option<Usec>,
 }
 
 /// Something systemd could not be asked or would not do.

@@ -26,6 +26,7 @@ pub use handle::{Asked, Call, Handle, Refused, ReloadPool, Told, answer, calls};
 
 use crate::leases::Fifos;
 use crate::notify;
+pub use crate::ports::Usage;
 use crate::ports::{Clock, Files, Observation, Probers, Systemd, SystemdError};
 use crate::recording::Recorder;
 use crate::store::{Store, Wishes};

@@ -33,6 +33,10 @@ impl Systemd for NoUnits {
         Ok(())
     }
 
+    async fn usage(&self, _: &UnitName) -> Result<Usage, SystemdError> {
+        Ok(Usage::default())
+    }
+
     async fn units(&self) -> Result<Vec<UnitFacts>, SystemdError> {
         Ok(Vec::new())
     }

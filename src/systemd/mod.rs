@@ -7,7 +7,7 @@ mod encode;
 mod manager;
 mod observe;
 
-use crate::ports::{Observation, Systemd, SystemdError};
+use crate::ports::{Observation, Systemd, SystemdError, Usage};
 use manager::ManagerProxy;
 use pool_core::host::UnitFacts;
 use pool_core::name::{Endpoint, UnitName, Usec, path_element};
@@ -16,6 +16,7 @@ use pool_core::unit::{ENDPOINT_VARIABLE, Property, SPEC_VARIABLE, UnitSpec, VERS
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
+use zbus::message::Message;
 use zbus::{Connection, Variant};
 
 const SYSTEMD: &str = "org.freedesktop.systemd1";
@@ -85,21 +86,19 @@ impl Client {
         Ok(())
     }
 
-    async fn read(&self, name: UnitName) -> Result<UnitFacts, SystemdError> {
+    /// All properties that a unit has by one of its interfaces.
+    async fn properties(&self, name: &UnitName, interface: &str) -> zbus::Result<Message> {
         let path = format!("{UNIT_PATH}{}", path_element(&name.to_string()));
+        let properties = Some("org.freedesktop.DBus.Properties");
         let connection = self.manager.inner().connection();
-        let mut seen = UnitObservation { active: ActiveState::Other, ..UnitObservation::new(name) };
+        connection.call_method(Some(SYSTEMD), path.as_str(), properties, "GetAll", &(interface,)).await
+    }
+
+    async fn read(&self, name: UnitName) -> Result<UnitFacts, SystemdError> {
+        let mut seen = UnitObservation { active: ActiveState::Other, ..UnitObservation::new(name.clone()) };
         let mut facts = Facts::default();
         for interface in [observe::SERVICE, observe::UNIT] {
-            let reply = connection
-                .call_method(
-                    Some(SYSTEMD),
-                    path.as_str(),
-                    Some("org.freedesktop.DBus.Properties"),
-                    "GetAll",
-                    &(interface,),
-                )
-                .await?;
+            let reply = self.properties(&name, interface).await?;
             let body = reply.body();
             for (property, value) in body.deserialize::<HashMap<&str, Variant<'_>>>()? {
                 observe::absorb(&mut seen, property, &value);
@@ -146,6 +145,27 @@ impl Systemd for Client {
     async fn forget(&self, name: &UnitName) -> Result<(), SystemdError> {
         self.manager.reset_failed_unit(&name.to_string()).await?;
         Ok(())
+    }
+
+    async fn usage(&self, name: &UnitName) -> Result<Usage, SystemdError> {
+        let reply = self.properties(name, observe::SERVICE).await?;
+        let body = reply.body();
+        let properties = body.deserialize::<HashMap<&str, Variant<'_>>>()?;
+        // All bits set: no limit, or not known.
+        let number = |name: &str| match properties.get(name) {
+            Some(Variant::U64(number)) => Some(*number).filter(|number| *number != u64::MAX),
+            _ => None,
+        };
+        Ok(Usage {
+            memory_current: number("MemoryCurrent"),
+            memory_peak: number("MemoryPeak"),
+            memory_high: number("MemoryHigh"),
+            memory_max: number("MemoryMax"),
+            tasks_current: number("TasksCurrent"),
+            tasks_max: number("TasksMax"),
+            cpu_usage: number("CPUUsageNSec").map(|nsec| Usec(nsec / 1_000)),
+            cpu_quota: number("CPUQuotaPerSecUSec").map(Usec),
+        })
     }
 
     async fn units(&self) -> Result<Vec<UnitFacts>, SystemdError> {

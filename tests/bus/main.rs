@@ -24,5 +24,6 @@ mod properties;
 mod reference;
 mod systemd;
 mod trust;
+mod usage;
 mod waiting;
 mod watching;

@@ -51,6 +51,52 @@ pub async fn say(
     tell(connection, to, unit, (active, sub, pid), ended, "staged, engine version 1.0").await
 }
 
+/// The kernel has killed a unit for want of memory.
+pub async fn runs_out(connection: &Connection, unit: &str) -> zbus::Result<()> {
+    tell(connection, None, unit, ("failed", "failed", 0), ("oom-kill", 2, 9), "").await
+}
+
+/// What systemd says of one unit when it is asked, in bytes, tasks and time.
+pub struct FakeUnit;
+
+#[interface(name = "org.freedesktop.systemd1.Service")]
+impl FakeUnit {
+    #[zbus(property)]
+    fn memory_current(&self) -> u64 {
+        1 << 30
+    }
+
+    #[zbus(property)]
+    fn memory_peak(&self) -> u64 {
+        2 << 30
+    }
+
+    #[zbus(property)]
+    fn memory_max(&self) -> u64 {
+        64 << 30
+    }
+
+    #[zbus(property)]
+    fn memory_high(&self) -> u64 {
+        u64::MAX
+    }
+
+    #[zbus(property)]
+    fn tasks_current(&self) -> u64 {
+        u64::MAX
+    }
+
+    #[zbus(property)]
+    fn tasks_max(&self) -> u64 {
+        4608
+    }
+
+    #[zbus(property, name = "CPUUsageNSec")]
+    fn cpu_usage(&self) -> u64 {
+        65_000_000_000
+    }
+}
+
 async fn tell(
     connection: &Connection,
     to: Option<&str>,

@@ -16,7 +16,7 @@ use pool_core::unit::UnitSpec;
 use pool_core::view::{JobView, View};
 use pool_managerd::config::{self, Folders};
 use pool_managerd::leases::Fifos;
-use pool_managerd::ports::{Clock, Files, Probers, Systemd, SystemdError};
+use pool_managerd::ports::{Clock, Files, Probers, Systemd, SystemdError, Usage};
 use pool_managerd::recording::Recorder;
 use pool_managerd::store::Store;
 use pool_managerd::supervisor::{Handle, Outside, Publication, Signal, Supervisor, answer, calls};
@@ -225,6 +225,10 @@ impl Systemd for Client {
 
     async fn forget(&self, name: &UnitName) -> Result<(), SystemdError> {
         self.ask(|answer: Answer| Call::Forget(name.clone(), answer)).await
+    }
+
+    async fn usage(&self, _: &UnitName) -> Result<Usage, SystemdError> {
+        Ok(Usage::default())
     }
 
     async fn units(&self) -> Result<Vec<UnitFacts>, SystemdError> {

@@ -1,7 +1,7 @@
 //! What engines may use: that systemd has been told so, and where their units lie. Whether the kernel keeps the limits
 //! is not provable in a container.
 
-use crate::host::{conformance_file, host};
+use crate::host::{NAME, ROOT, conformance_file, host, text};
 
 #[test]
 fn an_engine_lies_in_its_pools_slice_with_the_limits_of_its_file() {
@@ -49,4 +49,22 @@ fn a_pool_that_says_nothing_has_a_limit_on_tasks_alone() {
     for name in ["MemoryMax", "MemoryHigh", "CPUQuotaPerSecUSec"] {
         assert_eq!(shown(name), "infinity", "{name}");
     }
+}
+
+#[test]
+fn a_status_shows_what_an_engine_may_use_and_uses() {
+    let host = host();
+    let file = conformance_file(&[]) + "[resources]\nmemory_max = \"1G\"\ntasks_max = 321\n";
+    let pool = host.pool("shown", &file);
+    pool.wait_ready();
+    let status = text(&host.poolctl(&["status", "shown"]).stdout);
+    assert!(status.contains("321") && status.contains("1 GiB") && status.contains("CPU time:"), "{status}");
+    // A limit that this host cannot keep is told as such, and the manager says so too.
+    let words: Vec<String> = host.property(ROOT, NAME, "Tainted");
+    let told = |key: &str| status.lines().any(|line| line.contains(key) && line.contains("not in force"));
+    for (key, controller) in [("Memory:", "memory"), ("Tasks:", "pids")] {
+        assert_eq!(told(key), words.contains(&format!("no-controller:{controller}")), "{words:?}\n{status}");
+    }
+    let lines = text(&host.poolctl(&["status", "--unit", "shown"]).stdout);
+    assert!(lines.contains("\n  DynamicUser=yes\n") && lines.contains("\n  TasksMax=321\n"), "{lines}");
 }

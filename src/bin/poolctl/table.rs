@@ -3,6 +3,7 @@
 use super::columns::{cell, columns, printable};
 use super::moment;
 use super::paint::Paint;
+use super::usage;
 use pool_managerd::client::{PoolStatus, ReplicaStatus};
 use std::iter;
 
@@ -180,6 +181,9 @@ impl Lines {
         if replica.in_flight > 0 {
             self.add("  Requests", &format!("{} in flight", replica.in_flight));
         }
+        for (key, text) in replica.usage.iter().flat_map(usage::rows) {
+            self.add(key, &text);
+        }
         self.add("  Status", &replica.status_text);
         self.add("  Last end", &replica.exit_class);
     }
@@ -212,6 +216,7 @@ fn yes(flag: bool) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pool_managerd::client::Usage;
 
     const NOW: u64 = 1_764_064_815_000_000;
 
@@ -261,6 +266,8 @@ mod tests {
                     ready_timestamp: NOW - 12_000_000,
                     active_leases: 2,
                     in_flight: 3,
+                    usage: Some(Usage { tasks_current: Some(7), tasks_max: Some(4608), ..Usage::default() }),
+                    ..ReplicaStatus::default()
                 },
                 ReplicaStatus { id: "chat-r1".into(), phase: "stopped".into(), ..ReplicaStatus::default() },
             ],
@@ -349,6 +356,7 @@ Replica:      chat-r0
   Endpoint:   http://127.0.0.1:20000
   Leases:     2 held
   Requests:   3 in flight
+  Tasks:      7 of 4608
   Status:     serving \u{fffd}[31m
   Last end:   signal:KILL
 Replica:      chat-r1
