@@ -20,6 +20,7 @@
 //! | [`config`] | reading configuration folders | core |
 //! | [`store`] | what is saved | core |
 //! | [`leases`] | the descriptors of leases | core |
+//! | [`host`] | what is read of the host at start | core |
 //! | [`report`] | numbers from probers | core, `ports` |
 //! | [`processors`] | which CPUs this host has | core, `ports` |
 //! | [`recording`] | the last inputs of the loop | core |
@@ -39,6 +40,7 @@
 pub mod client;
 pub mod config;
 pub mod dbus;
+pub mod host;
 pub mod leases;
 pub mod notify;
 pub mod ports;

@@ -10,7 +10,7 @@ use pool_managerd::report::Reports;
 use pool_managerd::store::Store;
 use pool_managerd::supervisor::{Ended, HostClock, Outside, Signal, Signals, Supervisor, calls};
 use pool_managerd::systemd::Client;
-use pool_managerd::{notify, telemetry};
+use pool_managerd::{host, notify, telemetry};
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -55,7 +55,7 @@ async fn run(arguments: &Arguments, log: telemetry::Log) -> Result<(), Box<dyn E
     let systemd = Client::connect(&bus, observed).await?;
     let (handle, asked) = calls();
     let (published, publications) = mpsc::channel(64);
-    let driver = driver_version();
+    let driver = host::driver_version();
     let tainted = tainted(&driver);
     let versions = Versions { systemd: systemd.version().to_owned(), driver };
     let server = Server::start(None, versions, tainted, log, handle, publications).await?;
@@ -68,6 +68,7 @@ async fn run(arguments: &Arguments, log: telemetry::Log) -> Result<(), Box<dyn E
     if let Err(error) = &reports {
         tracing::error!("{}; numbers of engines will not be known", telemetry::chain(error));
     }
+    let host = host::facts(systemd.number());
     let outside = Outside {
         folders: Folders::below(&arguments.root),
         store: Store::new(&runtime, &folder("STATE_DIRECTORY", "/var/lib/llamaorch")),
@@ -77,6 +78,7 @@ async fn run(arguments: &Arguments, log: telemetry::Log) -> Result<(), Box<dyn E
         reports: reports.ok(),
         recorder: Recorder::below(&runtime),
         processors: Box::new(Sysfs::below(Path::new("/"))),
+        host,
     };
     let mut supervisor = Supervisor::new(outside, observations, asked, published);
     let first = supervisor.take_stock().await?;
@@ -89,26 +91,9 @@ async fn run(arguments: &Arguments, log: telemetry::Log) -> Result<(), Box<dyn E
     }
 }
 
-/// The version of the GPU driver that is loaded; "": none is. The daemon's unit sees processes alone in /proc.
-fn driver_version() -> String {
-    let version = std::fs::read_to_string("/sys/module/nvidia/version").unwrap_or_default();
-    version.trim().to_owned()
-}
-
-/// What limits this host, in the words of the `Tainted` property.
+/// What this host lacks besides what the core is told, in the words of the `Tainted` property.
 fn tainted(driver: &str) -> Vec<String> {
-    let controllers = std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
-    let missing = ["cpu", "memory", "pids"]
-        .iter()
-        .any(|wanted| !controllers.split_whitespace().any(|word| word == *wanted));
-    let mut tainted = Vec::new();
-    if missing {
-        tainted.push("cgroup-controllers-missing".to_owned());
-    }
-    if driver.is_empty() {
-        tainted.push("no-gpu-driver".to_owned());
-    }
-    tainted
+    driver.is_empty().then(|| "no-gpu-driver".to_owned()).into_iter().collect()
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -16,8 +16,8 @@ use std::io;
 
 /// What systemd can be asked for. Cheap to clone; calls of several clones may run at once.
 pub trait Systemd: Clone + Send + Sync + 'static {
-    /// Asks for a transient unit and its start.
-    fn start(&self, unit: &UnitSpec) -> impl Future<Output = Result<(), SystemdError>> + Send;
+    /// Asks for a transient unit and its start. Properties that systemd would not set are left out, and named.
+    fn start(&self, unit: &UnitSpec) -> impl Future<Output = Result<Vec<&'static str>, SystemdError>> + Send;
 
     /// Changes a property of a unit that runs, until it ends.
     fn change(
@@ -35,8 +35,32 @@ pub trait Systemd: Clone + Send + Sync + 'static {
     /// Makes systemd forget that a unit failed, and with that the unit.
     fn forget(&self, name: &UnitName) -> impl Future<Output = Result<(), SystemdError>> + Send;
 
+    /// What a unit may use and what it uses, at this moment.
+    fn usage(&self, name: &UnitName) -> impl Future<Output = Result<Usage, SystemdError>> + Send;
+
     /// Reads all units of ours.
     fn units(&self) -> impl Future<Output = Result<Vec<UnitFacts>, SystemdError>> + Send;
+}
+
+/// What a unit may use and what it uses. A limit that is `None` is none, a use is not known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Memory, in bytes.
+    pub memory_current: Option<u64>,
+    /// The most memory that it has had at once.
+    pub memory_peak: Option<u64>,
+    /// Beyond this much it is slowed down.
+    pub memory_high: Option<u64>,
+    /// Beyond this much it is killed.
+    pub memory_max: Option<u64>,
+    /// Processes and threads.
+    pub tasks_current: Option<u64>,
+    /// So many of them at most.
+    pub tasks_max: Option<u64>,
+    /// CPU time that it has used.
+    pub cpu_usage: Option<Usec>,
+    /// CPU time that it may use in a second.
+    pub cpu_quota: Option<Usec>,
 }
 
 /// Something systemd could not be asked or would not do.

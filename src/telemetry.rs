@@ -195,6 +195,7 @@ pub const fn message_id(kind: LogKind) -> &'static str {
         LogKind::LeasesRevoked => "0da0dcf24f09049a73dc7c2db97729e7",
         LogKind::NotSaved => "fbfb6dd399df883af886c25e9128b87e",
         LogKind::CpusChanged => "5d0f4a9be1c54b1fa8c1d1f6e7a3b842",
+        LogKind::HostLacks => "4cab04b3c9eeb60370e604109f3289b6",
         LogKind::Anomaly => "68f08174d4b45566af49aa495b6b5a9e",
     }
 }

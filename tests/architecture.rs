@@ -17,7 +17,7 @@ struct Room {
 
 const EVERYWHERE: [&str; 6] = ["std", "core", "pool_core", "thiserror", "serde", "tracing"];
 
-const ROOMS: [Room; 15] = [
+const ROOMS: [Room; 16] = [
     Room {
         name: "ports",
         rooms: &[],
@@ -53,6 +53,12 @@ const ROOMS: [Room; 15] = [
         rooms: &["ports"],
         crates: &[],
         why: "it reads what the kernel says, and knows no loop",
+    },
+    Room {
+        name: "host",
+        rooms: &[],
+        crates: &["nix"],
+        why: "it reads the kernel's files once, and what they mean to engines is the core's",
     },
     Room {
         name: "recording",
@@ -107,6 +113,7 @@ const ROOMS: [Room; 15] = [
         rooms: &[
             "config",
             "dbus",
+            "host",
             "leases",
             "notify",
             "processors",

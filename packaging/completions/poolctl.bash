@@ -46,7 +46,10 @@ _poolctl() {
         drain)
             mapfile -t COMPREPLY < <(compgen -W "$pools --json --deadline --no-wait" -- "$word")
             ;;
-        status | explain | watch | statistics | reset | unregister | diff)
+        status)
+            mapfile -t COMPREPLY < <(compgen -W "$pools --json --unit" -- "$word")
+            ;;
+        explain | watch | statistics | reset | unregister | diff)
             mapfile -t COMPREPLY < <(compgen -W "$pools --json" -- "$word")
             ;;
         report)

@@ -31,6 +31,7 @@ complete -c poolctl -n "not __fish_seen_subcommand_from $verbs" -a diff -d 'Show
 complete -c poolctl -n "not __fish_seen_subcommand_from $verbs" -a apply -d 'Apply changes of pool files to engines that run'
 complete -c poolctl -n '__fish_seen_subcommand_from status watch statistics start stop drain wait explain reset lease unregister report reload diff apply' -a '(__poolctl_pools)' -d Pool
 complete -c poolctl -l json -d 'Print JSON, errors too'
+complete -c poolctl -n '__fish_seen_subcommand_from status' -l unit -d 'Show the units of its engines'
 complete -c poolctl -n '__fish_seen_subcommand_from start stop drain reload apply' -l no-wait -d 'Print the job and do not wait'
 complete -c poolctl -n '__fish_seen_subcommand_from stop' -l all -d 'Stop all pools'
 complete -c poolctl -n '__fish_seen_subcommand_from wait' -l timeout -x -d 'Give up after this time, for instance 90s'

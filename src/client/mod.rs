@@ -24,6 +24,7 @@ mod mirror;
 pub mod proxy;
 mod statistics;
 mod status;
+mod usage;
 mod watcher;
 
 pub use device::DeviceStatus;
@@ -36,6 +37,7 @@ pub use lease::{Lease, Leasing};
 pub use mirror::Mirror;
 pub use statistics::{Statistics, Value};
 pub use status::{PoolStatus, ReplicaStatus};
+pub use usage::{UnitLine, Usage};
 pub use watcher::Watcher;
 
 use proxy::{ManagerProxy, PoolProxy, ReplicaProxy};

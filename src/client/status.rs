@@ -3,6 +3,7 @@
 //!
 //! A property that is missing, or of another type, is taken as absent: a newer or older daemon is no error.
 
+use super::usage::Usage;
 use serde::Serialize;
 use std::collections::HashMap;
 use zbus::fdo::ManagedObjects;
@@ -101,6 +102,12 @@ pub struct PoolStatus {
 pub struct ReplicaStatus {
     /// The pool's id and the replica's number: "chat-r0".
     pub id: String,
+    /// Its object on the bus.
+    #[serde(skip)]
+    pub object: OwnedObjectPath,
+    /// What it may use and what it uses; absent where nobody asked for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
     /// The unit of the engine, or of the checks before it.
     pub unit: String,
     /// systemd's id of this run of the unit, 32 hexadecimal digits.
@@ -145,7 +152,8 @@ where
             match interface.as_ref() {
                 POOL => pools.push((path.clone(), properties)),
                 REPLICA => {
-                    replicas.insert(path.clone(), properties.replica());
+                    let replica = ReplicaStatus { object: path.clone(), ..properties.replica() };
+                    replicas.insert(path.clone(), replica);
                 }
                 JOB if properties.take::<String>("State") == "running" => {
                     let pool: OwnedObjectPath = properties.take("Pool");
@@ -251,6 +259,8 @@ impl Properties {
             active_leases: self.take("ActiveLeases"),
             in_flight: self.take("InFlight"),
             allowed_cpus: self.take("AllowedCpus"),
+            object: OwnedObjectPath::default(),
+            usage: None,
         }
     }
 }

@@ -179,6 +179,9 @@ fn check_template(file: &Path, text: &str, template: &EngineTemplate) -> Result<
     if let Err((key, expected)) = template.check_questions() {
         return complain(&key, format!("{}: {expected}", key.join(".")));
     }
+    if let Err((key, problem)) = template.sandbox.check_reasons() {
+        return complain(&["sandbox", key], format!("sandbox.{key}: {problem}"));
+    }
     if template.program.contains(char::is_control) || template.args.iter().any(|arg| arg.contains('\0')) {
         return complain(
             &["program"],

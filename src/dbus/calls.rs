@@ -2,7 +2,7 @@
 
 use super::error::Error;
 use super::job_path;
-use crate::supervisor::{Handle, ReloadPool, Told};
+use crate::supervisor::{Handle, ReloadPool, Told, Usage};
 use pool_core::Request;
 use pool_core::host::{Answer, Caller, LeaseWish};
 use pool_core::name::Usec;
@@ -172,6 +172,22 @@ pub(super) fn statistics(view: &PoolView) -> Named {
         ("restart_count", Variant::new(view.restart_count)),
         ("last_heartbeat_timestamp", Variant::new(view.last_heartbeat.0)),
     ])
+}
+
+/// What an engine may use and what it uses, as far as it is known and limited.
+pub(super) fn usage(usage: &Usage, missing_controllers: Vec<String>) -> Named {
+    let numbers = [
+        ("memory_current", usage.memory_current),
+        ("memory_peak", usage.memory_peak),
+        ("memory_high", usage.memory_high),
+        ("memory_max", usage.memory_max),
+        ("tasks_current", usage.tasks_current),
+        ("tasks_max", usage.tasks_max),
+        ("cpu_usage_usec", usage.cpu_usage.map(|usec| usec.0)),
+        ("cpu_quota_usec", usage.cpu_quota.map(|usec| usec.0)),
+    ];
+    let known = numbers.into_iter().filter_map(|(name, number)| Some((name, Variant::new(number?))));
+    known.chain([("missing_controllers", Variant::new(missing_controllers))]).collect()
 }
 
 /// What moves fast, of one device.

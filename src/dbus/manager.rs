@@ -33,7 +33,7 @@ impl Constants {
     pub(super) fn tainted(&self, view: &ManagerView, polkit_missing: bool) -> Vec<String> {
         let polkit = polkit_missing.then(|| "polkit-missing".to_owned());
         let unsaved = (!view.unsaved.is_empty()).then(|| "wishes-not-saved".to_owned());
-        self.tainted.iter().cloned().chain(polkit).chain(unsaved).collect()
+        self.tainted.iter().chain(&view.host_lacks).cloned().chain(polkit).chain(unsaved).collect()
     }
 }
 

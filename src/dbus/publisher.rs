@@ -112,7 +112,8 @@ impl Publisher {
                 None => {
                     let (sender, view) = watch::channel(view.clone());
                     self.replicas.insert(id.clone(), sender);
-                    self.add(replica_path(id), ReplicaObject { view }).await?;
+                    let (handle, manager) = (self.handle.clone(), self.manager.subscribe());
+                    self.add(replica_path(id), ReplicaObject { view, handle, manager }).await?;
                 }
                 Some(before) if before != view => {
                     replace(self.replicas.get(id), view);

@@ -1,7 +1,11 @@
 //! `org.llamaorch.PoolManager.Replica`.
 
+use super::calls::{self, Named};
+use super::error::Error;
 use super::pool;
-use pool_core::view::ReplicaView;
+use crate::supervisor::Handle;
+use pool_core::name::ReplicaId;
+use pool_core::view::{ReplicaView, View};
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -11,16 +15,36 @@ pub(super) const INTERFACE: &str = "org.llamaorch.PoolManager.Replica";
 
 pub(super) struct ReplicaObject {
     pub(super) view: watch::Receiver<Arc<ReplicaView>>,
+    pub(super) handle: Handle,
+    /// What this host does not have.
+    pub(super) manager: watch::Receiver<(u64, Arc<View>)>,
 }
 
 impl ReplicaObject {
     fn view(&self) -> Arc<ReplicaView> {
         self.view.borrow().clone()
     }
+
+    fn replica(&self) -> Result<ReplicaId, Error> {
+        self.view().id.parse().map_err(|_| Error::internal("a replica has no id"))
+    }
 }
 
 #[interface(name = "org.llamaorch.PoolManager.Replica", introspection_docs = false)]
 impl ReplicaObject {
+    #[zbus(out_args("usage"))]
+    async fn get_usage(&self) -> Result<Named, Error> {
+        let usage = self.handle.usage(self.replica()?).await?;
+        let missing = self.manager.borrow().1.manager.missing_controllers.clone();
+        Ok(calls::usage(&usage, missing))
+    }
+
+    #[zbus(out_args("lines"))]
+    async fn get_unit_lines(&self) -> Result<Vec<(String, String, String)>, Error> {
+        let lines = self.handle.unit_lines(self.replica()?).await?;
+        Ok(lines.into_iter().map(|line| (line.name.to_owned(), line.value, line.reason)).collect())
+    }
+
     #[zbus(property(emits_changed_signal = "const"))]
     fn id(&self) -> String {
         self.view().id.clone()

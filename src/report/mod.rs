@@ -12,7 +12,7 @@ use nix::sys::socket::{
 };
 use pool_core::name::UnitName;
 use pool_core::replica::Report;
-use pool_core::unit::SLICE;
+use pool_core::unit::{SLICE, pool_slice};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, IoSliceMut};
@@ -144,10 +144,17 @@ fn unit_of(proc: &Path, pid: i32) -> Option<UnitName> {
         let systemd = || line.split_once(":name=systemd:").map(|(_, path)| path.to_owned());
         line.strip_prefix("0::").map(str::to_owned).or_else(systemd)
     };
-    // Only in our slice: a user to whom a cgroup is delegated may name one in it as he likes.
+    // Only in our slice: a user to whom a cgroup is delegated may name one in it as he likes. A unit lies in its pool's
+    // slice; one that an earlier version of the daemon started lies beside those.
     let unit = |path: String| {
         let below = path.strip_prefix('/')?.strip_prefix(SLICE)?.strip_prefix('/')?;
-        below.split('/').next()?.parse().ok()
+        let mut parts = below.split('/');
+        let first = parts.next()?;
+        if let Ok(unit) = first.parse() {
+            return Some(unit);
+        }
+        let unit: UnitName = parts.next()?.parse().ok()?;
+        (pool_slice(&unit.replica.pool) == first).then_some(unit)
     };
     text.lines().filter_map(path).find_map(unit)
 }
@@ -172,7 +179,7 @@ mod tests {
         /// The socket below it, and one of a prober: this process, in its unit's cgroup.
         fn beside_a_prober(&self) -> (Reports, UnixDatagram) {
             let mut reports = Reports::below(&self.0).expect("a socket");
-            reports.proc = self.proc(&format!("0::/llamaorch.slice/{UNIT}\n"));
+            reports.proc = self.proc(&format!("0::/llamaorch.slice/llamaorch-chat.slice/{UNIT}\n"));
             (reports, UnixDatagram::unbound().expect("a socket"))
         }
 
@@ -307,6 +314,10 @@ mod tests {
         let proc = folder.proc(&format!("3:cpu:/x\n1:name=systemd:/llamaorch.slice/{UNIT}/worker\n"));
         assert_eq!(unit_of(&proc, pid).expect("a unit of ours").to_string(), UNIT);
         assert_eq!(unit_of(&proc, 0), None);
+        let proc = folder.proc(&format!("0::/llamaorch.slice/llamaorch-chat.slice/{UNIT}/worker\n"));
+        assert_eq!(unit_of(&proc, pid).expect("a unit of ours").to_string(), UNIT, "in its pool's slice");
+        let proc = folder.proc(&format!("0::/llamaorch.slice/llamaorch-other.slice/{UNIT}\n"));
+        assert_eq!(unit_of(&proc, pid), None, "in another pool's slice");
         let proc = folder.proc(&format!("9:name=systemd:/\n1:cpu:/\n0::/llamaorch.slice/{UNIT}\n"));
         assert_eq!(unit_of(&proc, pid).expect("a unit of ours").to_string(), UNIT, "beside version 1");
     }

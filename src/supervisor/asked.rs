@@ -1,14 +1,17 @@
 //! Owns what callers ask of the loop: it is judged at once, and answered once it has come true. A refusal leaves with the
-//! next view too: what it is judged by has been signalled by then.
+//! next view too: what it is judged by has been signalled by then. What is only looked at changes nothing and waits for
+//! nothing.
+
+#![allow(clippy::disallowed_methods, reason = "systemd is asked beside the loop")]
 
 use super::Supervisor;
 use super::handle::{Asked, Call, ReloadPool, Told, Wanted};
 use crate::config;
-use crate::ports::{Clock, Files, Probers, Systemd};
+use crate::ports::{Clock, Files, Probers, Systemd, Usage};
 use crate::telemetry;
 use pool_core::host::{Answer, LogLine, RequestId};
-use pool_core::name::PoolId;
-use pool_core::{Denied, Event, Request, decide};
+use pool_core::name::{PoolId, ReplicaId, UnitKind, UnitName};
+use pool_core::{Denied, Event, Request, decide, view};
 use tokio::sync::oneshot;
 
 impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
@@ -16,7 +19,28 @@ impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
         match call {
             Call::Asked(asked) => self.asked(asked, events),
             Call::Left(name) => events.push(Event::CallerLeft(name)),
+            Call::Usage(replica, reply) => self.usage(&replica, reply),
+            Call::UnitLines(replica, reply) => {
+                tell(reply, view::unit_lines(&self.state, &replica).unwrap_or_default());
+            }
         }
+    }
+
+    /// Asks systemd beside the loop.
+    fn usage(&self, id: &ReplicaId, reply: oneshot::Sender<Usage>) {
+        let pool = self.state.pools.get(&id.pool);
+        let replica = pool.and_then(|pool| pool.replicas.iter().find(|replica| replica.id == *id));
+        let name = replica.map(|replica| replica.unit_name(UnitKind::Engine));
+        let runs = |name: &UnitName| replica.is_some_and(|replica| replica.taken.contains_key(name));
+        let Some(name) = name.filter(runs) else { return tell(reply, Usage::default()) };
+        let systemd = self.outside.systemd.clone();
+        tokio::spawn(async move {
+            let usage = systemd.usage(&name).await.unwrap_or_else(|error| {
+                tracing::debug!("what {name} uses is not known: {}", telemetry::chain(&error));
+                Usage::default()
+            });
+            tell(reply, usage);
+        });
     }
 
     fn asked(&mut self, asked: Asked, events: &mut Vec<Event>) {
@@ -63,5 +87,12 @@ impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
         let request = RequestId(self.last_request);
         self.callers.insert(request, reply);
         request
+    }
+}
+
+/// Answers; a caller that went away is not missed.
+fn tell<T>(reply: oneshot::Sender<T>, what: T) {
+    if reply.send(what).is_err() {
+        tracing::debug!("a caller did not wait for its answer");
     }
 }

@@ -12,7 +12,7 @@ use pool_core::host::{Answer, TimerId};
 use pool_core::lease::LeaseEnd;
 use pool_core::name::ReplicaId;
 use pool_core::{Denied, Effect, Effects, Event};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -52,47 +52,51 @@ impl<S: Systemd> Lanes<S> {
             {
                 tracing::error!("a call to systemd was cut off: {error}");
             }
-            if let Some(event) = carry_out(&systemd, effect).await {
-                send(&returned, Returned::Event(event)).await;
+            for event in carry_out(&systemd, effect).await {
+                send(&returned, Returned::Event(Box::new(event))).await;
             }
         });
         self.last.insert(replica, task);
     }
 }
 
-/// The call, and what its failure means to the core.
-async fn carry_out(systemd: &impl Systemd, effect: Effect) -> Option<Event> {
+/// The call, and what came of it to the core.
+async fn carry_out(systemd: &impl Systemd, effect: Effect) -> Vec<Event> {
     match effect {
         Effect::StartUnit(unit) => match systemd.start(&unit).await {
-            Ok(()) => Some(Event::UnitTaken(unit.name)),
+            Ok(left_out) => {
+                let names: BTreeSet<String> = left_out.into_iter().map(str::to_owned).collect();
+                let left_out = (!names.is_empty()).then_some(Event::PropertiesLeftOut(names));
+                left_out.into_iter().chain([Event::UnitTaken(unit.name)]).collect()
+            }
             Err(error) => {
                 let name_taken = matches!(error, SystemdError::NameTaken);
-                Some(Event::UnitRefused { name: unit.name, name_taken, error: chain(&error) })
+                vec![Event::UnitRefused { name: unit.name, name_taken, error: chain(&error) }]
             }
         },
         Effect::ChangeUnit(name, property) => {
             match systemd.change(&name, &property).await {
                 Ok(()) | Err(SystemdError::NoSuchUnit) => {}
                 Err(error) => {
-                    tracing::error!("{} of {name} cannot be changed: {}", property.name, chain(&error));
+                    tracing::error!("{} of {name} cannot be changed: {}", property.name(), chain(&error));
                 }
             }
-            None
+            Vec::new()
         }
         // That a unit is gone is told by its own signal, which stands in order with those of the next of its name.
         Effect::StopUnit(name) => match systemd.stop(&name).await {
-            Ok(()) | Err(SystemdError::NoSuchUnit) => None,
-            Err(error) => Some(Event::StopRefused { name, error: chain(&error) }),
+            Ok(()) | Err(SystemdError::NoSuchUnit) => Vec::new(),
+            Err(error) => vec![Event::StopRefused { name, error: chain(&error) }],
         },
         Effect::KillUnit(name) => match systemd.kill(&name).await {
-            Ok(()) | Err(SystemdError::NoSuchUnit) => None,
-            Err(error) => Some(Event::StopRefused { name, error: chain(&error) }),
+            Ok(()) | Err(SystemdError::NoSuchUnit) => Vec::new(),
+            Err(error) => vec![Event::StopRefused { name, error: chain(&error) }],
         },
         Effect::ForgetUnit(name) => match systemd.forget(&name).await {
-            Ok(()) | Err(SystemdError::NoSuchUnit) => None,
-            Err(error) => Some(Event::StopRefused { name, error: chain(&error) }),
+            Ok(()) | Err(SystemdError::NoSuchUnit) => Vec::new(),
+            Err(error) => vec![Event::StopRefused { name, error: chain(&error) }],
         },
-        _ => None,
+        _ => Vec::new(),
     }
 }
 

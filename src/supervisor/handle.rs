@@ -1,8 +1,10 @@
 //! How the D-Bus side reaches the loop.
 
+use crate::ports::Usage;
 use pool_core::Request;
 use pool_core::host::{Answer, Caller};
-use pool_core::name::Usec;
+use pool_core::name::{ReplicaId, Usec};
+use pool_core::view::UnitLine;
 use std::os::fd::OwnedFd;
 use tokio::sync::{mpsc, oneshot};
 
@@ -49,6 +51,10 @@ pub enum Call {
     Asked(Asked),
     /// A caller left the bus, by its unique name.
     Left(String),
+    /// What a replica's engine may use and what it uses; nothing is known of one that does not run.
+    Usage(ReplicaId, oneshot::Sender<Usage>),
+    /// The lines of its unit.
+    UnitLines(ReplicaId, oneshot::Sender<Vec<UnitLine>>),
 }
 
 /// A caller's question and where its answer goes.
@@ -114,6 +120,22 @@ impl Handle {
         self.send(caller, Wanted::Reload).await.map(|told| told.answer)
     }
 
+    /// What a replica's engine may use and what it uses; systemd is asked for it.
+    ///
+    /// # Errors
+    /// The loop did not take the question.
+    pub async fn usage(&self, replica: ReplicaId) -> Result<Usage, Refused> {
+        self.look(|reply| Call::Usage(replica, reply)).await
+    }
+
+    /// The lines of a replica's unit.
+    ///
+    /// # Errors
+    /// The loop did not take the question.
+    pub async fn unit_lines(&self, replica: ReplicaId) -> Result<Vec<UnitLine>, Refused> {
+        self.look(|reply| Call::UnitLines(replica, reply)).await
+    }
+
     /// Tells that a caller left the bus: nothing waits for its answers any more. Waits where the loop is behind, since
     /// this must not be lost.
     pub async fn caller_left(&self, name: String) {
@@ -123,9 +145,12 @@ impl Handle {
     }
 
     async fn send(&self, caller: &Caller, wanted: Wanted) -> Result<Told, Refused> {
+        self.look(|reply| Call::Asked(Asked { caller: caller.clone(), wanted, reply })).await
+    }
+
+    async fn look<T>(&self, call: impl FnOnce(oneshot::Sender<T>) -> Call) -> Result<T, Refused> {
         let (reply, answer) = oneshot::channel();
-        let asked = Asked { caller: caller.clone(), wanted, reply };
-        self.0.try_send(Call::Asked(asked)).map_err(|error| match error {
+        self.0.try_send(call(reply)).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => Refused::Full,
             mpsc::error::TrySendError::Closed(_) => Refused::ShuttingDown,
         })?;

@@ -26,12 +26,13 @@ pub use handle::{Asked, Call, Handle, Refused, ReloadPool, Told, answer, calls};
 
 use crate::leases::Fifos;
 use crate::notify;
+pub use crate::ports::Usage;
 use crate::ports::{Clock, Files, Observation, Probers, Processors, Systemd, SystemdError};
 use crate::recording::Recorder;
 use crate::store::{Store, Wishes};
 use effects::{Lanes, TimerTasks};
 use pool_core::config::Configuration;
-use pool_core::host::{LogLine, RequestId, UnitFacts};
+use pool_core::host::{HostFacts, LogLine, RequestId, UnitFacts};
 use pool_core::lease::LeaseId;
 use pool_core::name::UnitName;
 use pool_core::replica::{Report, UnitObservation};
@@ -75,7 +76,7 @@ pub enum Ended {
 /// What comes back to the loop.
 #[derive(Debug)]
 enum Returned {
-    Event(Event),
+    Event(Box<Event>),
     Configuration(Box<Configuration>, Vec<RequestId>),
     UnitsRead(Vec<UnitFacts>),
 }
@@ -99,6 +100,8 @@ pub struct Outside<S, C, F, P> {
     pub recorder: Recorder,
     /// The CPUs of this host.
     pub processors: Box<dyn Processors>,
+    /// What is known of the host.
+    pub host: HostFacts,
 }
 
 /// The loop's task.
@@ -201,6 +204,7 @@ impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
         }
         let topology = self.outside.processors.read();
         let mut effects = self.apply(Event::CpusFound(topology));
+        let host = self.outside.host.clone();
         effects.extend(self.apply(Event::Started {
             configuration,
             units,
@@ -208,6 +212,7 @@ impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
             stopped,
             quarantined,
             leases,
+            host,
         }));
         if said {
             self.read_units();
@@ -296,10 +301,10 @@ impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
         match returned {
             Returned::Event(event) => {
                 // By when the reading that runs began, this unit was not known to be there, and so not to be missing.
-                if let (Some(reading), Event::UnitTaken(_)) = (&mut self.units_reading, &event) {
+                if let (Some(reading), Event::UnitTaken(_)) = (&mut self.units_reading, &*event) {
                     reading.again = true;
                 }
-                events.push(event);
+                events.push(*event);
             }
             Returned::UnitsRead(units) => {
                 if let Some(UnitsReading { asked, heard, again }) = self.units_reading.take() {

@@ -5,7 +5,7 @@ use pool_core::Denied;
 use pool_core::Request;
 use pool_core::config::Activation;
 use pool_core::cpu::Topology;
-use pool_core::host::{Answer, Caller};
+use pool_core::host::{Answer, Caller, HostFacts};
 use pool_core::name::{InvocationId, Usec};
 use pool_core::unit::{Property, UnitSpec};
 use std::io;
@@ -18,8 +18,8 @@ use tokio::sync::Semaphore;
 struct NoUnits;
 
 impl Systemd for NoUnits {
-    async fn start(&self, _: &UnitSpec) -> Result<(), SystemdError> {
-        Ok(())
+    async fn start(&self, _: &UnitSpec) -> Result<Vec<&'static str>, SystemdError> {
+        Ok(Vec::new())
     }
 
     async fn change(&self, _: &UnitName, _: &Property) -> Result<(), SystemdError> {
@@ -36,6 +36,10 @@ impl Systemd for NoUnits {
 
     async fn forget(&self, _: &UnitName) -> Result<(), SystemdError> {
         Ok(())
+    }
+
+    async fn usage(&self, _: &UnitName) -> Result<Usage, SystemdError> {
+        Ok(Usage::default())
     }
 
     async fn units(&self) -> Result<Vec<UnitFacts>, SystemdError> {
@@ -100,6 +104,7 @@ impl Probers for Flood {
             version: None,
             progress: None,
             processes: None,
+            memory_peak: None,
         };
         Ok((unit, report))
     }
@@ -137,6 +142,7 @@ impl Bench {
             reports,
             recorder: Recorder::below(&folder),
             processors: Box::new(NoProcessors),
+            host: HostFacts::default(),
         };
         let mut supervisor = Supervisor::new(outside, observations, asked, published);
         tokio::spawn(async move {

@@ -7,17 +7,19 @@ mod encode;
 mod manager;
 mod observe;
 
-use crate::ports::{Observation, Systemd, SystemdError};
+use crate::ports::{Observation, Systemd, SystemdError, Usage};
 use manager::ManagerProxy;
 use pool_core::cpu::CpuSet;
 use pool_core::host::UnitFacts;
 use pool_core::name::{Endpoint, UnitName, Usec, path_element};
 use pool_core::replica::{ActiveState, UnitObservation};
 use pool_core::unit::{
-    ENDPOINT_VARIABLE, OWN_CPUS_VARIABLE, Property, SPEC_VARIABLE, UnitSpec, VERSION_VARIABLE,
+    ENDPOINT_VARIABLE, OWN_CPUS_VARIABLE, Property, SPEC_VARIABLE, UnitSpec, VERSION_VARIABLE, pool_slice,
 };
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
+use zbus::message::Message;
 use zbus::{Connection, Variant};
 
 const SYSTEMD: &str = "org.freedesktop.systemd1";
@@ -43,6 +45,10 @@ impl From<zbus::Error> for SystemdError {
 pub struct Client {
     manager: ManagerProxy<'static>,
     version: String,
+    /// Properties that systemd would not set: it is not asked again.
+    refused: Arc<Mutex<BTreeSet<&'static str>>>,
+    /// Slices of pools of which something was set.
+    slices: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl Client {
@@ -57,7 +63,7 @@ impl Client {
         observe::start(connection, observations).await?;
         let manager = ManagerProxy::new(connection).await?;
         let version = manager.version().await?;
-        Ok(Client { manager, version })
+        Ok(Client { manager, version, refused: Arc::default(), slices: Arc::default() })
     }
 
     /// systemd's version as it says it, for instance `252.39-1~deb12u2`.
@@ -66,21 +72,36 @@ impl Client {
         &self.version
     }
 
-    async fn read(&self, name: UnitName) -> Result<UnitFacts, SystemdError> {
+    /// The number of its version, which tells what it knows.
+    #[must_use]
+    pub fn number(&self) -> u16 {
+        encode::major(&self.version)
+    }
+
+    /// Sets what a unit's pool wants of its slice, until the next boot. It need not be there yet.
+    async fn set_slice(&self, unit: &UnitSpec) -> Result<(), SystemdError> {
+        let slice = pool_slice(&unit.name.replica.pool);
+        let set_before = self.slices.lock().unwrap_or_else(PoisonError::into_inner).contains(&slice);
+        if let Some(properties) = encode::slice(unit, set_before) {
+            self.manager.set_unit_properties(&slice, true, &properties).await?;
+            self.slices.lock().unwrap_or_else(PoisonError::into_inner).insert(slice);
+        }
+        Ok(())
+    }
+
+    /// All properties that a unit has by one of its interfaces.
+    async fn properties(&self, name: &UnitName, interface: &str) -> zbus::Result<Message> {
         let path = format!("{UNIT_PATH}{}", path_element(&name.to_string()));
+        let properties = Some("org.freedesktop.DBus.Properties");
         let connection = self.manager.inner().connection();
-        let mut seen = UnitObservation { active: ActiveState::Other, ..UnitObservation::new(name) };
+        connection.call_method(Some(SYSTEMD), path.as_str(), properties, "GetAll", &(interface,)).await
+    }
+
+    async fn read(&self, name: UnitName) -> Result<UnitFacts, SystemdError> {
+        let mut seen = UnitObservation { active: ActiveState::Other, ..UnitObservation::new(name.clone()) };
         let mut facts = Facts::default();
         for interface in [observe::SERVICE, observe::UNIT] {
-            let reply = connection
-                .call_method(
-                    Some(SYSTEMD),
-                    path.as_str(),
-                    Some("org.freedesktop.DBus.Properties"),
-                    "GetAll",
-                    &(interface,),
-                )
-                .await?;
+            let reply = self.properties(&name, interface).await?;
             let body = reply.body();
             for (property, value) in body.deserialize::<HashMap<&str, Variant<'_>>>()? {
                 observe::absorb(&mut seen, property, &value);
@@ -92,22 +113,29 @@ impl Client {
 }
 
 impl Systemd for Client {
-    async fn start(&self, unit: &UnitSpec) -> Result<(), SystemdError> {
-        let (properties, left_out) = encode::properties(unit, encode::major(&self.version));
-        for name in left_out {
-            tracing::warn!(
-                "{}: systemd {} does not know {name}; the line is left out",
-                unit.name,
-                self.version
-            );
-        }
+    async fn start(&self, unit: &UnitSpec) -> Result<Vec<&'static str>, SystemdError> {
+        self.set_slice(unit).await?;
         let name = unit.name.to_string();
-        self.manager.start_transient_unit(&name, "fail", &properties, &[]).await?;
-        Ok(())
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        loop {
+            let properties = encode::properties(unit, self.number(), &refused);
+            let Err(error) = self.manager.start_transient_unit(&name, "fail", &properties, &[]).await else {
+                let left_out =
+                    unit.properties.iter().map(Property::name).filter(|name| refused.contains(name));
+                return Ok(left_out.collect());
+            };
+            // Each is refused once, so this ends.
+            match encode::not_settable(unit, &error) {
+                Some(property) if refused.insert(property) => {
+                    self.refused.lock().unwrap_or_else(PoisonError::into_inner).insert(property);
+                }
+                _ => return Err(error.into()),
+            }
+        }
     }
 
     async fn change(&self, name: &UnitName, property: &Property) -> Result<(), SystemdError> {
-        let (name, property) = (name.to_string(), (property.name, encode::value(property)));
+        let (name, property) = (name.to_string(), (property.name(), encode::value(property)));
         self.manager.set_unit_properties(&name, true, &[property]).await?;
         Ok(())
     }
@@ -126,6 +154,27 @@ impl Systemd for Client {
     async fn forget(&self, name: &UnitName) -> Result<(), SystemdError> {
         self.manager.reset_failed_unit(&name.to_string()).await?;
         Ok(())
+    }
+
+    async fn usage(&self, name: &UnitName) -> Result<Usage, SystemdError> {
+        let reply = self.properties(name, observe::SERVICE).await?;
+        let body = reply.body();
+        let properties = body.deserialize::<HashMap<&str, Variant<'_>>>()?;
+        // All bits set: no limit, or not known.
+        let number = |name: &str| match properties.get(name) {
+            Some(Variant::U64(number)) => Some(*number).filter(|number| *number != u64::MAX),
+            _ => None,
+        };
+        Ok(Usage {
+            memory_current: number("MemoryCurrent"),
+            memory_peak: number("MemoryPeak"),
+            memory_high: number("MemoryHigh"),
+            memory_max: number("MemoryMax"),
+            tasks_current: number("TasksCurrent"),
+            tasks_max: number("TasksMax"),
+            cpu_usage: number("CPUUsageNSec").map(|nsec| Usec(nsec / 1_000)),
+            cpu_quota: number("CPUQuotaPerSecUSec").map(Usec),
+        })
     }
 
     async fn units(&self) -> Result<Vec<UnitFacts>, SystemdError> {

@@ -9,10 +9,11 @@ use super::manager::ManagerProxy;
 use super::{SYSTEMD, UNIT_PATH};
 use crate::ports::{Observation, SystemdError};
 use futures_util::StreamExt;
-use pool_core::name::{InvocationId, UnitName, Usec, from_path_element};
+use pool_core::name::{InvocationId, UnitName, Usec, from_path_element, path_element};
 use pool_core::replica::{ActiveState, UnitObservation};
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
+use std::time::Duration;
 use tokio::sync::mpsc;
 use zbus::fdo::DBusProxy;
 use zbus::message::{Message, Type};
@@ -24,6 +25,8 @@ const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 const ALREADY_SUBSCRIBED: &str = "org.freedesktop.systemd1.AlreadySubscribed";
 const BUS: &str = "org.freedesktop.DBus";
+/// So long an answer is waited for.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Subscribes, and forwards from now on.
 pub(super) async fn start(
@@ -76,6 +79,12 @@ impl Listener {
             if let Some(Observation::ReadAnew) = said {
                 self.units.clear();
             }
+            let said = match said {
+                Some(Observation::Seen(seen)) if seen.ran_out_of_memory() => {
+                    Some(Observation::Seen(self.with_peak(seen).await))
+                }
+                said => said,
+            };
             if let Some(said) = said
                 && self.observations.send(said).await.is_err()
             {
@@ -85,6 +94,22 @@ impl Listener {
         if self.observations.send(Observation::Disconnected).await.is_err() {
             tracing::debug!("nobody listens to systemd any more");
         }
+    }
+
+    /// Asks for what is not signalled: how much memory a unit has had that ran out of it. systemd keeps that until it
+    /// forgets the unit, which it does once this has been said. One that does not know it refuses at once.
+    async fn with_peak(&self, mut seen: UnitObservation) -> UnitObservation {
+        let path = format!("{UNIT_PATH}{}", path_element(&seen.name.to_string()));
+        let asked = (SERVICE, "MemoryPeak");
+        let connection = self.manager.inner().connection();
+        let answer = connection.call_method(Some(SYSTEMD), path.as_str(), Some(PROPERTIES), "Get", &asked);
+        // Signals pile up meanwhile, and the answer stands behind them.
+        if let Ok(Ok(answer)) = tokio::time::timeout(PATIENCE, answer).await
+            && let Ok(value) = answer.body().deserialize::<Variant<'_>>()
+        {
+            absorb(&mut seen, "MemoryPeak", &value);
+        }
+        seen
     }
 
     fn understand(&mut self, message: &Message) -> zbus::Result<Option<Observation>> {
@@ -182,6 +207,10 @@ pub(super) fn absorb(seen: &mut UnitObservation, property: &str, value: &Variant
         ("ExecMainStatus", Variant::I32(status)) => seen.exec_status = *status,
         ("StatusText", Variant::Str(text)) => text.as_str().clone_into(&mut seen.status_text),
         ("ExecMainStartTimestamp", Variant::U64(usec)) => seen.started = Usec(*usec),
+        // All bits set: not known.
+        ("MemoryPeak", Variant::U64(bytes)) => {
+            seen.memory_peak = Some(*bytes).filter(|bytes| *bytes != u64::MAX)
+        }
         _ => {}
     }
 }

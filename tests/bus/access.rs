@@ -362,6 +362,7 @@ async fn every_method_that_does_more_than_read_is_asked_about_as_its_action() {
         let path = match method.interface.strip_prefix(NAME).expect("it is there") {
             "" => MANAGER.to_owned(),
             ".Pool" => format!("{MANAGER}/pool/a"),
+            ".Replica" => format!("{MANAGER}/replica/a_2dr0"),
             ".Job" => job.to_string(),
             // There is none without a driver.
             ".Device" => continue,

@@ -31,6 +31,7 @@ const TABLE: &[(&str, &[&str], Does)] = &[
     ("", &["SetHealth", "SetHeartbeat", "SetVersion", "SetLastError"], REPORT),
     (".Pool", &["Start", "Stop", "Drain", "Reload", "Reset"], MANAGE),
     (".Pool", &["AllocateLease"], LEASE),
+    (".Replica", &["GetUsage", "GetUnitLines"], Does::Reads),
     (".Job", &["Wait"], Does::Reads),
     (".Job", &["Cancel"], MANAGE),
     (".Device", &["Quarantine", "Readmit"], MANAGE),

@@ -19,6 +19,12 @@ pub struct Book {
     pub units: BTreeMap<String, u32>,
     /// What a start is refused with.
     pub refuse: Option<String>,
+    /// A property that cannot be set.
+    pub cannot_set: Option<&'static str>,
+    /// The properties of each unit that was taken.
+    pub properties: BTreeMap<String, Vec<String>>,
+    /// What was set of slices, as `slice: names`.
+    pub slices: Vec<String>,
     /// How the checks before a start end, if not well: their exit status and last words.
     pub checks_fail: Option<(i32, String)>,
 }
@@ -43,6 +49,52 @@ pub async fn say(
 ) -> zbus::Result<()> {
     let ended = if active == "failed" { ("signal", 2, 9) } else { ("success", 0, 0) };
     tell(connection, to, unit, (active, sub, pid), ended, "staged, engine version 1.0").await
+}
+
+/// The kernel has killed a unit for want of memory.
+pub async fn runs_out(connection: &Connection, unit: &str) -> zbus::Result<()> {
+    tell(connection, None, unit, ("failed", "failed", 0), ("oom-kill", 2, 9), "").await
+}
+
+/// What systemd says of one unit when it is asked, in bytes, tasks and time.
+pub struct FakeUnit;
+
+#[interface(name = "org.freedesktop.systemd1.Service")]
+impl FakeUnit {
+    #[zbus(property)]
+    fn memory_current(&self) -> u64 {
+        1 << 30
+    }
+
+    #[zbus(property)]
+    fn memory_peak(&self) -> u64 {
+        2 << 30
+    }
+
+    #[zbus(property)]
+    fn memory_max(&self) -> u64 {
+        64 << 30
+    }
+
+    #[zbus(property)]
+    fn memory_high(&self) -> u64 {
+        u64::MAX
+    }
+
+    #[zbus(property)]
+    fn tasks_current(&self) -> u64 {
+        u64::MAX
+    }
+
+    #[zbus(property)]
+    fn tasks_max(&self) -> u64 {
+        4608
+    }
+
+    #[zbus(property, name = "CPUUsageNSec")]
+    fn cpu_usage(&self) -> u64 {
+        65_000_000_000
+    }
 }
 
 async fn tell(
@@ -86,7 +138,7 @@ impl FakeSystemd {
         &self,
         name: String,
         _mode: String,
-        _properties: Properties,
+        properties: Properties,
         _auxiliary: Auxiliary,
         #[zbus(connection)] connection: &Connection,
     ) -> zbus::fdo::Result<OwnedObjectPath> {
@@ -97,6 +149,12 @@ impl FakeSystemd {
             if let Some(refusal) = &book.refuse {
                 return Err(zbus::fdo::Error::Failed(refusal.clone()));
             }
+            if let Some(name) = book.cannot_set.filter(|name| properties.iter().any(|(sent, _)| sent == name))
+            {
+                let text = format!("Cannot set property {name}, or unknown property.");
+                return Err(zbus::fdo::Error::PropertyReadOnly(text));
+            }
+            book.properties.insert(name.clone(), properties.into_iter().map(|(name, _)| name).collect());
             let pid = 1_000 + u32::try_from(book.calls.len()).unwrap();
             book.units.insert(name.clone(), pid);
             (pid, book.checks_fail.clone().filter(|_| stage))
@@ -110,9 +168,10 @@ impl FakeSystemd {
         Ok(format!("{ROOT}/job/1").try_into().unwrap())
     }
 
-    fn set_unit_properties(&self, name: String, _runtime: bool, properties: Properties) {
-        let names = properties.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(" ");
-        self.book.lock().unwrap().calls.push(format!("change {name} {names}"));
+    fn set_unit_properties(&self, name: String, runtime: bool, properties: Properties) {
+        assert!(runtime, "until the next boot");
+        let set: Vec<String> = properties.iter().map(|(name, value)| format!("{name}={value:?}")).collect();
+        self.book.lock().expect("no test has failed in it").slices.push(format!("{name}: {}", set.join(" ")));
     }
 
     async fn stop_unit(

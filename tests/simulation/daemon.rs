@@ -8,7 +8,7 @@ use crate::grave::{Doom, Grave};
 use crate::systemd::{Call, Shared};
 use pool_core::State;
 use pool_core::config::Configuration;
-use pool_core::host::{Answer as Told, UnitFacts};
+use pool_core::host::{Answer as Told, HostFacts, UnitFacts};
 use pool_core::lease::LeaseId;
 use pool_core::name::{UnitName, Usec};
 use pool_core::replica::Report;
@@ -16,7 +16,7 @@ use pool_core::unit::{Property, UnitSpec};
 use pool_core::view::{JobView, View};
 use pool_managerd::config::{self, Folders};
 use pool_managerd::leases::Fifos;
-use pool_managerd::ports::{Clock, Files, Probers, Systemd, SystemdError};
+use pool_managerd::ports::{Clock, Files, Probers, Systemd, SystemdError, Usage};
 use pool_managerd::processors::Sysfs;
 use pool_managerd::recording::Recorder;
 use pool_managerd::store::Store;
@@ -114,6 +114,7 @@ impl Daemon {
             reports: Some(Engines(reported)),
             recorder: Recorder::below(&saved),
             processors: Box::new(Sysfs::below(root)),
+            host: HostFacts::default(),
             systemd: Client { shared: shared.clone(), grave: grave.clone(), run },
             clock: PausedClock { shared: shared.clone(), dice: Dice::new(dice.next(), "clock") },
         };
@@ -212,8 +213,8 @@ impl Client {
 }
 
 impl Systemd for Client {
-    async fn start(&self, unit: &UnitSpec) -> Result<(), SystemdError> {
-        self.ask(|answer: Answer| Call::Start(unit.clone(), answer)).await
+    async fn start(&self, unit: &UnitSpec) -> Result<Vec<&'static str>, SystemdError> {
+        self.ask(|answer: Answer| Call::Start(unit.clone(), answer)).await.map(|()| Vec::new())
     }
 
     async fn change(&self, name: &UnitName, property: &Property) -> Result<(), SystemdError> {
@@ -230,6 +231,10 @@ impl Systemd for Client {
 
     async fn forget(&self, name: &UnitName) -> Result<(), SystemdError> {
         self.ask(|answer: Answer| Call::Forget(name.clone(), answer)).await
+    }
+
+    async fn usage(&self, _: &UnitName) -> Result<Usage, SystemdError> {
+        Ok(Usage::default())
     }
 
     async fn units(&self) -> Result<Vec<UnitFacts>, SystemdError> {

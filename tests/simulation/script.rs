@@ -198,6 +198,7 @@ impl Script {
                 version: None,
                 progress: None,
                 processes: None,
+                memory_peak: None,
             };
             world.note(format!(
                 "{} reports {:?} in flight of {:?}",

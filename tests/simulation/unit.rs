@@ -68,8 +68,8 @@ const FAILURES: [Step; 6] = [
 impl Unit {
     /// A unit that was just loaded.
     pub fn new(spec: &UnitSpec) -> Unit {
-        let environment = spec.properties.iter().find_map(|property| match &property.value {
-            Value::Texts(texts) if property.name == "Environment" => Some(texts.as_slice()),
+        let environment = spec.properties.iter().find_map(|property| match property.value() {
+            Value::Texts(texts) if property.name() == "Environment" => Some(texts.as_slice()),
             _ => None,
         });
         let variable = |name: &str| {
@@ -105,7 +105,7 @@ impl Unit {
 
     /// Takes in which CPUs it may use; nothing else of its properties matters here.
     pub fn change(&mut self, property: &Property) {
-        if let ("AllowedCPUs", Value::Mask(mask)) = (property.name, &property.value) {
+        if let ("AllowedCPUs", Value::Mask(mask)) = (property.name(), property.value()) {
             self.facts.allowed_cpus = Some(CpuSet::of_mask(mask)).filter(|cpus| !cpus.is_empty());
         }
     }

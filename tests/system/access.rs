@@ -1,6 +1,6 @@
 //! Who may do what on a real machine, by the real polkit: each of these with both programs that can be the system bus.
 
-use crate::host::{Host, NAME, POOL, ROOT, Turn, host_with, text};
+use crate::host::{Host, NAME, POOL, REPLICA, ROOT, Turn, host_with, text};
 use crate::methods::{self, Does};
 use crate::users::{ALICE, EVE, MALLORY, Somebody, connections_of, make, none};
 use nix::sys::signal::Signal;
@@ -55,7 +55,12 @@ fn machine(bus: Bus) -> Turn {
 /// The objects of pool `id` and of a job of it, by interface.
 fn objects(host: &Host, id: &str) -> HashMap<&'static str, String> {
     let job: OwnedObjectPath = host.manager("StartPool", &(id, none()));
-    HashMap::from([(NAME, ROOT.to_owned()), (POOL, format!("{ROOT}/pool/{id}")), (JOB, job.to_string())])
+    HashMap::from([
+        (NAME, ROOT.to_owned()),
+        (POOL, format!("{ROOT}/pool/{id}")),
+        (REPLICA, format!("{ROOT}/replica/{id}_2dr0")),
+        (JOB, job.to_string()),
+    ])
 }
 
 /// The jobs that there are.

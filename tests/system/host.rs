@@ -250,9 +250,9 @@ impl Host {
         });
     }
 
-    /// The names of all units of ours, loaded or failed.
+    /// The names of all services of ours, loaded or failed. The slices of pools stay when nothing is in them any more.
     pub fn units(&self) -> Vec<String> {
-        let listed = self.shell("systemctl list-units --all --plain --no-legend 'llamaorch-*'");
+        let listed = self.shell("systemctl list-units --all --plain --no-legend 'llamaorch-*.service'");
         listed.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
     }
 

@@ -19,10 +19,12 @@ mod journal;
 mod llama;
 #[path = "../bus/methods.rs"]
 mod methods;
+mod properties;
 mod readiness;
 mod record;
 mod refusal;
 mod reloading;
+mod resources;
 mod sandbox;
 mod serving;
 mod users;

@@ -152,7 +152,7 @@ pub fn run(path: &Path, previous: bool, json: bool) -> Result<(), Failure> {
             match effect {
                 Effect::Log(line) => println!("    | {}", line.message),
                 Effect::StartUnit(unit) => println!("    start {}", unit.name),
-                Effect::ChangeUnit(name, property) => println!("    change {} of {name}", property.name),
+                Effect::ChangeUnit(name, property) => println!("    change {} of {name}", property.name()),
                 Effect::StopUnit(name) => println!("    stop {name}"),
                 Effect::KillUnit(name) => println!("    kill {name}"),
                 Effect::ForgetUnit(name) => println!("    forget {name}"),
@@ -189,6 +189,7 @@ fn describe(event: &Event) -> String {
             units.len(),
             leases.len()
         ),
+        Event::PropertiesLeftOut(names) => format!("left out of units: {names:?}"),
         Event::Asked { request, caller, accepted } => {
             format!("asked ({}) by uid {} ({}): {accepted:?}", request.0, caller.uid, caller.name)
         }

@@ -1,4 +1,4 @@
-//! Owns what the unit's control group says: its processes and the CPU time that they used.
+//! Owns what the unit's control group says: its processes, the CPU time that they used, the memory that they had.
 //!
 //! Where there is no unified hierarchy everything is unknown, and nothing fails.
 
@@ -27,6 +27,11 @@ impl Cgroup {
     /// CPU time of everything that is or was in it.
     pub(crate) fn cpu(&self) -> Option<Duration> {
         usage(&fs::read_to_string(self.folder.join("cpu.stat")).ok()?)
+    }
+
+    /// The most memory that everything in it has had at once; not every kernel says it.
+    pub(crate) fn memory_peak(&self) -> Option<u64> {
+        fs::read_to_string(self.folder.join("memory.peak")).ok()?.trim().parse().ok()
     }
 
     /// The processes in it, this one too.

@@ -151,6 +151,7 @@ impl<'a> Prober<'a> {
             // A cast from a float is cut off at the type's ends.
             progress: counters.map(|counters| counters.iter().sum::<f64>() as u64),
             processes: round.processes,
+            memory_peak: self.cgroup.and_then(Cgroup::memory_peak),
         });
     }
 

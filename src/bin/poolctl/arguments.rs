@@ -57,6 +57,9 @@ pub(crate) enum Verb {
     Status {
         /// The pool's id
         pool: String,
+        /// Show the units of its engines instead: every line as it is sent to systemd, with the reasons for loosened ones
+        #[arg(long)]
+        unit: bool,
     },
     /// Follow what happens, until interrupted
     ///

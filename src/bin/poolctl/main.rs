@@ -15,6 +15,7 @@ mod output;
 mod paint;
 mod statistics;
 mod table;
+mod usage;
 mod verbs;
 mod watch;
 

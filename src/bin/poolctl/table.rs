@@ -3,6 +3,7 @@
 use super::columns::{cell, columns, printable};
 use super::moment;
 use super::paint::Paint;
+use super::usage;
 use pool_managerd::client::{PoolStatus, ReplicaStatus};
 use std::iter;
 
@@ -181,6 +182,9 @@ impl Lines {
             self.add("  Requests", &format!("{} in flight", replica.in_flight));
         }
         self.add("  CPUs", &replica.allowed_cpus);
+        for (key, text) in replica.usage.iter().flat_map(usage::rows) {
+            self.add(key, &text);
+        }
         self.add("  Status", &replica.status_text);
         self.add("  Last end", &replica.exit_class);
     }
@@ -213,6 +217,7 @@ fn yes(flag: bool) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pool_managerd::client::Usage;
 
     const NOW: u64 = 1_764_064_815_000_000;
 
@@ -263,6 +268,8 @@ mod tests {
                     active_leases: 2,
                     in_flight: 3,
                     allowed_cpus: "0-3,8".into(),
+                    usage: Some(Usage { tasks_current: Some(7), tasks_max: Some(4608), ..Usage::default() }),
+                    ..ReplicaStatus::default()
                 },
                 ReplicaStatus { id: "chat-r1".into(), phase: "stopped".into(), ..ReplicaStatus::default() },
             ],
@@ -352,6 +359,7 @@ Replica:      chat-r0
   Leases:     2 held
   Requests:   3 in flight
   CPUs:       0-3,8
+  Tasks:      7 of 4608
   Status:     serving \u{fffd}[31m
   Last end:   signal:KILL
 Replica:      chat-r1

@@ -4,8 +4,8 @@ use super::agent::Agent;
 use super::arguments::Verb;
 use super::operations::{self, Operation};
 use super::output::{Failure, Output, complain_of_file};
-use super::{bugreport, explain, external, lease, moment, statistics, table, watch};
-use pool_managerd::client::{Client, ConfigurationError, Exit, Reloaded, Reloading};
+use super::{bugreport, explain, external, lease, moment, statistics, table, usage, watch};
+use pool_managerd::client::{Client, ConfigurationError, Exit, Reloaded, Reloading, UnitLine};
 use pool_managerd::config::{self, Folders};
 use serde::Serialize;
 use serde_json::json;
@@ -21,7 +21,8 @@ pub(crate) fn run(verb: Verb, out: Output) -> Result<Exit, Failure> {
     match verb {
         Verb::Check { files, root } => check(out, &files, root.as_deref()),
         Verb::List => on_the_bus(list(out)),
-        Verb::Status { pool } => on_the_bus(status(out, pool)),
+        Verb::Status { pool, unit: false } => on_the_bus(status(out, pool)),
+        Verb::Status { pool, unit: true } => on_the_bus(units(out, pool)),
         Verb::Watch { pools } => on_the_bus(watch::watch(out, pools)),
         Verb::Statistics { pools } => on_the_bus(statistics::show(out, pools)),
         Verb::Start { pools, waiting } => operate(Operation::Start, pools, waiting.no_wait),
@@ -71,8 +72,34 @@ async fn list(out: Output) -> Result<Exit, Failure> {
 }
 
 async fn status(out: Output, pool: String) -> Result<Exit, Failure> {
-    let pool = Client::connect().await?.pool(&pool).await?;
+    let client = Client::connect().await?;
+    let mut pool = client.pool(&pool).await?;
+    for replica in &mut pool.replicas {
+        // An older daemon does not know, and what else there is to say is said all the same.
+        replica.usage = client.usage(replica).await.ok();
+    }
     out.show(&pool, |paint| table::status(&pool, moment::now(), paint))?;
+    Ok(Exit::Success)
+}
+
+/// The unit of each engine of a pool.
+#[derive(Serialize)]
+struct Unit {
+    replica: String,
+    lines: Vec<UnitLine>,
+}
+
+async fn units(out: Output, pool: String) -> Result<Exit, Failure> {
+    let client = Client::connect().await?;
+    let mut units = Vec::new();
+    for replica in &client.pool(&pool).await?.replicas {
+        units.push(Unit { replica: replica.id.clone(), lines: client.unit_lines(replica).await? });
+    }
+    let text = |unit: &Unit| match unit.lines.as_slice() {
+        [] => format!("{}: never started\n", unit.replica),
+        lines => format!("{}:\n{}", unit.replica, usage::unit(lines)),
+    };
+    out.show(&units, |_| units.iter().map(text).collect::<Vec<_>>().join("\n"))?;
     Ok(Exit::Success)
 }
 

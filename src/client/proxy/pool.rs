@@ -1,6 +1,6 @@
 //! Pools and their engines.
 
-use super::AllocatedLease;
+use super::{AllocatedLease, Named};
 use std::collections::HashMap;
 use zbus::{OwnedObjectPath, Variant};
 
@@ -194,6 +194,12 @@ pub trait Pool {
 /// One engine of a pool.
 #[zbus::proxy(interface = "org.llamaorch.PoolManager.Replica", default_service = "org.llamaorch.PoolManager")]
 pub trait Replica {
+    /// What the engine may use of its host and what it uses, by names.
+    fn get_usage(&self) -> zbus::Result<Named>;
+
+    /// The engine's unit: name, value, and why the template loosens it.
+    fn get_unit_lines(&self) -> zbus::Result<Vec<(String, String, String)>>;
+
     /// The pool's id and the replica's number: "chat-r0".
     #[zbus(property(emits_changed_signal = "false"))]
     fn id(&self) -> zbus::Result<String>;

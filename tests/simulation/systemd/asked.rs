@@ -137,7 +137,7 @@ impl World {
 }
 
 fn asks_for_its_address(spec: &UnitSpec) -> bool {
-    spec.properties.iter().any(|property| match &property.value {
+    spec.properties.iter().any(|property| match property.value() {
         Value::Command(command) => command.iter().any(|word| word == "--listen"),
         _ => false,
     })

@@ -231,7 +231,7 @@ impl World {
             Call::Change(name, property, answer) => {
                 let unit = self.units.get_mut(&name).ok_or(SystemdError::NoSuchUnit);
                 let outcome = unit.map(|unit| unit.change(&property));
-                self.note(format!("change {} of {name}: {}", property.name, said(&outcome)));
+                self.note(format!("change {} of {name}: {}", property.name(), said(&outcome)));
                 self.answer(run, &name, answer, outcome);
             }
             Call::Stop(name, answer) => {

@@ -3,7 +3,7 @@
 use super::fragment::PoolFragment;
 use super::restart::{self, number};
 use super::spec::{Activation, DrainNumbers, Health, LeaseNumbers, Listen, OnChange, PoolSpec, Port};
-use super::{SpecError, health, parse_duration};
+use super::{SpecError, health, parse_duration, resources};
 use crate::cpu::{CpuSet, CpuWish};
 use crate::engine::{EngineTemplate, check_placeholders};
 use crate::name::{PoolId, Usec};
@@ -74,14 +74,15 @@ pub fn check(
         found.add(&["network", "listen"], format!("port {port} + {} replicas goes beyond 65535", replicas));
     }
     let health = health::check(&fragment.health.unwrap_or_default(), &mut found);
+    let limits = fragment.resources.unwrap_or_default();
+    let cpus = found.keep(&["resources", "cpus"], cpus(limits.cpus.as_deref()));
+    let resources = resources::check(&limits, &mut found);
     let restart = restart::restart(fragment.restart.unwrap_or_default(), &mut found);
     let drain = drain(&fragment.drain.unwrap_or_default(), health.as_ref(), &mut found);
     let capacity = fragment.leases.unwrap_or_default().capacity;
     let capacity =
         capacity.map(|value| number(&["leases", "capacity"], Some(value), (1, 100_000), 1, &mut found));
     let on_change = found.keep(&["on_change"], on_change(fragment.on_change.as_deref()));
-    let resources = fragment.resources.unwrap_or_default();
-    let cpus = found.keep(&["resources", "cpus"], cpus(resources.cpus.as_deref()));
 
     match (template, model, replicas, activation, listen, health, on_change, cpus) {
         (
@@ -110,6 +111,7 @@ pub fn check(
                 activation,
                 listen,
                 health,
+                resources,
                 restart,
                 drain,
                 leases: LeaseNumbers { capacity },
@@ -125,17 +127,13 @@ fn unsupported(fragment: &PoolFragment, found: &mut Findings) {
     let network = fragment.network.clone().unwrap_or_default();
     let resources = fragment.resources.clone().unwrap_or_default();
     let health = fragment.health.clone().unwrap_or_default();
-    let keys: [(&[&'static str], bool); 11] = [
+    let keys: [(&[&'static str], bool); 7] = [
         (&["devices_per_replica"], fragment.devices_per_replica.is_some()),
         (&["files"], fragment.files.is_some()),
         (&["groups"], fragment.groups.is_some()),
         (&["credentials"], fragment.credentials.is_some()),
         (&["network", "allow"], network.allow.is_some()),
         (&["resources", "vram"], resources.vram.is_some()),
-        (&["resources", "memory_high"], resources.memory_high.is_some()),
-        (&["resources", "memory_max"], resources.memory_max.is_some()),
-        (&["resources", "shm"], resources.shm.is_some()),
-        (&["resources", "tasks_max"], resources.tasks_max.is_some()),
         (&["health", "warmup"], health.warmup.is_some()),
     ];
     for (key, set) in keys {
@@ -416,7 +414,7 @@ mod tests {
     #[test]
     fn each_wrong_value_is_refused_at_its_key() {
         type Spoil = fn(&mut PoolFragment);
-        let cases: [(&str, Spoil); 39] = [
+        let cases: [(&str, Spoil); 41] = [
             ("model", |f| f.model = Some("file:/srv/a\0b".into())),
             ("program", |f| f.program = Some("/bin/x\0y".into())),
             ("args", |f| f.args = Some(vec!["a\0b".into()])),
@@ -477,6 +475,10 @@ mod tests {
             ("drain.settle", |f| {
                 f.drain = Some(DrainFragment { settle: Some("2s".into()), ..Default::default() });
             }),
+            ("resources.vram", |f| f.resources.get_or_insert_default().vram = Some("90%".into())),
+            ("resources.memory_max", |f| {
+                f.resources.get_or_insert_default().memory_max = Some("all of it".into());
+            }),
             ("leases.capacity", |f| f.leases = Some(LeasesFragment { capacity: Some(0) })),
             ("on_change", |f| f.on_change = Some("at once".into())),
             ("resources.cpus", |f| f.resources.get_or_insert_default().cpus = Some("exclusive:0".into())),
@@ -527,7 +529,8 @@ mod tests {
         let mut fragment = minimal();
         fragment.model = Some("file:/srv/n.gguf".into());
         fragment.replicas = Some(2);
-        assert_eq!(old.changed_keys(&run(fragment).unwrap()), ["model", "replicas"]);
+        fragment.resources.get_or_insert_default().memory_max = Some("1G".into());
+        assert_eq!(old.changed_keys(&run(fragment).unwrap()), ["model", "replicas", "resources"]);
         assert!(old.changed_keys(&old).is_empty());
     }
 }

@@ -38,7 +38,7 @@ pub struct PoolFragment {
     pub on_change: Option<String>,
     /// Where it listens.
     pub network: Option<NetworkFragment>,
-    /// Not yet supported.
+    /// What each engine may use.
     pub resources: Option<ResourcesFragment>,
     /// Readiness and liveness.
     pub health: Option<HealthFragment>,
@@ -66,16 +66,20 @@ pub struct NetworkFragment {
 pub struct ResourcesFragment {
     /// Not yet supported.
     pub vram: Option<String>,
-    /// Not yet supported.
+    /// Beyond it an engine is slowed down.
     pub memory_high: Option<String>,
-    /// Not yet supported.
+    /// Beyond it an engine is killed.
     pub memory_max: Option<String>,
-    /// Not yet supported.
+    /// The size of its `/dev/shm`.
     pub shm: Option<String>,
     /// `numa`, a list, or `exclusive:` and a number.
     pub cpus: Option<String>,
-    /// Not yet supported.
+    /// Processes and threads.
     pub tasks_max: Option<i64>,
+    /// Its part of CPUs that are fought for.
+    pub cpu_weight: Option<i64>,
+    /// Percent of one CPU.
+    pub cpu_quota: Option<String>,
 }
 
 /// `[health]` of a pool file.

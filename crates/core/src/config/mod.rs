@@ -8,13 +8,17 @@ mod duration;
 pub mod fragment;
 mod health;
 mod ports;
+mod resources;
 mod restart;
+mod size;
 mod spec;
 
 pub use check::{check, model_path};
 pub use duration::parse_duration;
 pub use ports::port_conflicts;
+pub use resources::Resources;
 pub use restart::{BreakerNumbers, Restart, RestartPolicy, StormNumbers};
+pub use size::{Bytes, Size, parse_size};
 pub use spec::{Activation, DrainNumbers, Health, LeaseNumbers, Listen, OnChange, PoolSpec, Port, Revision};
 
 use crate::name::PoolId;

@@ -1,6 +1,6 @@
 //! A pool as it is wanted: every value checked, every default filled in.
 
-use super::Restart;
+use super::{Resources, Restart};
 use crate::cpu::CpuWish;
 use crate::engine::EngineTemplate;
 use crate::name::{PoolId, Usec};
@@ -36,6 +36,9 @@ pub struct PoolSpec {
     pub listen: Listen,
     /// Readiness.
     pub health: Health,
+    /// What each engine may use.
+    #[serde(default)]
+    pub resources: Resources,
     /// What follows a failure.
     #[serde(default)]
     pub restart: Restart,
@@ -178,6 +181,7 @@ impl PoolSpec {
             ("env", self.env != other.env && self.template.env == other.template.env),
             ("replicas", self.replicas != other.replicas),
             ("network.listen", self.listen != other.listen),
+            ("resources", self.resources != other.resources),
             ("health", self.health != other.health),
             ("resources.cpus", self.cpus != other.cpus),
         ]

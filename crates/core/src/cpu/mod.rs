@@ -139,11 +139,19 @@ impl Cpus {
 
     /// What an engine has by now, which systemd is about to be told.
     pub fn share(&mut self, engine: &ReplicaId) -> Share {
-        let cpus = self.allowed(engine);
-        let Some(claim) = self.claims.get_mut(engine) else { return Share::default() };
-        claim.told.clone_from(&cpus);
-        let (own, alone) = (claim.own().is_some(), claim.alone(&self.topology.online));
-        Share { cpus, own, node: self.topology.node_of(&alone) }
+        let share = self.known(engine);
+        if let Some(claim) = self.claims.get_mut(engine) {
+            claim.told.clone_from(&share.cpus);
+        }
+        share
+    }
+
+    /// What an engine has by now.
+    #[must_use]
+    pub fn known(&self, engine: &ReplicaId) -> Share {
+        let Some(claim) = self.claims.get(engine) else { return Share::default() };
+        let alone = claim.alone(&self.topology.online);
+        Share { cpus: self.allowed(engine), own: claim.own().is_some(), node: self.topology.node_of(&alone) }
     }
 
     fn find_for(&self, engine: &ReplicaId, wish: &CpuWish, near: &CpuSet) -> Result<ClaimKind, String> {

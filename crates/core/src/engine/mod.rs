@@ -102,7 +102,7 @@ fn is_metric(name: &str) -> bool {
     name.starts_with(starts) && name.chars().all(|c| starts(c) || c.is_ascii_digit())
 }
 
-/// The lines of the sandbox that a template may loosen.
+/// The lines of the sandbox that a template may loosen, each with a reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Sandbox {
@@ -114,6 +114,54 @@ pub struct Sandbox {
     pub address_families: Vec<String>,
     /// `ProcSubset=pid`; breaks readers of `/proc/meminfo`.
     pub proc_subset_pid: bool,
+    /// Why the lines that are loosened are, by their keys.
+    pub reasons: BTreeMap<String, String>,
+}
+
+impl Sandbox {
+    /// The keys by which a template may loosen a line, the property that each is about, and whether it does.
+    fn loosened(&self) -> [(&'static str, &'static str, bool); 3] {
+        let strict = Sandbox::default();
+        let more_families =
+            self.address_families.iter().any(|family| !strict.address_families.contains(family));
+        [
+            ("memory_deny_write_execute", "MemoryDenyWriteExecute", !self.memory_deny_write_execute),
+            ("system_calls", "SystemCallFilter", !self.system_calls.is_empty()),
+            ("address_families", "RestrictAddressFamilies", more_families),
+        ]
+    }
+
+    /// Why a property is looser than for other engines; `None`: it is not.
+    #[must_use]
+    pub fn reason(&self, property: &str) -> Option<&str> {
+        let (key, ..) = self.loosened().into_iter().find(|(_, name, loose)| *name == property && *loose)?;
+        self.reasons.get(key).map(String::as_str)
+    }
+
+    /// Whether each line that is loosened has a reason, and no other line.
+    ///
+    /// # Errors
+    /// The key that is wrong, and what was expected.
+    pub fn check_reasons(&self) -> Result<(), (&'static str, String)> {
+        for (key, _, loose) in self.loosened() {
+            let reason = self.reasons.get(key).map(|reason| reason.trim());
+            if loose && reason.is_none_or(str::is_empty) {
+                let example = format!("sandbox.reasons.{key} = \"why this engine needs it\"");
+                return Err((key, format!("loosens the sandbox and says not why; expected {example}")));
+            }
+            if !loose && reason.is_some() {
+                return Err(("reasons", format!("{key} is not loosened; expected no reason for it")));
+            }
+        }
+        let known = |key: &&String| self.loosened().iter().any(|(known, ..)| known == key);
+        match self.reasons.keys().find(|key| !known(key)) {
+            None => Ok(()),
+            Some(key) => {
+                let keys = self.loosened().map(|(key, ..)| key).join(", ");
+                Err(("reasons", format!("unknown key \"{key}\"; expected one of: {keys}")))
+            }
+        }
+    }
 }
 
 impl Default for Sandbox {
@@ -123,6 +171,7 @@ impl Default for Sandbox {
             system_calls: Vec::new(),
             address_families: ["AF_UNIX", "AF_INET", "AF_INET6"].map(str::to_owned).to_vec(),
             proc_subset_pid: false,
+            reasons: BTreeMap::new(),
         }
     }
 }
@@ -236,6 +285,37 @@ mod tests {
             spoil(&mut template);
             assert_eq!(template.check_questions().unwrap_err().0, [table, key]);
         }
+    }
+
+    #[test]
+    fn a_line_is_loosened_with_a_reason_or_not_at_all() {
+        let strict = Sandbox::default();
+        assert_eq!(strict.check_reasons(), Ok(()));
+        type Spoil = fn(&mut Sandbox);
+        let cases: [(&str, Spoil); 6] = [
+            ("memory_deny_write_execute", |s| s.memory_deny_write_execute = false),
+            ("system_calls", |s| s.system_calls = vec!["pidfd_getfd".into()]),
+            ("address_families", |s| s.address_families = vec!["AF_NETLINK".into()]),
+            ("system_calls", |s| {
+                s.system_calls = vec!["pidfd_getfd".into()];
+                s.reasons.insert("system_calls".into(), " ".into());
+            }),
+            ("reasons", |s| drop(s.reasons.insert("system_calls".into(), "why not".into()))),
+            ("reasons", |s| drop(s.reasons.insert("proc_subset_pid".into(), "why not".into()))),
+        ];
+        for (key, spoil) in cases {
+            let mut sandbox = strict.clone();
+            spoil(&mut sandbox);
+            assert_eq!(sandbox.check_reasons().expect_err("it is wrong").0, key);
+        }
+        let mut loose = Sandbox { memory_deny_write_execute: false, ..strict };
+        loose.reasons.insert("memory_deny_write_execute".into(), "it compiles".into());
+        assert_eq!(loose.check_reasons(), Ok(()));
+        assert_eq!(loose.reason("MemoryDenyWriteExecute"), Some("it compiles"));
+        assert_eq!(loose.reason("SystemCallFilter"), None);
+        // Less than the default is stricter, and needs no reason.
+        let strict = Sandbox { address_families: vec!["AF_UNIX".into()], ..Sandbox::default() };
+        assert_eq!(strict.check_reasons(), Ok(()));
     }
 
     #[test]

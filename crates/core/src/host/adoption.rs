@@ -87,11 +87,16 @@ pub(super) fn started(state: &mut State, clock: Clock, effects: &mut Effects, fo
             state.insert_pool(clock, effects, id.clone(), pool);
         }
     }
-    // What runs has its port and its CPUs, before anything that is to start is given any.
+    // What runs has its port, its CPUs and its memory, before anything that is to start is given any.
     let over = |facts: &UnitFacts| matches!(facts.seen.active, ActiveState::Failed | ActiveState::Inactive);
-    let runs = |facts: &&UnitFacts| facts.seen.name.kind == UnitKind::Engine && !over(facts);
-    for facts in units.iter().filter(runs) {
+    for facts in units.iter().filter(|facts| facts.seen.name.kind == UnitKind::Engine) {
         let replica = &facts.seen.name.replica;
+        if let Some(pool) = state.pools.get(&replica.pool) {
+            state.promises.keep(replica, &pool.revision.spec, state.host.memory);
+        }
+        if over(facts) {
+            continue;
+        }
         if let Some(endpoint) = &facts.endpoint {
             state.ports.keep(replica, endpoint.port);
         }

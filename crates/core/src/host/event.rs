@@ -1,6 +1,6 @@
 //! What comes in, and what goes out.
 
-use super::{Accepted, Answer, Caller, LogLine, RequestId, Saved, TimerId, UnitFacts};
+use super::{Accepted, Answer, Caller, HostFacts, LogLine, RequestId, Saved, TimerId, UnitFacts};
 use crate::config::Configuration;
 use crate::cpu::Topology;
 use crate::device::{DeviceFacts, DeviceUuid, Quarantine};
@@ -29,6 +29,9 @@ pub enum Event {
         quarantined: BTreeMap<DeviceUuid, Quarantine>,
         /// Leases whose holders still have their descriptors.
         leases: Vec<Given>,
+        /// What is known of the host.
+        #[serde(default)]
+        host: HostFacts,
     },
     /// A request was let pass.
     Asked {
@@ -54,6 +57,8 @@ pub enum Event {
     UnitForgotten(UnitName),
     /// systemd took a unit.
     UnitTaken(UnitName),
+    /// systemd would not set these properties of a unit, which it took without them.
+    PropertiesLeftOut(BTreeSet<String>),
     /// systemd did not take a unit.
     UnitRefused {
         /// Which.

@@ -79,13 +79,15 @@ pub enum LogKind {
     NotSaved,
     /// CPUs went offline or came online.
     CpusChanged,
+    /// This host cannot do something for engines.
+    HostLacks,
     /// Something that should not be.
     Anomaly,
 }
 
 impl LogKind {
     /// Every kind.
-    pub const ALL: [LogKind; 30] = [
+    pub const ALL: [LogKind; 31] = [
         LogKind::DaemonStarted,
         LogKind::ConfigurationLoaded,
         LogKind::ConfigurationError,
@@ -115,6 +117,7 @@ impl LogKind {
         LogKind::ExternalSilent,
         LogKind::NotSaved,
         LogKind::CpusChanged,
+        LogKind::HostLacks,
         LogKind::Anomaly,
     ];
 
@@ -134,6 +137,7 @@ impl LogKind {
             | LogKind::LeasesRevoked
             | LogKind::ExternalSilent
             | LogKind::CpusChanged
+            | LogKind::HostLacks
             | LogKind::Anomaly => Level::Warning,
             LogKind::LeaseGiven | LogKind::LeaseEnded => Level::Debug,
             LogKind::DaemonStarted

@@ -10,8 +10,10 @@ mod configure;
 mod decide;
 mod event;
 mod external;
+mod facts;
 mod leasing;
 mod log;
+mod memory;
 mod ports;
 mod record;
 mod request;
@@ -25,7 +27,9 @@ pub use decide::decide;
 pub use event::{Effect, Effects, Event, Input};
 pub(crate) use external::phase as external_phase;
 pub use external::{Expiry, SavedExternal, Since};
+pub use facts::HostFacts;
 pub use log::{Level, LogKind, LogLine};
+pub use memory::Promises;
 pub use ports::Ports;
 pub use record::{RECORD_VERSION, RecordHead};
 pub use request::{Accepted, Answer, Denied, LeaseWish, Request, RequestId};
@@ -65,6 +69,9 @@ pub struct State {
     pub cpus: Cpus,
     /// Timers that run.
     pub timers: Timers,
+    /// How much memory is promised to which replica.
+    #[serde(default)]
+    pub promises: Promises,
     /// Every lease that is held.
     pub leases: Leases,
     /// What is known of each pool by its id alone.
@@ -96,6 +103,12 @@ pub struct State {
     pub started: Usec,
     /// Why what operators asked for could not be saved; it is tried again.
     pub unsaved: Option<String>,
+    /// What is known of the host.
+    #[serde(default)]
+    pub host: HostFacts,
+    /// Properties that units are started without, because systemd does not know or would not set them.
+    #[serde(default)]
+    pub left_out: BTreeSet<String>,
 }
 
 /// What could not be saved is tried again after this time.
@@ -108,12 +121,14 @@ macro_rules! outside {
             timers: &mut $state.timers,
             ports: &mut $state.ports,
             cpus: &mut $state.cpus,
+            promises: &mut $state.promises,
             jobs: &mut $state.jobs,
             waiters: &mut $state.waiters,
             leases: &mut $state.leases,
             registry: &mut $state.registry,
             starts: &mut $state.starts,
             settings: &$state.settings,
+            host: &$state.host,
         }
     };
 }
@@ -125,7 +140,8 @@ pub fn apply(state: &mut State, input: Input) -> Effects {
     let Input { mono, real, seed, event } = input;
     let clock = turn::Clock { mono, real, seed };
     match event {
-        Event::Started { configuration, units, saved, stopped, quarantined, leases } => {
+        Event::Started { configuration, units, saved, stopped, quarantined, leases, host } => {
+            facts::found(state, &mut effects, host);
             state.devices = Devices::keeping(quarantined);
             let found = adoption::Found { configuration, units, saved, stopped, leases };
             adoption::started(state, clock, &mut effects, found);
@@ -143,6 +159,10 @@ pub fn apply(state: &mut State, input: Input) -> Effects {
             state.with_replica(clock, &mut effects, &name.replica, |pool, index, _| {
                 lifecycle::unit_taken(pool, index, &name);
             });
+        }
+        Event::PropertiesLeftOut(names) => {
+            let names = names.iter().map(String::as_str);
+            facts::left_out(state, &mut effects, names, "systemd would not set it");
         }
         Event::UnitRefused { name, name_taken, error } => {
             let problem = if name_taken {
@@ -299,6 +319,18 @@ fn forgotten(state: &mut State, clock: turn::Clock, effects: &mut Effects, name:
     });
 }
 
+/// What runs has the memory that it may use, and what is gone has none.
+fn keep_promises(pool: &Pool, turn: &mut Turn<'_>) {
+    for replica in &pool.replicas {
+        if replica.at_rest() {
+            turn.promises.release(&replica.id);
+        } else if let Some(revision) = replica.revision.as_ref().filter(|_| replica.engine_runs()) {
+            turn.promises.keep(&replica.id, &revision.spec, turn.host.memory);
+        }
+    }
+    turn.promises.retain(pool.id(), |id| pool.replicas.iter().any(|replica| replica.id == *id));
+}
+
 /// Tells the registry how a pool stands.
 fn register(pool: &Pool, turn: &mut Turn<'_>) {
     let (id, registry) = (pool.id(), &mut *turn.registry);
@@ -323,6 +355,7 @@ fn settle(state: &mut State, clock: turn::Clock, effects: &mut Effects) {
     for id in &touched {
         state.with_pool(clock, effects, id, |pool, turn| {
             lifecycle::settle(pool, turn);
+            keep_promises(pool, turn);
             register(pool, turn);
         });
         if state.pools.get(id).is_some_and(|pool| pool.leaving && pool.at_rest()) {
@@ -484,6 +517,7 @@ impl State {
             for replica in &pool.replicas {
                 self.ports.release(&replica.id);
                 self.cpus.give_back(&replica.id);
+                self.promises.release(&replica.id);
             }
         }
     }

@@ -1,6 +1,8 @@
 //! What an event's handling may use besides the pool it works on: the time, randomness, timers, ports, jobs.
 
-use super::{Answer, Effect, Effects, LogKind, LogLine, Ports, RequestId, Waiter, Waits};
+use super::{
+    Answer, Effect, Effects, HostFacts, LogKind, LogLine, Ports, Promises, RequestId, Waiter, Waits,
+};
 use crate::config::Settings;
 use crate::cpu::Cpus;
 use crate::job::{self, Details, JobId, JobResult, Jobs};
@@ -95,12 +97,14 @@ pub(super) struct Outside<'a> {
     pub(super) timers: &'a mut Timers,
     pub(super) ports: &'a mut Ports,
     pub(super) cpus: &'a mut Cpus,
+    pub(super) promises: &'a mut Promises,
     pub(super) jobs: &'a mut Jobs,
     pub(super) waiters: &'a mut BTreeMap<RequestId, Waiter>,
     pub(super) leases: &'a mut Leases,
     pub(super) registry: &'a mut Registry,
     pub(super) starts: &'a mut u64,
     pub(super) settings: &'a Settings,
+    pub(super) host: &'a HostFacts,
 }
 
 /// One event's handling.
@@ -112,19 +116,33 @@ pub(crate) struct Turn<'a> {
     timers: &'a mut Timers,
     pub(crate) ports: &'a mut Ports,
     pub(crate) cpus: &'a mut Cpus,
+    pub(crate) promises: &'a mut Promises,
     jobs: &'a mut Jobs,
     waiters: &'a mut BTreeMap<RequestId, Waiter>,
     pub(crate) leases: &'a mut Leases,
     pub(crate) registry: &'a mut Registry,
     starts: &'a mut u64,
     pub(crate) settings: &'a Settings,
+    pub(crate) host: &'a HostFacts,
 }
 
 impl<'a> Turn<'a> {
     pub(super) fn new(clock: Clock, effects: &'a mut Effects, outside: Outside<'a>) -> Self {
         // Two pools that draw in one event must not draw the same: what was done so far tells them apart.
         let seed = clock.seed.wrapping_add(effects.len() as u64);
-        let Outside { timers, ports, cpus, jobs, waiters, leases, registry, starts, settings } = outside;
+        let Outside {
+            timers,
+            ports,
+            cpus,
+            promises,
+            jobs,
+            waiters,
+            leases,
+            registry,
+            starts,
+            settings,
+            host,
+        } = outside;
         let Clock { mono, real, .. } = clock;
         Turn {
             mono,
@@ -134,12 +152,14 @@ impl<'a> Turn<'a> {
             timers,
             ports,
             cpus,
+            promises,
             jobs,
             waiters,
             leases,
             registry,
             starts,
             settings,
+            host,
         }
     }
 

@@ -27,6 +27,8 @@ pub enum ExitClass {
     Refused(Refusal),
     /// systemd could not set up its unit or its sandbox.
     Preflight,
+    /// The host has no room for it.
+    NotAdmitted,
     /// Somebody stopped its unit behind the daemon's back.
     Stopped,
     /// systemd cannot end it.
@@ -58,6 +60,7 @@ impl fmt::Display for ExitClass {
             ExitClass::StageFailed => f.write_str("stage-failed"),
             ExitClass::Refused(refusal) => f.write_str(refusal.class()),
             ExitClass::Preflight => f.write_str("preflight"),
+            ExitClass::NotAdmitted => f.write_str("not-admitted"),
             ExitClass::Stopped => f.write_str("stopped"),
             ExitClass::Unkillable => f.write_str("unkillable"),
             ExitClass::OomVram => f.write_str("oom-vram"),
@@ -163,7 +166,9 @@ impl ExitClass {
     #[must_use]
     pub fn worth_a_restart(&self) -> bool {
         match self {
-            ExitClass::Refused(_) | ExitClass::Stopped | ExitClass::Unkillable => false,
+            ExitClass::Refused(_) | ExitClass::NotAdmitted | ExitClass::Stopped | ExitClass::Unkillable => {
+                false
+            }
             ExitClass::Exit(_)
             | ExitClass::Signal(_)
             | ExitClass::OomHost
@@ -232,6 +237,11 @@ impl ExitClass {
                 }
                 Refusal::Preflight => format!("see {log}"),
             },
+            ExitClass::NotAdmitted => {
+                format!(
+                    "stop one of those that hold memory, or lower resources.memory_max here or there; then: poolctl start {id}"
+                )
+            }
             ExitClass::Stopped => format!("poolctl start {id}"),
             ExitClass::GpuError(_) | ExitClass::GpuLost => {
                 "see the device: nvidia-smi, journalctl -k".to_owned()

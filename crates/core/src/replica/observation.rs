@@ -60,6 +60,17 @@ pub struct UnitObservation {
     pub status_text: String,
     /// `ExecMainStartTimestamp`, realtime.
     pub started: Usec,
+    /// `MemoryPeak`, in bytes; `None`: it is not known, or not to this systemd.
+    #[serde(default)]
+    pub memory_peak: Option<u64>,
+}
+
+impl UnitObservation {
+    /// Whether the kernel killed it for want of memory.
+    #[must_use]
+    pub fn ran_out_of_memory(&self) -> bool {
+        self.active == ActiveState::Failed && self.result == "oom-kill"
+    }
 }
 
 impl UnitObservation {
@@ -78,6 +89,7 @@ impl UnitObservation {
             exec_status: 0,
             status_text: String::new(),
             started: Usec::default(),
+            memory_peak: None,
         }
     }
 }

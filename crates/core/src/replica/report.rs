@@ -28,6 +28,8 @@ pub struct Report {
     pub progress: Option<u64>,
     /// Processes of its unit, without the prober.
     pub processes: Option<u32>,
+    /// The most memory that its unit has had, in bytes.
+    pub memory_peak: Option<u64>,
 }
 
 /// Why a report was refused.
@@ -56,8 +58,8 @@ pub enum ReportError {
 impl Report {
     /// Nothing but how many slots an engine has.
     pub(crate) fn of_slots(invocation: InvocationId, slots: u32) -> Self {
-        let (in_flight, version, progress, processes) = (None, None, None, None);
-        Report { invocation, in_flight, slots: Some(slots), version, progress, processes }
+        let (in_flight, version, progress, processes, memory_peak) = (None, None, None, None, None);
+        Report { invocation, in_flight, slots: Some(slots), version, progress, processes, memory_peak }
     }
 
     /// Reads a report.
@@ -72,7 +74,7 @@ impl Report {
             return Err(ReportError::ControlCharacter);
         }
         let (mut invocation, mut in_flight, mut slots) = (None, None, None);
-        let (mut version, mut progress, mut processes) = (None, None, None);
+        let (mut version, mut progress, mut processes, mut memory_peak) = (None, None, None, None);
         for line in text.lines().filter(|line| !line.is_empty()) {
             let (key, value) = line.split_once('=').ok_or(ReportError::NoAssignment)?;
             match key {
@@ -83,11 +85,12 @@ impl Report {
                 "VERSION" => return Err(ReportError::BadValue("VERSION")),
                 "PROGRESS" => set(&mut progress, "PROGRESS", value)?,
                 "PROCESSES" => set(&mut processes, "PROCESSES", value)?,
+                "MEMORY_PEAK" => set(&mut memory_peak, "MEMORY_PEAK", value)?,
                 _ => {}
             }
         }
         let invocation = invocation.ok_or(ReportError::NoInvocation)?;
-        Ok(Report { invocation, in_flight, slots, version, progress, processes })
+        Ok(Report { invocation, in_flight, slots, version, progress, processes, memory_peak })
     }
 
     /// Whether a text can stand as a version: neither empty nor long, on one line.
@@ -114,6 +117,7 @@ impl fmt::Display for Report {
             ("SLOTS", self.slots.map(u64::from)),
             ("PROGRESS", self.progress),
             ("PROCESSES", self.processes.map(u64::from)),
+            ("MEMORY_PEAK", self.memory_peak),
         ];
         for (key, number) in numbers {
             if let Some(number) = number {
@@ -141,13 +145,21 @@ mod tests {
             version: Some("0.11.0 (a=b)".into()),
             progress: Some(u64::MAX),
             processes: Some(2),
+            memory_peak: Some(1 << 40),
         }
     }
 
     #[test]
     fn a_report_is_read_back() {
-        let nothing =
-            Report { in_flight: None, slots: None, version: None, progress: None, processes: None, ..full() };
+        let nothing = Report {
+            in_flight: None,
+            slots: None,
+            version: None,
+            progress: None,
+            processes: None,
+            memory_peak: None,
+            ..full()
+        };
         assert_eq!(nothing.to_string(), ID);
         for report in [full(), nothing] {
             assert_eq!(Report::parse(&report.to_string()), Ok(report));
@@ -169,6 +181,7 @@ mod tests {
             (format!("{ID}\nSLOTS=4294967296"), ReportError::BadValue("SLOTS")),
             (format!("{ID}\nPROGRESS=1.5"), ReportError::BadValue("PROGRESS")),
             (format!("{ID}\nPROCESSES="), ReportError::BadValue("PROCESSES")),
+            (format!("{ID}\nMEMORY_PEAK=max"), ReportError::BadValue("MEMORY_PEAK")),
             (format!("{ID}\nVERSION="), ReportError::BadValue("VERSION")),
             (format!("{ID}\nVERSION={}", "x".repeat(65)), ReportError::BadValue("VERSION")),
             (format!("{ID}\nSLOTS=1\nSLOTS=1"), ReportError::Twice("SLOTS")),

@@ -1,16 +1,25 @@
-//! Owns the transient units: every property of an engine's unit and of the unit that checks before it, as typed data
-//! with the systemd version that knows it. Encoding them for the bus is the adapter's work.
+//! Owns the transient units: every property of an engine's unit and of the unit that checks before it, each from its row
+//! of one table, which gives its type and the systemd version that knows it. Encoding them for the bus is the adapter's
+//! work.
 //!
 //! Both units share one sandbox, so what the checks could read the engine can read.
 
+mod limits;
+mod property;
 mod sandbox;
+mod table;
 
+pub use limits::{UNSET, pool_slice};
+pub use property::{Property, Row, Value};
 pub use sandbox::DEVICE_MASK_NONE;
+pub use table::{NEEDED, TABLE, unknown_to};
 
 use crate::config::PoolSpec;
 use crate::cpu::{CpuSet, Share};
 use crate::engine::fill;
+use crate::host::HostFacts;
 use crate::name::{Endpoint, UnitName, Usec};
+use property::{CommandLine, Mask, Mode};
 
 /// So many stall time-outs may one step of an engine take that computes on the CPU, as every pool's does. On a device it
 /// would be 1: what waits for a hung device may spin as well.
@@ -22,7 +31,7 @@ pub const HELPER: &str = "/usr/libexec/llamaorch/pool-helper";
 pub const REPORT_SOCKET: &str = "/run/pool-managerd/report/socket";
 /// The folder of [`REPORT_SOCKET`].
 pub const REPORT_FOLDER: &str = "/run/pool-managerd/report";
-/// The slice of every unit of ours.
+/// The slice that the slices of all pools lie in.
 pub const SLICE: &str = "llamaorch.slice";
 /// In a unit's environment: the endpoint that the daemon gave it, read back on adoption.
 pub const ENDPOINT_VARIABLE: &str = "LLAMAORCH_ENDPOINT";
@@ -40,61 +49,11 @@ pub struct UnitSpec {
     pub name: UnitName,
     /// Its properties, in the order in which they are sent.
     pub properties: Vec<Property>,
-}
-
-/// One property of a transient unit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Property {
-    /// systemd's name on the bus, for instance `TimeoutStartUSec`.
-    pub name: &'static str,
-    /// The oldest systemd that takes it in a transient unit; 252 stands for "every one that counts".
-    pub since: u16,
-    /// Its value.
-    pub value: Value,
-}
-
-/// The value of a property, by what systemd's D-Bus API wants.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Value {
-    /// `b`
-    Bool(bool),
-    /// `i`
-    I32(i32),
-    /// `u`
-    U32(u32),
-    /// `t`
-    U64(u64),
-    /// `s`
-    Text(String),
-    /// `as`
-    Texts(Vec<String>),
-    /// `a(sasb)`: one command line, to reach the program as it stands here.
-    Command(Vec<String>),
-    /// `a(ss)`
-    Pairs(Vec<(String, String)>),
-    /// `a(ssbt)`: read-only binds of a path onto itself; a missing source is left to the helper to name.
-    Binds(Vec<String>),
-    /// `(bas)`: allow (true) or deny a set of names.
-    Set(bool, Vec<String>),
-    /// `aay`: journal fields, `NAME=value`.
-    Fields(Vec<String>),
-    /// `ay`: a bit for each number.
-    Mask(Vec<u8>),
-    /// `a(iayu)`: every address of both families, `any`.
-    AnyAddress,
-    /// `a(iayu)`: the loopback networks, `localhost`.
-    Loopback,
+    /// Properties of the slice of its pool, which are set before it starts.
+    pub slice: Vec<Property>,
 }
 
 const SIGKILL: i32 = 9;
-
-fn property(name: &'static str, value: Value) -> Property {
-    Property { name, since: 252, value }
-}
-
-fn text(value: &str) -> Value {
-    Value::Text(value.to_owned())
-}
 
 /// What a unit is started with beyond its pool's spec.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,6 +68,8 @@ pub struct Launch<'a> {
     pub engine_version: &'a str,
     /// Where it computes.
     pub share: &'a Share,
+    /// The host that it runs on.
+    pub host: &'a HostFacts,
 }
 
 /// The unit that runs the engine.
@@ -135,30 +96,31 @@ pub fn engine_unit(name: &UnitName, launch: &Launch<'_>) -> UnitSpec {
     let cache = format!("llamaorch/{}", spec.id);
     let runtime = format!("llamaorch/{}", name.replica);
     let mut properties = vec![
-        property("Description", text(&format!("LLM engine {} of pool {}", name.replica.index, spec.id))),
-        property("Type", text("notify")),
-        property("NotifyAccess", text("all")),
+        table::DESCRIPTION.is(format!("LLM engine {} of pool {}", name.replica.index, spec.id)),
+        table::TYPE.is("notify"),
+        table::NOTIFY_ACCESS.is("all"),
         // A clean exit stays visible until it has been read, also while the daemon is away.
-        property("RemainAfterExit", Value::Bool(true)),
-        property("ExecStart", Value::Command(command)),
-        property("TimeoutStartUSec", Value::U64(spec.health.start_timeout.min(spec.health.start_limit).0)),
-        property("TimeoutStopUSec", Value::U64(Usec::from_secs(30).0)),
+        table::REMAIN_AFTER_EXIT.is(true),
+        table::EXEC_START.is(CommandLine(command)),
+        table::TIMEOUT_START.is(spec.health.start_timeout.min(spec.health.start_limit).0),
+        table::TIMEOUT_STOP.is(Usec::from_secs(30).0),
         // From ready on: what the prober does not confirm for so long is ended. A hung engine has nothing to save, and a
         // core dump of its mappings helps nobody.
-        property("WatchdogUSec", Value::U64(spec.health.stall_timeout.max(Usec::from_secs(30)).0)),
-        property("WatchdogSignal", Value::I32(SIGKILL)),
-        property("KillMode", text("mixed")),
-        property("OOMPolicy", text("kill")),
-        property("CacheDirectory", Value::Texts(vec![cache.clone()])),
-        property("CacheDirectoryMode", Value::U32(0o700)),
-        property("RuntimeDirectory", Value::Texts(vec![runtime])),
-        property("RuntimeDirectoryMode", Value::U32(0o700)),
-        property("WorkingDirectory", text(&format!("/var/cache/{cache}"))),
-        property("Environment", Value::Texts(environment(launch, &cache))),
+        table::WATCHDOG.is(spec.health.stall_timeout.max(Usec::from_secs(30)).0),
+        table::WATCHDOG_SIGNAL.is(SIGKILL),
+        table::KILL_MODE.is("mixed"),
+        table::OOM_POLICY.is("kill"),
+        table::CACHE_DIRECTORY.is(vec![cache.clone()]),
+        table::CACHE_DIRECTORY_MODE.is(Mode(0o700)),
+        table::RUNTIME_DIRECTORY.is(vec![runtime]),
+        table::RUNTIME_DIRECTORY_MODE.is(Mode(0o700)),
+        table::WORKING_DIRECTORY.is(format!("/var/cache/{cache}")),
+        table::ENVIRONMENT.is(environment(launch, &cache)),
     ];
     properties.extend(sandbox::common(name, spec));
     properties.extend(place(launch.share));
-    UnitSpec { name: name.clone(), properties }
+    properties.extend(limits::lines(&spec.resources, launch.host));
+    UnitSpec { name: name.clone(), properties, slice: limits::slice(&spec.resources) }
 }
 
 /// What the prober asks once the engine is ready, and how often.
@@ -212,23 +174,21 @@ pub fn stage_unit(name: &UnitName, launch: &Launch<'_>, address: bool) -> UnitSp
         command.extend(["--version-arg".to_owned(), arg.clone()]);
     }
     let mut properties = vec![
-        property(
-            "Description",
-            text(&format!("Checks before LLM engine {} of pool {}", name.replica.index, spec.id)),
-        ),
-        property("Type", text("oneshot")),
-        property("NotifyAccess", text("all")),
-        property("RemainAfterExit", Value::Bool(true)),
-        property("ExecStart", Value::Command(command)),
-        property("TimeoutStartUSec", Value::U64(spec.health.start_timeout.min(spec.health.start_limit).0)),
-        property("TimeoutStopUSec", Value::U64(Usec::from_secs(5).0)),
-        property("KillMode", text("control-group")),
-        property("WorkingDirectory", text("/")),
-        property("Environment", Value::Texts(variables(spec))),
+        table::DESCRIPTION.is(format!("Checks before LLM engine {} of pool {}", name.replica.index, spec.id)),
+        table::TYPE.is("oneshot"),
+        table::NOTIFY_ACCESS.is("all"),
+        table::REMAIN_AFTER_EXIT.is(true),
+        table::EXEC_START.is(CommandLine(command)),
+        table::TIMEOUT_START.is(spec.health.start_timeout.min(spec.health.start_limit).0),
+        table::TIMEOUT_STOP.is(Usec::from_secs(5).0),
+        table::KILL_MODE.is("control-group"),
+        table::WORKING_DIRECTORY.is("/"),
+        table::ENVIRONMENT.is(variables(spec)),
     ];
     properties.extend(sandbox::common(name, spec));
     properties.extend(place(launch.share));
-    UnitSpec { name: name.clone(), properties }
+    properties.extend(limits::lines(&spec.resources, launch.host));
+    UnitSpec { name: name.clone(), properties, slice: limits::slice(&spec.resources) }
 }
 
 /// The engine's environment: the daemon's own marks, then writable places, then template and pool.
@@ -254,8 +214,8 @@ fn place(share: &Share) -> Vec<Property> {
     const PREFERRED: i32 = 1;
     let mut properties: Vec<Property> = share.cpus.iter().map(|cpus| allowed_cpus(Some(cpus))).collect();
     if let Some(node) = share.node {
-        properties.push(property("NUMAPolicy", Value::I32(PREFERRED)));
-        properties.push(property("NUMAMask", Value::Mask(CpuSet::from_iter([node]).to_mask())));
+        properties.push(table::NUMA_POLICY.is(PREFERRED));
+        properties.push(table::NUMA_MASK.is(Mask(CpuSet::from_iter([node]))));
     }
     properties
 }
@@ -263,7 +223,7 @@ fn place(share: &Share) -> Vec<Property> {
 /// What an engine may compute on; `None`: on every CPU.
 #[must_use]
 pub fn allowed_cpus(cpus: Option<&CpuSet>) -> Property {
-    property("AllowedCPUs", Value::Mask(cpus.map_or(Vec::new(), CpuSet::to_mask)))
+    table::ALLOWED_CPUS.is(Mask(cpus.cloned().unwrap_or_default()))
 }
 
 fn variables(spec: &PoolSpec) -> Vec<String> {
@@ -311,6 +271,7 @@ mod tests {
                 start_timeout: Usec::from_secs(10),
                 ..Health::default()
             },
+            resources: Default::default(),
             restart: Default::default(),
             drain: Default::default(),
             leases: Default::default(),
@@ -327,8 +288,9 @@ mod tests {
         let name = UnitName { kind, replica: ReplicaId { pool: spec.id.clone(), index: 0 }, generation: 1 };
         let endpoint = Endpoint { host: "127.0.0.1".into(), port: 20000 };
         let share = Share { cpus: "0,9".parse().ok(), own: true, node: Some(1) };
+        let (host, endpoint) = (&HostFacts::default(), &endpoint);
         let launch =
-            Launch { spec, spec_digest: "d", endpoint: &endpoint, engine_version: "0.7.0", share: &share };
+            Launch { spec, spec_digest: "d", endpoint, engine_version: "0.7.0", share: &share, host };
         match kind {
             UnitKind::Engine => engine_unit(&name, &launch),
             UnitKind::Stage => stage_unit(&name, &launch, true),
@@ -336,7 +298,12 @@ mod tests {
     }
 
     fn value(unit: &UnitSpec, name: &str) -> Value {
-        unit.properties.iter().find(|p| p.name == name).unwrap_or_else(|| panic!("no {name}")).value.clone()
+        unit.properties
+            .iter()
+            .find(|p| p.name() == name)
+            .unwrap_or_else(|| panic!("no {name}"))
+            .value()
+            .clone()
     }
 
     #[test]
@@ -370,16 +337,22 @@ mod tests {
             assert_eq!(value(&unit, "WatchdogUSec"), Value::U64(Usec::from_secs(watchdog).0));
         }
         assert!(
-            built(UnitKind::Stage).properties.iter().all(|property| !property.name.starts_with("Watchdog"))
+            built(UnitKind::Stage).properties.iter().all(|property| !property.name().starts_with("Watchdog"))
         );
     }
 
     #[test]
     fn checks_and_engine_share_user_and_sandbox() {
         let (engine, stage) = (built(UnitKind::Engine), built(UnitKind::Stage));
-        for name in
-            ["User", "DynamicUser", "BindReadOnlyPaths", "SystemCallFilter", "ProtectHome", "IPAddressDeny"]
-        {
+        for name in [
+            "User",
+            "DynamicUser",
+            "BindReadOnlyPaths",
+            "SystemCallFilter",
+            "ProtectHome",
+            "TasksMax",
+            "Slice",
+        ] {
             assert_eq!(value(&engine, name), value(&stage, name), "{name}");
         }
     }
@@ -393,14 +366,14 @@ mod tests {
             assert_eq!(value(&unit, "NUMAMask"), Value::Mask(vec![2]));
         }
         assert_eq!(place(&Share::default()), []);
-        assert_eq!(allowed_cpus(None).value, Value::Mask(vec![]), "which is systemd's word for all");
+        assert_eq!(*allowed_cpus(None).value(), Value::Mask(vec![]), "which is systemd's word for all");
     }
 
     #[test]
     fn no_property_is_sent_twice() {
         for kind in [UnitKind::Engine, UnitKind::Stage] {
             let unit = built(kind);
-            let mut names: Vec<_> = unit.properties.iter().map(|p| p.name).collect();
+            let mut names: Vec<_> = unit.properties.iter().map(Property::name).collect();
             names.sort_unstable();
             let all = names.len();
             names.dedup();

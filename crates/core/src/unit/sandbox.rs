@@ -1,7 +1,9 @@
 //! The sandbox that every unit of ours runs in: the lines that need no cgroup controller. A template may loosen
-//! single ones, with its reason beside them in its file.
+//! single ones, with its reason beside them in its file. What a unit may use of the host is in `limits`.
 
-use super::{Property, REPORT_FOLDER, SLICE, Value, property, text};
+use super::limits::{pool_slice, shm};
+use super::property::{Addresses, Allowed, Binds, Fields, Mode, Pairs, Property};
+use super::{REPORT_FOLDER, table};
 use crate::config::PoolSpec;
 use crate::name::UnitName;
 
@@ -11,55 +13,56 @@ pub(super) fn common(name: &UnitName, spec: &PoolSpec) -> Vec<Property> {
     let mut calls = names(&["@system-service"]);
     calls.extend(template.system_calls.iter().cloned());
     vec![
-        property("Slice", text(SLICE)),
-        property("LogExtraFields", Value::Fields(journal_fields(name, spec))),
-        property("SyslogIdentifier", text(&spec.engine)),
+        table::SLICE.is(pool_slice(&spec.id)),
+        table::LOG_EXTRA_FIELDS.is(Fields(journal_fields(name, spec))),
+        table::SYSLOG_IDENTIFIER.is(spec.engine.as_str()),
         // Who it is.
-        property("DynamicUser", Value::Bool(true)),
-        property("User", Value::Text(spec.id.user_name())),
-        property("UMask", Value::U32(0o077)),
+        table::DYNAMIC_USER.is(true),
+        table::USER.is(spec.id.user_name()),
+        table::UMASK.is(Mode(0o077)),
         // What it may become.
-        property("NoNewPrivileges", Value::Bool(true)),
-        property("CapabilityBoundingSet", Value::U64(0)),
-        property("AmbientCapabilities", Value::U64(0)),
-        property("RestrictSUIDSGID", Value::Bool(true)),
-        property("RestrictNamespaces", Value::U64(0)),
-        property("RestrictRealtime", Value::Bool(true)),
-        property("LockPersonality", Value::Bool(true)),
-        property("MemoryDenyWriteExecute", Value::Bool(template.memory_deny_write_execute)),
-        property("SystemCallArchitectures", Value::Texts(names(&["native"]))),
-        property("SystemCallFilter", Value::Set(true, calls)),
-        property("KeyringMode", text("private")),
+        table::NO_NEW_PRIVILEGES.is(true),
+        table::CAPABILITY_BOUNDING_SET.is(0_u64),
+        table::AMBIENT_CAPABILITIES.is(0_u64),
+        table::RESTRICT_SUID_SGID.is(true),
+        table::RESTRICT_NAMESPACES.is(0_u64),
+        table::RESTRICT_REALTIME.is(true),
+        table::LOCK_PERSONALITY.is(true),
+        table::MEMORY_DENY_WRITE_EXECUTE.is(template.memory_deny_write_execute),
+        table::SYSTEM_CALL_ARCHITECTURES.is(names(&["native"])),
+        table::SYSTEM_CALL_FILTER.is(Allowed(calls)),
+        table::KEYRING_MODE.is("private"),
         // What it sees.
-        property("ProtectSystem", text("strict")),
-        property("ProtectHome", text("tmpfs")),
-        property("PrivateTmp", Value::Bool(true)),
-        property("ProtectProc", text("invisible")),
-        property("ProcSubset", text(if template.proc_subset_pid { "pid" } else { "all" })),
-        property("ProtectKernelTunables", Value::Bool(true)),
-        property("ProtectKernelModules", Value::Bool(true)),
-        property("ProtectKernelLogs", Value::Bool(true)),
-        property("ProtectControlGroups", Value::Bool(true)),
-        property("ProtectHostname", Value::Bool(true)),
-        property("TemporaryFileSystem", Value::Pairs(temporary())),
-        property("BindReadOnlyPaths", Value::Binds(vec![spec.model.clone(), REPORT_FOLDER.to_owned()])),
-        property("InaccessiblePaths", Value::Texts(names(&["-/etc/llamaorch"]))),
+        table::PROTECT_SYSTEM.is("strict"),
+        table::PROTECT_HOME.is("tmpfs"),
+        table::PRIVATE_TMP.is(true),
+        table::PROTECT_PROC.is("invisible"),
+        table::PROC_SUBSET.is(if template.proc_subset_pid { "pid" } else { "all" }),
+        table::PROTECT_KERNEL_TUNABLES.is(true),
+        table::PROTECT_KERNEL_MODULES.is(true),
+        table::PROTECT_KERNEL_LOGS.is(true),
+        table::PROTECT_CONTROL_GROUPS.is(true),
+        table::PROTECT_HOSTNAME.is(true),
+        table::TEMPORARY_FILE_SYSTEM.is(Pairs(temporary(&shm(&spec.resources)))),
+        table::BIND_READ_ONLY_PATHS.is(Binds(vec![spec.model.clone(), REPORT_FOLDER.to_owned()])),
+        table::INACCESSIBLE_PATHS.is(names(&["-/etc/llamaorch"])),
         // What it reaches.
-        property("DevicePolicy", text("closed")),
-        property("RestrictAddressFamilies", Value::Set(true, template.address_families.clone())),
-        property("IPAddressDeny", Value::AnyAddress),
-        property("IPAddressAllow", Value::Loopback),
-        property("RemoveIPC", Value::Bool(true)),
+        table::DEVICE_POLICY.is("closed"),
+        table::RESTRICT_ADDRESS_FAMILIES.is(Allowed(template.address_families.clone())),
+        table::IP_ADDRESS_DENY.is(Addresses::Any),
+        table::IP_ADDRESS_ALLOW.is(Addresses::Loopback),
+        table::REMOVE_IPC.is(true),
     ]
 }
 
 /// A `/dev/shm` of the unit's own: the host's is shared by everyone. And the homes once more: what `ProtectHome=tmpfs`
 /// mounts is writable for everyone and without limit on systemd 252. And the daemon's folder, empty but for the one that
 /// is bound into it.
-fn temporary() -> Vec<(String, String)> {
+fn temporary(shm: &str) -> Vec<(String, String)> {
     const EMPTY: &str = "ro,nosuid,nodev,mode=0755,size=4m";
+    let shm = format!("size={shm},mode=1777,nosuid,nodev,noexec");
     [
-        ("/dev/shm", "size=50%,mode=1777,nosuid,nodev,noexec"),
+        ("/dev/shm", shm.as_str()),
         ("/home", EMPTY),
         ("/root", EMPTY),
         ("/run/user", EMPTY),

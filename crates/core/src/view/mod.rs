@@ -4,9 +4,11 @@
 mod device;
 mod external;
 mod progress;
+mod unit;
 
 pub use device::DeviceView;
 pub use progress::Share;
+pub use unit::{UnitLine, unit_lines};
 
 use crate::cpu::Cpus;
 use crate::device::DeviceUuid;
@@ -54,6 +56,10 @@ pub struct ManagerView {
     pub active_leases: u32,
     /// Why what operators asked for could not be saved; "": it was.
     pub unsaved: String,
+    /// What the host cannot do for engines, each one word.
+    pub host_lacks: Vec<String>,
+    /// Control group controllers that the host does not have.
+    pub missing_controllers: Vec<String>,
 }
 
 /// A pool object; names and units as in its D-Bus interface.
@@ -212,6 +218,8 @@ impl View {
             start_timestamp: state.started,
             active_leases: count(state.leases.len()),
             unsaved: state.unsaved.clone().unwrap_or_default(),
+            host_lacks: state.host_lacks(),
+            missing_controllers: state.host.missing_controllers.iter().cloned().collect(),
         };
     }
 }

@@ -127,6 +127,7 @@ impl World {
             version: None,
             progress: None,
             processes: None,
+            memory_peak: None,
         };
         self.event(Event::Reported { unit: name, report });
     }

@@ -77,6 +77,7 @@ fn adoption_keeps_an_engine_whose_file_broke() {
             stopped: BTreeSet::new(),
             quarantined: BTreeMap::new(),
             leases: vec![],
+            host: Default::default(),
         }
     };
     world.state = Default::default();

@@ -14,6 +14,7 @@ mod explain;
 mod external;
 mod found;
 mod lease;
+mod memory;
 mod moments;
 mod outside;
 mod random;

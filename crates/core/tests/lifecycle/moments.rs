@@ -215,6 +215,7 @@ fn a_report_counts_for_the_run_that_it_is_of_and_only_while_that_runs() {
             version: Some(version.into()),
             progress: None,
             processes: None,
+            memory_peak: None,
         };
         world.event(Event::Reported { unit: engine(), report });
         let replica = &world.pool("a").replicas[0];

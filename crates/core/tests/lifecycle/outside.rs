@@ -104,6 +104,7 @@ fn an_engine_that_waited_for_a_broken_file_ends_with_the_file() {
         stopped: Default::default(),
         quarantined: BTreeMap::new(),
         leases: vec![],
+        host: Default::default(),
     });
     world.event(Event::ConfigurationRead { configuration: broken, requests: vec![] });
     let unreadable = Configuration { incomplete: true, ..Configuration::default() };

@@ -145,7 +145,15 @@ fn reports(world: &mut World, dice: &mut Dice) {
     let invocation = world.units[&unit].invocation;
     let some = |dice: &mut Dice| [None, Some(0), Some(2)][dice.roll(3)];
     let (in_flight, slots) = (some(dice), some(dice));
-    let report = Report { invocation, in_flight, slots, version: None, progress: None, processes: None };
+    let report = Report {
+        invocation,
+        in_flight,
+        slots,
+        version: None,
+        progress: None,
+        processes: None,
+        memory_peak: None,
+    };
     world.event(Event::Reported { unit, report });
 }
 

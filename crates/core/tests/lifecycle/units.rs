@@ -188,6 +188,7 @@ fn an_engine_of_a_broken_pool_that_dies_is_not_taken_for_one_that_serves() {
         stopped: BTreeSet::new(),
         quarantined: BTreeMap::new(),
         leases: vec![],
+        host: Default::default(),
     });
     world.dies("a", 0);
     world.configure(&[spec("a")]);
@@ -212,6 +213,7 @@ fn a_folder_that_could_not_be_read_removes_no_pool() {
             stopped: BTreeSet::new(),
             quarantined: BTreeMap::new(),
             leases: vec![],
+            host: Default::default(),
         });
         assert_eq!(world.units[&unit(UnitKind::Engine, "a", 0)].active, ActiveState::Active);
     }

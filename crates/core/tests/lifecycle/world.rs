@@ -4,7 +4,7 @@ use pool_core::config::{Activation, Configuration, Health, Listen, PoolSpec, Por
 use pool_core::cpu::{CpuSet, Topology};
 use pool_core::device::{DeviceUuid, Quarantine};
 use pool_core::engine::{EngineTemplate, HealthRecipe};
-use pool_core::host::{Answer, Caller, LogKind, RequestId, Saved, TimerId, UnitFacts};
+use pool_core::host::{Answer, Caller, HostFacts, LogKind, RequestId, Saved, TimerId, UnitFacts};
 use pool_core::lease::{Given, LeaseId, Terms};
 use pool_core::name::{InvocationId, PoolId, ReplicaId, UnitKind, UnitName, Usec};
 use pool_core::pool::{Pool, PoolPhase};
@@ -38,6 +38,8 @@ pub struct World {
     pub held: BTreeSet<LeaseId>,
     /// Devices that were saved as out of use.
     pub quarantined: BTreeMap<DeviceUuid, Quarantine>,
+    /// What the daemon knows of its host.
+    pub host: HostFacts,
     /// On what leases were given, by the names of their descriptors.
     pub terms: BTreeMap<LeaseId, Terms>,
     pub revoked: Vec<LeaseId>,
@@ -89,6 +91,7 @@ pub fn spec(id: &str) -> PoolSpec {
             start_timeout: Usec::from_secs(10),
             ..Health::default()
         },
+        resources: Default::default(),
         restart: Default::default(),
         drain: Default::default(),
         leases: Default::default(),
@@ -113,8 +116,8 @@ pub fn configuration(specs: &[PoolSpec]) -> Configuration {
 
 /// What an earlier run of the daemon can be told by a unit.
 fn marks(spec: &UnitSpec, seen: &UnitObservation) -> UnitFacts {
-    let environment = spec.properties.iter().find_map(|property| match &property.value {
-        Value::Texts(texts) if property.name == "Environment" => Some(texts),
+    let environment = spec.properties.iter().find_map(|property| match property.value() {
+        Value::Texts(texts) if property.name() == "Environment" => Some(texts),
         _ => None,
     });
     let variable = |name: &str| {
@@ -134,8 +137,8 @@ fn marks(spec: &UnitSpec, seen: &UnitObservation) -> UnitFacts {
 
 /// The CPUs of a property that says which a unit may use; `None`: all.
 fn allowed(property: &Property) -> Option<CpuSet> {
-    match &property.value {
-        Value::Mask(mask) if property.name == "AllowedCPUs" => {
+    match property.value() {
+        Value::Mask(mask) if property.name() == "AllowedCPUs" => {
             Some(CpuSet::of_mask(mask)).filter(|cpus| !cpus.is_empty())
         }
         _ => None,
@@ -162,6 +165,7 @@ impl World {
             lines: Vec::new(),
             kinds: Vec::new(),
             held: BTreeSet::new(),
+            host: HostFacts::default(),
             terms: BTreeMap::new(),
             quarantined: BTreeMap::new(),
             revoked: Vec::new(),
@@ -200,7 +204,8 @@ impl World {
         let leases = self.held.iter().map(given).collect();
         let quarantined = self.quarantined.clone();
         self.state.cpus.find(self.topology.clone());
-        self.event(Event::Started { configuration, units, saved, stopped, quarantined, leases });
+        let host = self.host.clone();
+        self.event(Event::Started { configuration, units, saved, stopped, quarantined, leases, host });
     }
 
     /// The daemon dies and comes back; what it saved is there.

@@ -195,7 +195,15 @@ impl Story {
             (self.twins[twin].in_flight[index], self.twins[twin].slots[index]) = (in_flight, slots);
         }
         self.note(|| format!("{unit} reports {in_flight:?} of {slots:?}, stale: {stale}"));
-        let report = Report { invocation, in_flight, slots, version: None, progress: None, processes: None };
+        let report = Report {
+            invocation,
+            in_flight,
+            slots,
+            version: None,
+            progress: None,
+            processes: None,
+            memory_peak: None,
+        };
         self.world.event(Event::Reported { unit, report });
         self.told(twin, &[])
     }

@@ -4,7 +4,7 @@
 use super::breaker::{self, open};
 use super::release::let_go;
 use super::wishes::{KILL_AFTER, begin, start_asked};
-use crate::config::{Port, RestartPolicy};
+use crate::config::{Bytes, Port, RestartPolicy};
 use crate::host::{Effect, LogKind, Purpose, Turn};
 use crate::name::Usec;
 use crate::pool::{Kind, Leave, Opening, Pool, ReloadStage, Verdict, Wish};
@@ -72,11 +72,27 @@ pub(super) fn ended(pool: &mut Pool, index: usize, seen: &UnitObservation, turn:
         return;
     }
     let Some(replica) = pool.replicas.get_mut(index) else { return };
+    let text = if class == ExitClass::OomHost { text + &memory_had(replica, seen, turn) } else { text };
     if class == ExitClass::Refused(Refusal::PortInUse) && next_port(replica, turn) {
         begin(pool, index, turn);
         return;
     }
     fail(pool, index, turn, class, text);
+}
+
+/// How much memory an engine has had that ran out of it, and how much it might have: by systemd, else by what its prober
+/// said last.
+fn memory_had(replica: &Replica, seen: &UnitObservation, turn: &Turn<'_>) -> String {
+    let reported = replica.report.as_ref().filter(|report| report.invocation == seen.invocation);
+    let peak = seen.memory_peak.or_else(|| reported?.memory_peak).map(Bytes);
+    let limit = replica.revision.as_ref().and_then(|revision| revision.spec.resources.memory_max);
+    let limit = limit.and_then(|limit| limit.of(turn.host.memory));
+    let peak =
+        peak.map_or("how much it had is not known".to_owned(), |peak| format!("it had {peak} at its peak"));
+    let limit = limit.map_or("resources.memory_max is not set".to_owned(), |limit| {
+        format!("resources.memory_max is {limit}")
+    });
+    format!("; {peak}, {limit}")
 }
 
 /// An engine has exited with status 0, unasked: it is taken as meant.
@@ -158,7 +174,10 @@ fn stay_down(pool: &mut Pool, index: usize, class: &ExitClass, text: String, tur
     let Some(replica) = pool.replicas.get_mut(index) else { return };
     replica.phase = Phase::Failed;
     let number = replica.id.index;
-    let refused = matches!(class, ExitClass::Refused(_) | ExitClass::Preflight | ExitClass::StageFailed);
+    let refused = matches!(
+        class,
+        ExitClass::Refused(_) | ExitClass::Preflight | ExitClass::StageFailed | ExitClass::NotAdmitted
+    );
     let kind = if refused { LogKind::EngineRefused } else { LogKind::EngineFailed };
     turn.log(pool, Some(index), kind, text);
     for (kind, open_for) in pool.troubles.on_trial(number, &numbers) {

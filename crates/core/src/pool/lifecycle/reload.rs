@@ -236,6 +236,10 @@ fn check(pool: &mut Pool, turn: &mut Turn<'_>) {
         // The checks of the last start are not forgotten yet.
         return;
     }
+    if let Err(text) = turn.promises.could_replace(&reload.to.spec, turn.host.memory) {
+        refused(pool, ExitClass::NotAdmitted, text, turn);
+        return;
+    }
     let listen = &reload.to.spec.listen;
     let Some(endpoint) = known.or_else(|| address(replica, listen, turn)) else {
         let text = "no automatic port is free; widen network.auto_ports in pool-managerd.toml".to_owned();
@@ -248,6 +252,7 @@ fn check(pool: &mut Pool, turn: &mut Turn<'_>) {
         endpoint: &endpoint,
         engine_version: "",
         share: &Share { cpus: turn.cpus.allowed(&replica.id), ..Share::default() },
+        host: turn.host,
     };
     turn.effects.push(Effect::StartUnit(stage_unit(&name, &launch, false)));
     replica.taken.insert(name, turn.hold(false));

@@ -257,6 +257,10 @@ pub(crate) fn begin(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
     }
     replica.generation = replica.generation.max(replica.next_generation);
     let revision = replica.revision.get_or_insert_with(|| pool.revision.clone()).clone();
+    if let Err(text) = turn.promises.ask(&replica.id, &revision.spec, turn.host.memory) {
+        fail(pool, index, turn, ExitClass::NotAdmitted, text);
+        return;
+    }
     let Some(endpoint) = address(replica, &revision.spec.listen, turn) else {
         no_address(pool, index, turn);
         return;
@@ -281,6 +285,7 @@ pub(crate) fn begin(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
         endpoint: &endpoint,
         engine_version: "",
         share: &share,
+        host: turn.host,
     };
     turn.effects.push(Effect::StartUnit(stage_unit(&name, &launch, true)));
     turn.effects.push(Effect::SaveRuntime);
@@ -311,6 +316,10 @@ pub(super) fn launch_checked(pool: &mut Pool, index: usize, version: &str, turn:
     let Some(replica) = pool.replicas.get_mut(index) else { return };
     replica.generation = replica.generation.max(replica.next_generation);
     let Some(revision) = replica.revision.clone() else { return };
+    if let Err(text) = turn.promises.ask(&replica.id, &revision.spec, turn.host.memory) {
+        fail(pool, index, turn, ExitClass::NotAdmitted, text);
+        return;
+    }
     let Some(endpoint) = address(replica, &revision.spec.listen, turn) else {
         no_address(pool, index, turn);
         return;
@@ -344,6 +353,7 @@ pub(super) fn launch(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
         endpoint,
         engine_version: &replica.engine_version,
         share: &share,
+        host: turn.host,
     };
     turn.effects.push(Effect::StartUnit(engine_unit(&name, &launch)));
     replica.taken.insert(name, turn.hold(false));

@@ -1,0 +1,71 @@
+//! Owns what is read of the host, once, when the daemon starts: its processors and memory, the control group controllers
+//! that limits need, the GPU driver. What cannot be read counts as not known, and nothing fails.
+//!
+//! The daemon's unit sees processes alone in `/proc`, so all of it comes from `/sys` and from the kernel's own calls.
+
+use nix::sys::sysinfo::sysinfo;
+use pool_core::host::HostFacts;
+use std::collections::BTreeSet;
+use std::fs;
+
+/// The controllers that an engine's limits need.
+const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
+
+/// What the core is told of the host, beside a systemd of that version.
+#[must_use]
+pub fn facts(systemd: u16) -> HostFacts {
+    let online = fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
+    let controllers = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
+    HostFacts {
+        systemd,
+        cpus: count(&online),
+        memory: sysinfo().map_or(0, |info| info.ram_total()),
+        missing_controllers: missing(&controllers),
+    }
+}
+
+/// The version of the GPU driver that is loaded; "": none is.
+#[must_use]
+pub fn driver_version() -> String {
+    let version = fs::read_to_string("/sys/module/nvidia/version").unwrap_or_default();
+    version.trim().to_owned()
+}
+
+/// How many numbers a list of the kernel's has, for instance `0-3,8`.
+fn count(list: &str) -> u32 {
+    let range = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
+        last.checked_sub(first)?.checked_add(1)
+    };
+    list.trim().split(',').filter_map(range).fold(0, u32::saturating_add)
+}
+
+fn missing(controllers: &str) -> BTreeSet<String> {
+    let has = |wanted: &str| controllers.split_whitespace().any(|word| word == wanted);
+    CONTROLLERS.into_iter().filter(|wanted| !has(wanted)).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_the_kernels_is_counted() {
+        for (list, expected) in [("0\n", 1), ("0-3\n", 4), ("0-3,8,10-11\n", 7), ("", 0), ("3-1", 0)] {
+            assert_eq!(count(list), expected, "{list:?}");
+        }
+    }
+
+    #[test]
+    fn controllers_that_are_not_there_are_named() {
+        assert!(missing("cpuset cpu io memory hugetlb pids\n").is_empty());
+        assert_eq!(missing("cpuset memory\n"), BTreeSet::from(["cpu".to_owned(), "pids".to_owned()]));
+    }
+
+    #[test]
+    fn this_host_has_processors_and_memory() {
+        let facts = facts(252);
+        assert!(facts.cpus > 0 && facts.memory > 1 << 20, "{facts:?}");
+    }
+}
