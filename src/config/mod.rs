@@ -11,7 +11,7 @@ use pool_core::config::fragment::{DaemonFragment, PoolFragment};
 use pool_core::config::{
     Configuration, FileError, PoolSpec, Revision, Settings, check, model_path, port_conflicts,
 };
-use pool_core::engine::EngineTemplate;
+use pool_core::engine::{EngineTemplate, Scope, check_placeholders};
 use pool_core::name::PoolId;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -186,7 +186,7 @@ fn check_template(file: &Path, text: &str, template: &EngineTemplate) -> Result<
         );
     }
     for arg in &template.args {
-        if let Err(error) = pool_core::engine::check_placeholders(arg) {
+        if let Err(error) = check_placeholders(arg, Scope { files: false, address: true, socket: false }) {
             return complain(&["args"], format!("args: {error}"));
         }
     }

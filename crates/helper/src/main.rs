@@ -1,8 +1,8 @@
 //! `pool-helper`: checks, starts and watches over one engine, from inside its systemd unit.
 //!
 //! ```text
-//! stage  ──> program, model, digest, address, version ──> STATUS=staged, exit 0
-//! launch ──> program, model, address ──> prober detached ──> exec: this process *is* the engine from here on
+//! stage  ──> program, model, files, secrets, digest, address, version ──> STATUS=staged, exit 0
+//! launch ──> program, model, files, secrets, address ──> prober detached ──> exec: this process *is* the engine from here on
 //! probe  ──> asks /health until it says 200 ──> READY=1 ──> asks on: WATCHDOG=1, or the reason why systemd shall end it
 //! ```
 //!
@@ -11,6 +11,7 @@
 
 mod arguments;
 mod cgroup;
+mod credential;
 mod digest;
 mod endpoint;
 mod engine;
@@ -29,6 +30,7 @@ mod pace;
 mod probe;
 mod program;
 mod progress;
+mod reached;
 mod refused;
 mod report;
 mod serving;

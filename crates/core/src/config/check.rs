@@ -1,10 +1,11 @@
 //! From a fragment to a spec: every error that the file has, each at its key.
 
 use super::fragment::PoolFragment;
+use super::reach;
 use super::restart::{self, number};
 use super::spec::{Activation, DrainNumbers, Health, LeaseNumbers, Listen, OnChange, PoolSpec, Port};
 use super::{SpecError, health, parse_duration};
-use crate::engine::{EngineTemplate, check_placeholders};
+use crate::engine::{EngineTemplate, Scope, check_placeholders};
 use crate::name::{PoolId, Usec};
 use std::collections::BTreeMap;
 
@@ -36,6 +37,7 @@ pub fn check(
 ) -> Result<PoolSpec, Vec<SpecError>> {
     let mut found = Findings::default();
     unsupported(&fragment, &mut found);
+    let reach = reach::check(&fragment, &mut found);
     let template = template(fragment.engine.as_deref(), templates, &mut found);
     let model = required(
         &["model"],
@@ -48,7 +50,7 @@ pub fn check(
     devices(fragment.devices.as_deref(), &mut found);
     let args = fragment.args.unwrap_or_default();
     for (index, arg) in args.iter().enumerate() {
-        if let Err(error) = check_placeholders(arg) {
+        if let Err(error) = check_placeholders(arg, Scope { files: true, address: true, socket: false }) {
             found.add(&["args"], format!("argument {}: {error}", index + 1));
         }
     }
@@ -102,6 +104,7 @@ pub fn check(
                 digest,
                 args,
                 env,
+                reach,
                 replicas,
                 activation,
                 listen,
@@ -120,11 +123,8 @@ fn unsupported(fragment: &PoolFragment, found: &mut Findings) {
     let network = fragment.network.clone().unwrap_or_default();
     let resources = fragment.resources.clone().unwrap_or_default();
     let health = fragment.health.clone().unwrap_or_default();
-    let keys: [(&[&'static str], bool); 12] = [
+    let keys: [(&[&'static str], bool); 9] = [
         (&["devices_per_replica"], fragment.devices_per_replica.is_some()),
-        (&["files"], fragment.files.is_some()),
-        (&["groups"], fragment.groups.is_some()),
-        (&["credentials"], fragment.credentials.is_some()),
         (&["network", "allow"], network.allow.is_some()),
         (&["resources", "vram"], resources.vram.is_some()),
         (&["resources", "memory_high"], resources.memory_high.is_some()),
@@ -183,17 +183,15 @@ fn template(
 pub fn model_path(text: &str) -> Result<String, String> {
     match text.split_once(':') {
         Some(("https" | "hf", _)) => Err(format!("\"{text}\": fetching models is {UNSUPPORTED}; use file:")),
-        // systemd takes the path as one side of a bind mount and resolves "..", so only plain paths mean what they say.
-        Some(("file", path))
-            if path.starts_with('/')
-                && path.split('/').all(|part| part != "..")
-                && !path.contains(char::is_control) =>
-        {
-            Ok(path.to_owned())
-        }
+        Some(("file", path)) if plain_path(path) => Ok(path.to_owned()),
         Some(("file", _)) => Err(format!("\"{text}\": expected an absolute path without \"..\" after file:")),
         _ => Err(format!("\"{text}\": expected file:/absolute/path")),
     }
+}
+
+/// systemd takes the path as one side of a bind mount and resolves "..", so only plain paths mean what they say.
+pub(super) fn plain_path(path: &str) -> bool {
+    path.starts_with('/') && path.split('/').all(|part| part != "..") && !path.contains(char::is_control)
 }
 
 fn digest(text: &str) -> Result<String, String> {
@@ -223,11 +221,10 @@ fn check_text<'a>(key: &'static str, texts: impl Iterator<Item = &'a String>, fo
 
 fn check_env(env: &BTreeMap<String, String>, found: &mut Findings) {
     for (name, value) in env {
-        let starts = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
-        if !starts || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+        if !is_variable(name) {
             found.add(&["env"], format!("\"{name}\" is no name of an environment variable"));
         }
-        if name.starts_with("LLAMAORCH_") || name.starts_with("WATCHDOG_") || name == "NOTIFY_SOCKET" {
+        if is_reserved(name) {
             found.add(&["env"], format!("{name} is the daemon's and systemd's own"));
         }
         if value.chars().any(|c| c.is_control() && c != '\t') {
@@ -238,9 +235,22 @@ fn check_env(env: &BTreeMap<String, String>, found: &mut Findings) {
             || name.ends_with("_SECRET")
             || name.ends_with("_PASSWORD")
         {
-            found.add(&["env"], format!("{name} looks like a secret; an environment variable is readable on the bus. Secrets belong into credentials, which are {UNSUPPORTED}"));
+            found.add(&["env"], format!("{name} looks like a secret, and everybody can read env on the bus; keep its value in /etc/credstore and name it in credentials = {{ {name} = \"…\" }}"));
         }
     }
+}
+
+/// Whether it can be an environment variable's name.
+pub(super) fn is_variable(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+/// Whether the daemon or systemd sets the variable.
+pub(super) fn is_reserved(name: &str) -> bool {
+    name.starts_with("LLAMAORCH_")
+        || name.starts_with("WATCHDOG_")
+        || matches!(name, "NOTIFY_SOCKET" | "CREDENTIALS_DIRECTORY" | "INVOCATION_ID")
 }
 
 fn replicas(count: i64) -> Result<u16, String> {
@@ -402,7 +412,7 @@ mod tests {
     #[test]
     fn each_wrong_value_is_refused_at_its_key() {
         type Spoil = fn(&mut PoolFragment);
-        let cases: [(&str, Spoil); 36] = [
+        let cases: [(&str, Spoil); 39] = [
             ("model", |f| f.model = Some("file:/srv/a\0b".into())),
             ("program", |f| f.program = Some("/bin/x\0y".into())),
             ("args", |f| f.args = Some(vec!["a\0b".into()])),
@@ -463,6 +473,9 @@ mod tests {
             ("drain.settle", |f| {
                 f.drain = Some(DrainFragment { settle: Some("2s".into()), ..Default::default() });
             }),
+            ("groups", |f| f.groups = Some(vec!["root".into()])),
+            ("files", |f| f.files = Some(BTreeMap::from([("a".into(), "file:/srv/a".into())]))),
+            ("credentials", |f| f.credentials = Some(BTreeMap::from([("A".into(), "a/b".into())]))),
             ("leases.capacity", |f| f.leases = Some(LeasesFragment { capacity: Some(0) })),
             ("on_change", |f| f.on_change = Some("at once".into())),
         ];

@@ -8,12 +8,14 @@ mod duration;
 pub mod fragment;
 mod health;
 mod ports;
+mod reach;
 mod restart;
 mod spec;
 
 pub use check::{check, model_path};
 pub use duration::parse_duration;
 pub use ports::port_conflicts;
+pub use reach::{Credential, Reach};
 pub use restart::{BreakerNumbers, Restart, RestartPolicy, StormNumbers};
 pub use spec::{Activation, DrainNumbers, Health, LeaseNumbers, Listen, OnChange, PoolSpec, Port, Revision};
 

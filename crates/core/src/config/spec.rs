@@ -1,6 +1,6 @@
 //! A pool as it is wanted: every value checked, every default filled in.
 
-use super::Restart;
+use super::{Reach, Restart};
 use crate::engine::EngineTemplate;
 use crate::name::{PoolId, Usec};
 use serde::{Deserialize, Serialize};
@@ -27,6 +27,9 @@ pub struct PoolSpec {
     pub args: Vec<String>,
     /// Environment variables, the pool's over the template's.
     pub env: BTreeMap<String, String>,
+    /// What it reaches beyond its program and its model.
+    #[serde(default)]
+    pub reach: Reach,
     /// How many engines, at least 1.
     pub replicas: u16,
     /// Whether it starts by itself.
@@ -172,6 +175,9 @@ impl PoolSpec {
             ("digest", self.digest != other.digest),
             ("args", self.args != other.args),
             ("env", self.env != other.env && self.template.env == other.template.env),
+            ("groups", self.reach.groups != other.reach.groups),
+            ("files", self.reach.files != other.reach.files),
+            ("credentials", self.reach.credentials != other.reach.credentials),
             ("replicas", self.replicas != other.replicas),
             ("network.listen", self.listen != other.listen),
             ("health", self.health != other.health),

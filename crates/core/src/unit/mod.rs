@@ -8,7 +8,7 @@ mod sandbox;
 pub use sandbox::DEVICE_MASK_NONE;
 
 use crate::config::PoolSpec;
-use crate::engine::fill;
+use crate::engine::Filling;
 use crate::name::{Endpoint, UnitName, Usec};
 
 /// So many stall time-outs may one step of an engine take that computes on the CPU, as every pool's does. On a device it
@@ -122,9 +122,11 @@ pub fn engine_unit(name: &UnitName, launch: &Launch<'_>) -> UnitSpec {
         "--start-limit".to_owned(),
         spec.health.start_limit.0.to_string(),
     ];
+    command.extend(reached(spec));
     command.extend(questions(launch));
     command.extend(["--".to_owned(), spec.program.clone()]);
-    command.extend(spec.template.args.iter().chain(&spec.args).map(|arg| fill(arg, &spec.model, endpoint)));
+    let filling = Filling { model: &spec.model, files: &spec.reach.files, endpoint };
+    command.extend(spec.template.args.iter().chain(&spec.args).map(|arg| filling.fill(arg)));
     let cache = format!("llamaorch/{}", spec.id);
     let runtime = format!("llamaorch/{}", name.replica);
     let mut properties = vec![
@@ -151,6 +153,14 @@ pub fn engine_unit(name: &UnitName, launch: &Launch<'_>) -> UnitSpec {
     ];
     properties.extend(sandbox::common(name, spec));
     UnitSpec { name: name.clone(), properties }
+}
+
+/// What the helper looks for besides the model: files, and credentials by their names.
+fn reached(spec: &PoolSpec) -> Vec<String> {
+    let files = spec.reach.files.iter().map(|(name, path)| ("--file", format!("{name}={path}")));
+    let credentials = spec.reach.credentials.iter();
+    let credentials = credentials.map(|(variable, known)| ("--credential", format!("{variable}={known}")));
+    files.chain(credentials).flat_map(|(option, value)| [option.to_owned(), value]).collect()
 }
 
 /// What the prober asks once the engine is ready, and how often.
@@ -200,6 +210,7 @@ pub fn stage_unit(name: &UnitName, launch: &Launch<'_>, address: bool) -> UnitSp
     if let Some(digest) = &spec.digest {
         command.extend(["--digest".to_owned(), format!("sha256:{digest}")]);
     }
+    command.extend(reached(spec));
     for arg in &spec.template.version_args {
         command.extend(["--version-arg".to_owned(), arg.clone()]);
     }
@@ -244,7 +255,7 @@ fn variables(spec: &PoolSpec) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Activation, Health, Listen, Port};
+    use crate::config::{Activation, Credential, Health, Listen, Port};
     use crate::engine::{EngineTemplate, Fact, HealthRecipe, ProgressRecipe};
     use crate::name::{ReplicaId, UnitKind};
     use std::collections::BTreeMap;
@@ -274,6 +285,7 @@ mod tests {
             digest: None,
             args: vec!["--ctx-size".into(), "512".into()],
             env: BTreeMap::from([("A".into(), "b c".into())]),
+            reach: Default::default(),
             replicas: 1,
             activation: Activation::Resident,
             listen: Listen { host: "127.0.0.1".into(), port: Port::Auto },
@@ -352,10 +364,49 @@ mod tests {
         }
     }
 
+    fn reaching() -> PoolSpec {
+        let mut spec = spec();
+        spec.reach.groups = vec!["models".into()];
+        spec.reach.files = BTreeMap::from([("sql".into(), "/mnt/lora".into())]);
+        let secret = |text: &str| Credential::try_from(text.to_owned()).expect("a credential");
+        spec.reach.credentials = BTreeMap::from([
+            ("API_KEY".into(), secret("key")),
+            ("HF_TOKEN".into(), secret("encrypted:hf")),
+            ("OTHER_KEY".into(), secret("key")),
+        ]);
+        spec.args = vec!["--lora=sql={file:sql}".into()];
+        spec
+    }
+
+    #[test]
+    fn what_a_pool_reaches_is_in_both_units_and_a_secret_by_its_name_alone() {
+        for kind in [UnitKind::Engine, UnitKind::Stage] {
+            let unit = unit_of(&reaching(), kind);
+            assert_eq!(value(&unit, "SupplementaryGroups"), Value::Texts(vec!["models".into()]));
+            let pair = |name: &str| Value::Pairs(vec![(name.to_owned(), name.to_owned())]);
+            assert_eq!(value(&unit, "LoadCredential"), pair("key"));
+            assert_eq!(value(&unit, "LoadCredentialEncrypted"), pair("hf"));
+            let Value::Binds(paths) = value(&unit, "BindReadOnlyPaths") else { panic!() };
+            assert!(paths.contains(&"/mnt/lora".to_owned()), "{paths:?}");
+            let Value::Command(command) = value(&unit, "ExecStart") else { panic!() };
+            let told = "--file sql=/mnt/lora --credential API_KEY=key --credential HF_TOKEN=encrypted:hf \
+                        --credential OTHER_KEY=key";
+            assert!(command.join(" ").contains(told), "{command:?}");
+            let last = command.last().expect("a command");
+            assert_eq!(last == "--lora=sql=/mnt/lora", kind == UnitKind::Engine, "{last}");
+            let Value::Texts(environment) = value(&unit, "Environment") else { panic!() };
+            assert!(!environment.iter().any(|entry| entry.contains("API_KEY")), "{environment:?}");
+        }
+        let plain = built(UnitKind::Engine);
+        for absent in ["SupplementaryGroups", "LoadCredential", "LoadCredentialEncrypted"] {
+            assert!(plain.properties.iter().all(|property| property.name != absent), "{absent}");
+        }
+    }
+
     #[test]
     fn no_property_is_sent_twice() {
         for kind in [UnitKind::Engine, UnitKind::Stage] {
-            let unit = built(kind);
+            let unit = unit_of(&reaching(), kind);
             let mut names: Vec<_> = unit.properties.iter().map(|p| p.name).collect();
             names.sort_unstable();
             let all = names.len();

@@ -4,13 +4,16 @@
 use super::{Property, REPORT_FOLDER, SLICE, Value, property, text};
 use crate::config::PoolSpec;
 use crate::name::UnitName;
+use std::collections::BTreeSet;
 
 pub(super) fn common(name: &UnitName, spec: &PoolSpec) -> Vec<Property> {
     let template = &spec.template.sandbox;
     let names = |list: &[&str]| list.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
     let mut calls = names(&["@system-service"]);
     calls.extend(template.system_calls.iter().cloned());
-    vec![
+    let mut readable: BTreeSet<&str> = spec.reach.files.values().map(String::as_str).collect();
+    readable.extend([spec.model.as_str(), REPORT_FOLDER]);
+    let mut properties = vec![
         property("Slice", text(SLICE)),
         property("LogExtraFields", Value::Fields(journal_fields(name, spec))),
         property("SyslogIdentifier", text(&spec.engine)),
@@ -42,7 +45,7 @@ pub(super) fn common(name: &UnitName, spec: &PoolSpec) -> Vec<Property> {
         property("ProtectControlGroups", Value::Bool(true)),
         property("ProtectHostname", Value::Bool(true)),
         property("TemporaryFileSystem", Value::Pairs(temporary())),
-        property("BindReadOnlyPaths", Value::Binds(vec![spec.model.clone(), REPORT_FOLDER.to_owned()])),
+        property("BindReadOnlyPaths", Value::Binds(readable.into_iter().map(str::to_owned).collect())),
         property("InaccessiblePaths", Value::Texts(names(&["-/etc/llamaorch"]))),
         // What it reaches.
         property("DevicePolicy", text("closed")),
@@ -50,7 +53,30 @@ pub(super) fn common(name: &UnitName, spec: &PoolSpec) -> Vec<Property> {
         property("IPAddressDeny", Value::AnyAddress),
         property("IPAddressAllow", Value::Loopback),
         property("RemoveIPC", Value::Bool(true)),
+    ];
+    properties.extend(reached(spec));
+    properties
+}
+
+/// Groups and secrets, where the pool has some.
+fn reached(spec: &PoolSpec) -> Vec<Property> {
+    let reach = &spec.reach;
+    // A name without a path is looked up in systemd's credential stores; the value is in no property.
+    let stored = |encrypted: bool| {
+        let kind = reach.credentials.values().filter(|known| known.encrypted == encrypted);
+        let names: BTreeSet<&str> = kind.map(|known| known.name.as_str()).collect();
+        Value::Pairs(names.into_iter().map(|name| (name.to_owned(), name.to_owned())).collect())
+    };
+    [
+        ("SupplementaryGroups", Value::Texts(reach.groups.clone())),
+        ("LoadCredential", stored(false)),
+        ("LoadCredentialEncrypted", stored(true)),
     ]
+    .into_iter()
+    .filter(|(_, value)| !matches!(value, Value::Texts(list) if list.is_empty()))
+    .filter(|(_, value)| !matches!(value, Value::Pairs(list) if list.is_empty()))
+    .map(|(name, value)| property(name, value))
+    .collect()
 }
 
 /// A `/dev/shm` of the unit's own: the host's is shared by everyone. And the homes once more: what `ProtectHome=tmpfs`

@@ -76,6 +76,7 @@ pub fn spec(id: &str) -> PoolSpec {
         digest: None,
         args: vec![],
         env: BTreeMap::new(),
+        reach: Default::default(),
         replicas: 1,
         activation: Activation::Resident,
         listen: Listen { host: "127.0.0.1".into(), port: Port::Auto },

@@ -1,6 +1,7 @@
 //! `pool-helper launch`, as it is run by an engine's unit: it becomes the engine, and its prober says when that is ready.
 
 use std::fs;
+use std::io::Read;
 use std::net::TcpListener;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -122,6 +123,31 @@ fn the_engine_gets_its_arguments_and_its_environment_without_the_notify_socket()
     };
     assert_eq!(mask("SigIgn:") & (1 << 12), 1 << 12, "{said}");
     assert_eq!(mask("SigBlk:"), 0, "{said}");
+}
+
+#[test]
+fn a_secret_is_the_engines_variable_and_nowhere_else() {
+    let stand = Stand::new();
+    let health = Health::loading();
+    stand.file("key", "s3cret\n", 0o600);
+    let script = "printf '<%s>' \"$API_KEY\"; exec sleep 60";
+    let (model, free) = (stand.model(), stand.free_address());
+    let mut command = stand.helper(&["launch", "--health", &health.url, "--listen", &free, "--model"]);
+    command.arg(model).args(["--credential", "API_KEY=key", "--start-timeout", "60000000"]);
+    command.args(["--start-limit", "600000000"]).args(WATCH).args(["--", "sh", "-c", script]);
+    command.env("CREDENTIALS_DIRECTORY", &stand.folder).env("API_KEY", "the pool's own");
+    let mut engine = start(command.stdout(Stdio::piped()));
+    let mut said = [0; 8];
+    engine.0.stdout.as_mut().expect("a pipe").read_exact(&mut said).expect("what it was given");
+    assert_eq!(&said, b"<s3cret>");
+    eventually("the prober runs alone", SOON, || probers(&health.url).len() == 1);
+    let [(prober, _)] = probers(&health.url)[..] else { panic!("not one prober") };
+    for process in [prober, engine.0.id()] {
+        let command = fs::read(format!("/proc/{process}/cmdline")).expect("a command line");
+        assert!(!String::from_utf8_lossy(&command).contains("s3cret"), "{process}");
+    }
+    let environment = fs::read(format!("/proc/{prober}/environ")).expect("variables");
+    assert!(!String::from_utf8_lossy(&environment).contains("API_KEY"));
 }
 
 #[test]
