@@ -1,6 +1,7 @@
 //! From a unit's typed properties to what `StartTransientUnit` takes.
 
 use pool_core::unit::{UnitSpec, Value};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use zbus::Variant;
 
 /// systemd's own names for the two address families.
@@ -55,25 +56,39 @@ fn encode(value: &Value) -> Variant<'_> {
         Value::Fields(fields) => {
             Variant::new(fields.iter().map(|field| field.as_bytes().to_vec()).collect::<Vec<_>>())
         }
-        Value::AnyAddress => addresses(&[(AF_INET, &[0; 4], 0), (AF_INET6, &[0; 16], 0)]),
-        Value::Loopback => {
-            let mut v6 = [0; 16];
-            v6[15] = 1;
-            addresses(&[(AF_INET, &[127, 0, 0, 0], 8), (AF_INET6, &v6, 128)])
+        Value::AnyAddress => {
+            let unspecified = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+            Variant::new(unspecified.map(|address| network(address, 0)).to_vec())
         }
+        Value::Networks(networks) => Variant::new(
+            networks.iter().map(|known| network(known.address(), known.length())).collect::<Vec<_>>(),
+        ),
     }
 }
 
-fn addresses(prefixes: &[(i32, &[u8], u32)]) -> Variant<'static> {
-    Variant::new(
-        prefixes.iter().map(|(family, bytes, length)| (*family, bytes.to_vec(), *length)).collect::<Vec<_>>(),
-    )
+/// Family, address, length of the prefix.
+fn network(address: IpAddr, length: u8) -> (i32, Vec<u8>, u32) {
+    let (family, octets) = match address {
+        IpAddr::V4(address) => (AF_INET, address.octets().to_vec()),
+        IpAddr::V6(address) => (AF_INET6, address.octets().to_vec()),
+    };
+    (family, octets, length.into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pool_core::config::Subnet;
     use pool_core::unit::Property;
+
+    #[test]
+    fn a_network_is_its_family_its_bytes_and_its_length() {
+        let known: Subnet = "10.20.0.0/16".parse().expect("a network");
+        assert_eq!(network(known.address(), known.length()), (AF_INET, vec![10, 20, 0, 0], 16));
+        let [_, loopback] = Subnet::LOOPBACK;
+        let (family, octets, length) = network(loopback.address(), loopback.length());
+        assert_eq!((family, octets.len(), octets.last(), length), (AF_INET6, 16, Some(&1), 128));
+    }
 
     #[test]
     fn each_value_has_the_signature_that_systemd_wants() {
@@ -90,7 +105,8 @@ mod tests {
             (Value::Set(true, vec![]), "(bas)"),
             (Value::Fields(vec!["A=b".into()]), "aay"),
             (Value::AnyAddress, "a(iayu)"),
-            (Value::Loopback, "a(iayu)"),
+            (Value::Networks(Subnet::LOOPBACK.to_vec()), "a(iayu)"),
+            (Value::Networks(vec![]), "a(iayu)"),
         ] {
             assert_eq!(encode(&value).value_signature().to_string(), signature, "{value:?}");
         }

@@ -3,13 +3,13 @@
 use super::fragment::PoolFragment;
 use super::reach;
 use super::restart::{self, number};
-use super::spec::{Activation, DrainNumbers, Health, LeaseNumbers, Listen, OnChange, PoolSpec, Port};
-use super::{SpecError, health, parse_duration};
+use super::spec::{Activation, DrainNumbers, Health, LeaseNumbers, OnChange, PoolSpec};
+use super::{SpecError, health, listen, parse_duration};
 use crate::engine::{EngineTemplate, Scope, check_placeholders};
 use crate::name::{PoolId, Usec};
 use std::collections::BTreeMap;
 
-const UNSUPPORTED: &str = "known, but not supported by this version of pool-managerd";
+pub(super) const UNSUPPORTED: &str = "known, but not supported by this version of pool-managerd";
 
 /// Collects errors, so that a file with three mistakes says so at once.
 #[derive(Default)]
@@ -37,7 +37,7 @@ pub fn check(
 ) -> Result<PoolSpec, Vec<SpecError>> {
     let mut found = Findings::default();
     unsupported(&fragment, &mut found);
-    let reach = reach::check(&fragment, &mut found);
+    let mut reach = reach::check(&fragment, &mut found);
     let template = template(fragment.engine.as_deref(), templates, &mut found);
     let model = required(
         &["model"],
@@ -67,13 +67,8 @@ pub fn check(
     if fragment.program.as_deref().is_some_and(|program| program.contains(char::is_control)) {
         found.add(&["program"], "contains a control character");
     }
-    let network = fragment.network.unwrap_or_default();
-    let listen = found.keep(&["network", "listen"], listen(network.listen.as_deref()));
-    if let (Some(Listen { port: Port::Fixed(port), .. }), Some(replicas)) = (&listen, replicas)
-        && port.checked_add(replicas - 1).is_none()
-    {
-        found.add(&["network", "listen"], format!("port {port} + {} replicas goes beyond 65535", replicas));
-    }
+    let (listen, allow) = listen::check(&fragment.network.unwrap_or_default(), replicas, &mut found);
+    reach.allow = allow;
     let health = health::check(&fragment.health.unwrap_or_default(), &mut found);
     let restart = restart::restart(fragment.restart.unwrap_or_default(), &mut found);
     let drain = drain(&fragment.drain.unwrap_or_default(), health.as_ref(), &mut found);
@@ -120,12 +115,10 @@ pub fn check(
 }
 
 fn unsupported(fragment: &PoolFragment, found: &mut Findings) {
-    let network = fragment.network.clone().unwrap_or_default();
     let resources = fragment.resources.clone().unwrap_or_default();
     let health = fragment.health.clone().unwrap_or_default();
-    let keys: [(&[&'static str], bool); 9] = [
+    let keys: [(&[&'static str], bool); 8] = [
         (&["devices_per_replica"], fragment.devices_per_replica.is_some()),
-        (&["network", "allow"], network.allow.is_some()),
         (&["resources", "vram"], resources.vram.is_some()),
         (&["resources", "memory_high"], resources.memory_high.is_some()),
         (&["resources", "memory_max"], resources.memory_max.is_some()),
@@ -269,36 +262,6 @@ fn activation(text: Option<&str>) -> Result<Activation, String> {
     }
 }
 
-fn listen(text: Option<&str>) -> Result<Listen, String> {
-    let text = text.unwrap_or("127.0.0.1:auto");
-    if text == "unix" {
-        return Err(format!("\"unix\" is {UNSUPPORTED}; expected host:port or host:auto"));
-    }
-    let expected = || format!("\"{text}\": expected host:port or host:auto, for instance \"127.0.0.1:8000\"");
-    let (host, port) = text.rsplit_once(':').ok_or_else(expected)?;
-    let host = match host.strip_prefix('[') {
-        Some(inside) => inside.strip_suffix(']').ok_or_else(expected)?,
-        None if host.contains(':') => return Err(expected()),
-        None => host,
-    };
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '_');
-    if host.is_empty() || !host.chars().all(plain) {
-        return Err(expected());
-    }
-    let loopback =
-        host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
-    if !loopback {
-        return Err(format!(
-            "\"{text}\": addresses beyond loopback are {UNSUPPORTED}; expected 127.0.0.1, [::1] or localhost"
-        ));
-    }
-    let port = match port {
-        "auto" => Port::Auto,
-        number => Port::Fixed(number.parse().ok().filter(|port| *port > 0).ok_or_else(expected)?),
-    };
-    Ok(Listen { host: host.to_owned(), port })
-}
-
 pub(super) fn time(
     key: &[&'static str],
     text: Option<&str>,
@@ -355,8 +318,8 @@ fn on_change(text: Option<&str>) -> Result<OnChange, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Restart;
     use crate::config::fragment::{BreakerFragment, DrainFragment, LeasesFragment, StormFragment};
+    use crate::config::{Listen, Port, Restart};
     use crate::engine::HealthRecipe;
 
     fn templates() -> BTreeMap<String, EngineTemplate> {
@@ -412,7 +375,7 @@ mod tests {
     #[test]
     fn each_wrong_value_is_refused_at_its_key() {
         type Spoil = fn(&mut PoolFragment);
-        let cases: [(&str, Spoil); 39] = [
+        let cases: [(&str, Spoil); 40] = [
             ("model", |f| f.model = Some("file:/srv/a\0b".into())),
             ("program", |f| f.program = Some("/bin/x\0y".into())),
             ("args", |f| f.args = Some(vec!["a\0b".into()])),
@@ -473,6 +436,7 @@ mod tests {
             ("drain.settle", |f| {
                 f.drain = Some(DrainFragment { settle: Some("2s".into()), ..Default::default() });
             }),
+            ("network.allow", |f| f.network.get_or_insert_default().allow = Some(vec!["10.0.0.1/8".into()])),
             ("groups", |f| f.groups = Some(vec!["root".into()])),
             ("files", |f| f.files = Some(BTreeMap::from([("a".into(), "file:/srv/a".into())]))),
             ("credentials", |f| f.credentials = Some(BTreeMap::from([("A".into(), "a/b".into())]))),

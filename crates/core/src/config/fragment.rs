@@ -56,7 +56,7 @@ pub struct PoolFragment {
 pub struct NetworkFragment {
     /// `host:port` or `host:auto`.
     pub listen: Option<String>,
-    /// Not yet supported.
+    /// Networks.
     pub allow: Option<Vec<String>>,
 }
 

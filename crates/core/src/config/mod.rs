@@ -7,10 +7,12 @@ mod check;
 mod duration;
 pub mod fragment;
 mod health;
+mod listen;
 mod ports;
 mod reach;
 mod restart;
 mod spec;
+mod subnet;
 
 pub use check::{check, model_path};
 pub use duration::parse_duration;
@@ -18,6 +20,7 @@ pub use ports::port_conflicts;
 pub use reach::{Credential, Reach};
 pub use restart::{BreakerNumbers, Restart, RestartPolicy, StormNumbers};
 pub use spec::{Activation, DrainNumbers, Health, LeaseNumbers, Listen, OnChange, PoolSpec, Port, Revision};
+pub use subnet::Subnet;
 
 use crate::name::PoolId;
 use serde::{Deserialize, Serialize};

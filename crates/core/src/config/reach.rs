@@ -1,9 +1,10 @@
-//! What an engine reaches beyond its program and its model: groups, more files, secrets.
+//! What an engine reaches beyond its program and its model: groups, more files, secrets, networks.
 //!
 //! What always holds: a file that is named is used, and what is used is named; a secret is known by its name alone.
 
 use super::check::{Findings, is_reserved, is_variable, plain_path};
 use super::fragment::PoolFragment;
+use super::subnet::Subnet;
 use crate::engine::files_in;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +20,8 @@ pub struct Reach {
     pub files: BTreeMap<String, String>,
     /// Environment variables whose values are secrets, each with where its value is kept.
     pub credentials: BTreeMap<String, Credential>,
+    /// Networks that it may speak with beside this host, `[network] allow`.
+    pub allow: Vec<Subnet>,
 }
 
 /// A secret in systemd's credential store.
@@ -64,7 +67,7 @@ impl fmt::Display for Credential {
     }
 }
 
-/// Reads `groups`, `files` and `credentials`; every mistake at its key.
+/// Reads `groups`, `files` and `credentials`, and no `[network]`; every mistake at its key.
 pub(super) fn check(fragment: &PoolFragment, found: &mut Findings) -> Reach {
     let groups = fragment.groups.clone().unwrap_or_default();
     for group in &groups {
@@ -72,7 +75,8 @@ pub(super) fn check(fragment: &PoolFragment, found: &mut Findings) -> Reach {
             found.add(&["groups"], problem);
         }
     }
-    Reach { groups, files: files(fragment, found), credentials: credentials(fragment, found) }
+    let (files, credentials) = (files(fragment, found), credentials(fragment, found));
+    Reach { groups, files, credentials, allow: Vec::new() }
 }
 
 /// By systemd's own rules for names that it did not make up; a number is a group's id.

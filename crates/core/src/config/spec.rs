@@ -180,6 +180,7 @@ impl PoolSpec {
             ("credentials", self.reach.credentials != other.reach.credentials),
             ("replicas", self.replicas != other.replicas),
             ("network.listen", self.listen != other.listen),
+            ("network.allow", self.reach.allow != other.reach.allow),
             ("health", self.health != other.health),
         ]
         .into_iter()

@@ -7,7 +7,7 @@ mod sandbox;
 
 pub use sandbox::DEVICE_MASK_NONE;
 
-use crate::config::PoolSpec;
+use crate::config::{PoolSpec, Subnet};
 use crate::engine::Filling;
 use crate::name::{Endpoint, UnitName, Usec};
 
@@ -77,8 +77,8 @@ pub enum Value {
     Fields(Vec<String>),
     /// `a(iayu)`: every address of both families, `any`.
     AnyAddress,
-    /// `a(iayu)`: the loopback networks, `localhost`.
-    Loopback,
+    /// `a(iayu)`
+    Networks(Vec<Subnet>),
 }
 
 const SIGKILL: i32 = 9;
@@ -401,6 +401,24 @@ mod tests {
         for absent in ["SupplementaryGroups", "LoadCredential", "LoadCredentialEncrypted"] {
             assert!(plain.properties.iter().all(|property| property.name != absent), "{absent}");
         }
+    }
+
+    #[test]
+    fn an_engine_speaks_with_this_host_and_the_networks_that_are_allowed() {
+        let networks = |spec: &PoolSpec, kind| {
+            let Value::Networks(networks) = value(&unit_of(spec, kind), "IPAddressAllow") else { panic!() };
+            networks.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let mut spec = spec();
+        for kind in [UnitKind::Engine, UnitKind::Stage] {
+            assert_eq!(networks(&spec, kind), ["127.0.0.0/8", "::1/128"]);
+        }
+        spec.reach.allow = vec!["10.20.0.0/16".parse().expect("a network")];
+        spec.listen = Listen { host: "10.30.1.7".into(), port: Port::Fixed(8000) };
+        // Its own address too: the prober, and everyone on this host, comes from it.
+        let expected = ["127.0.0.0/8", "::1/128", "10.20.0.0/16", "10.30.1.7/32"];
+        assert_eq!(networks(&spec, UnitKind::Engine), expected);
+        assert_eq!(value(&built(UnitKind::Engine), "IPAddressDeny"), Value::AnyAddress);
     }
 
     #[test]

@@ -2,9 +2,10 @@
 //! single ones, with its reason beside them in its file.
 
 use super::{Property, REPORT_FOLDER, SLICE, Value, property, text};
-use crate::config::PoolSpec;
+use crate::config::{PoolSpec, Subnet};
 use crate::name::UnitName;
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 pub(super) fn common(name: &UnitName, spec: &PoolSpec) -> Vec<Property> {
     let template = &spec.template.sandbox;
@@ -51,11 +52,18 @@ pub(super) fn common(name: &UnitName, spec: &PoolSpec) -> Vec<Property> {
         property("DevicePolicy", text("closed")),
         property("RestrictAddressFamilies", Value::Set(true, template.address_families.clone())),
         property("IPAddressDeny", Value::AnyAddress),
-        property("IPAddressAllow", Value::Loopback),
+        property("IPAddressAllow", Value::Networks(networks(spec))),
         property("RemoveIPC", Value::Bool(true)),
     ];
     properties.extend(reached(spec));
     properties
+}
+
+/// What it may speak with. Packets to the address that it listens on come from there too, the prober's for instance.
+fn networks(spec: &PoolSpec) -> Vec<Subnet> {
+    let own = spec.listen.host.parse::<IpAddr>().ok().filter(|address| !address.is_loopback());
+    let allowed = spec.reach.allow.iter().copied().chain(own.map(Subnet::of));
+    Subnet::LOOPBACK.into_iter().chain(allowed).collect()
 }
 
 /// Groups and secrets, where the pool has some.
