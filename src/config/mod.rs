@@ -11,7 +11,7 @@ use pool_core::config::fragment::{DaemonFragment, PoolFragment};
 use pool_core::config::{
     Configuration, FileError, PoolSpec, Revision, Settings, check, model_path, port_conflicts,
 };
-use pool_core::engine::{EngineTemplate, Scope, check_placeholders};
+use pool_core::engine::EngineTemplate;
 use pool_core::name::PoolId;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -179,16 +179,11 @@ fn check_template(file: &Path, text: &str, template: &EngineTemplate) -> Result<
     if let Err((key, expected)) = template.check_questions() {
         return complain(&key, format!("{}: {expected}", key.join(".")));
     }
-    if template.program.contains(char::is_control) || template.args.iter().any(|arg| arg.contains('\0')) {
-        return complain(
-            &["program"],
-            "program and args: a control character cannot be passed to a program".into(),
-        );
+    if template.program.contains(char::is_control) {
+        return complain(&["program"], "program: a control character cannot be passed to a program".into());
     }
-    for arg in &template.args {
-        if let Err(error) = check_placeholders(arg, Scope { files: false, address: true, socket: false }) {
-            return complain(&["args"], format!("args: {error}"));
-        }
+    if let Err((key, problem)) = template.check_arguments() {
+        return complain(key, format!("{}: {problem}", key.join(".")));
     }
     Ok(())
 }

@@ -18,6 +18,7 @@ mod journal;
 mod llama;
 #[path = "../bus/methods.rs"]
 mod methods;
+mod reach;
 mod readiness;
 mod record;
 mod refusal;

@@ -15,11 +15,11 @@ const HELP: &str = "\
 pool-helper: runs inside the units of pool-managerd, not by hand
 
   pool-helper stage --program PROGRAM --model PATH [--file NAME=PATH]... [--credential VARIABLE=NAME]...
-                    [--digest sha256:HEX] [--listen HOST:PORT] [--version-arg ARG]...
+                    [--digest sha256:HEX] [--listen ADDRESS] [--version-arg ARG]...
       Check, as the engine's user, that an engine could start: its program, its model, its other files, its secrets (by
       their names in $CREDENTIALS_DIRECTORY), the model's SHA-256 and its address. With --version-arg, run the program with these arguments and report the version that it prints.
 
-  pool-helper launch --health URL --listen HOST:PORT --model PATH --start-timeout USEC --start-limit USEC
+  pool-helper launch --health URL --listen ADDRESS --model PATH --start-timeout USEC --start-limit USEC
                      --interval USEC --timeout USEC --failures N --stall-timeout USEC
                      --computing-timeout USEC --report PATH
                      [--file NAME=PATH]... [--credential VARIABLE=NAME]...
@@ -28,7 +28,7 @@ pool-helper: runs inside the units of pool-managerd, not by hand
                      -- PROGRAM [ARG]...
       Check program, model, files and address, detach a prober, and become the program, with each VARIABLE set to what
       is in the credential NAME. The prober asks URL
-      (http://HOST:PORT/PATH) until it answers 200, then reports READY=1. While loading makes progress the start
+      (http://HOST:PORT/PATH or unix:SOCKET:/PATH) until it answers 200, then reports READY=1. While loading makes progress the start
       time-out is extended by --start-timeout, but never past --start-limit.
       From then on it asks once every --interval, waits no longer than --timeout for an answer, and says WATCHDOG=1.
       It has systemd end the engine (WATCHDOG=trigger) that refused connections, or answered its health check with
@@ -41,8 +41,12 @@ pool-helper: runs inside the units of pool-managerd, not by hand
 
   pool-helper --help | --version
 
+ADDRESS is HOST:PORT, or unix:SOCKET for the absolute path of a unix socket.
+
 Exit status: 0 done, 150 program-missing, 151 model-unreadable, 152 digest-mismatch, 153 port-in-use, 154 preflight;
 after `launch` has become the engine, the engine's own.";
+
+const LISTEN: &str = "HOST:PORT or unix:SOCKET";
 
 const VERSION: &str = concat!("pool-helper ", env!("CARGO_PKG_VERSION"));
 
@@ -112,7 +116,7 @@ fn stage(arguments: Vec<OsString>) -> Result<Command, Refused> {
         model: given.required("--model")?.into(),
         reached: Reached::take(&mut given)?,
         digest: given.optional("--digest", "sha256: and 64 hexadecimal digits", Digest::parse)?,
-        listen: given.optional("--listen", "HOST:PORT", Endpoint::parse)?,
+        listen: given.optional("--listen", LISTEN, Endpoint::parse)?,
         version_args: given.every("--version-arg"),
     };
     given.finish(false)?;
@@ -123,7 +127,7 @@ fn launch(arguments: Vec<OsString>) -> Result<Command, Refused> {
     let mut given =
         Given::read(arguments, &[&watch::OPTIONS[..], &reached::OPTIONS, &["--listen", "--model"]].concat())?;
     let watch = Watch::take(&mut given)?;
-    let listen = given.parsed("--listen", "HOST:PORT", Endpoint::parse)?;
+    let listen = given.parsed("--listen", LISTEN, Endpoint::parse)?;
     let model = given.required("--model")?.into();
     let reached = Reached::take(&mut given)?;
     let mut rest = given.finish(true)?.into_iter();

@@ -12,6 +12,7 @@ use std::process::{Command, Stdio};
 
 use pool_core::refusal::Refusal;
 
+use crate::access;
 use crate::arguments::LaunchOptions;
 use crate::listen;
 use crate::model::{self, Depth, Subject};
@@ -28,7 +29,8 @@ pub(crate) fn run(options: &LaunchOptions) -> Result<(), Refused> {
     let program = program::find(&options.program, std::env::var_os("PATH").as_deref())?;
     model::check(Subject::model(&options.model), Depth::Listing)?;
     let secrets = options.reached.check(Depth::Listing)?;
-    listen::check(&options.listen)?;
+    listen::prepare(&options.listen)?;
+    access::open_to_operators(&options.listen)?;
     start_prober(options)?;
     match become_engine(&program, options, secrets)? {}
 }

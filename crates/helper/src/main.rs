@@ -9,6 +9,7 @@
 //! It runs as the engine's user in the engine's sandbox, so what it finds readable, executable and free is so for the
 //! engine. It fails by a [`refused::Refused`]: an exit status, the same class in `STATUS=`, and a remedy.
 
+mod access;
 mod arguments;
 mod cgroup;
 mod credential;
@@ -33,9 +34,11 @@ mod progress;
 mod reached;
 mod refused;
 mod report;
+mod response;
 mod serving;
 mod stage;
 mod stopping;
+mod stream;
 mod usage;
 mod version;
 mod watch;

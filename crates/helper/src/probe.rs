@@ -52,7 +52,7 @@ fn run(pid: u32, options: &Watch) {
         if engine.is_gone() {
             return;
         }
-        let answer = reply.answer.of_unit(&options.health, cgroup.as_ref());
+        let answer = reply.answer.of_unit(&options.health, reply.peer, cgroup.as_ref());
         let ready =
             answer == Answer::Status(200) && notify::send(&[State::Status(serving::WELL), State::Ready]);
         reply.finish();

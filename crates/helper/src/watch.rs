@@ -67,7 +67,7 @@ pub(crate) struct Fact {
     pub(crate) pointer: String,
 }
 
-const URL: &str = "http://HOST:PORT/PATH";
+const URL: &str = "http://HOST:PORT/PATH or unix:SOCKET:/PATH";
 
 impl Watch {
     pub(crate) fn take(given: &mut Given) -> Result<Watch, Refused> {

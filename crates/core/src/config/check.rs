@@ -3,7 +3,7 @@
 use super::fragment::PoolFragment;
 use super::reach;
 use super::restart::{self, number};
-use super::spec::{Activation, DrainNumbers, Health, LeaseNumbers, OnChange, PoolSpec};
+use super::spec::{Activation, DrainNumbers, Health, LeaseNumbers, Listen, OnChange, PoolSpec};
 use super::{SpecError, health, listen, parse_duration};
 use crate::engine::{EngineTemplate, Scope, check_placeholders};
 use crate::name::{PoolId, Usec};
@@ -48,9 +48,19 @@ pub fn check(
     let model = model.and_then(|text| found.keep(&["model"], model_path(&text)));
     let digest = fragment.digest.and_then(|text| found.keep(&["digest"], digest(&text)));
     devices(fragment.devices.as_deref(), &mut found);
+    let replicas = found.keep(&["replicas"], replicas(fragment.replicas.unwrap_or(1)));
+    let network = fragment.network.unwrap_or_default();
+    let (listen, allow) = listen::check(&network, replicas, template.as_ref(), &mut found);
+    reach.allow = allow;
+    // Where nothing is known of it, nothing is said of it twice.
+    let scope = Scope {
+        files: true,
+        address: listen != Some(Listen::Unix),
+        socket: listen.as_ref().is_none_or(|listen| *listen == Listen::Unix),
+    };
     let args = fragment.args.unwrap_or_default();
     for (index, arg) in args.iter().enumerate() {
-        if let Err(error) = check_placeholders(arg, Scope { files: true, address: true, socket: false }) {
+        if let Err(error) = check_placeholders(arg, scope) {
             found.add(&["args"], format!("argument {}: {error}", index + 1));
         }
     }
@@ -62,13 +72,10 @@ pub fn check(
     {
         found.add(&["program"], "expected an absolute path, or a name that is looked up in PATH");
     }
-    let replicas = found.keep(&["replicas"], replicas(fragment.replicas.unwrap_or(1)));
     let activation = found.keep(&["activation"], activation(fragment.activation.as_deref()));
     if fragment.program.as_deref().is_some_and(|program| program.contains(char::is_control)) {
         found.add(&["program"], "contains a control character");
     }
-    let (listen, allow) = listen::check(&fragment.network.unwrap_or_default(), replicas, &mut found);
-    reach.allow = allow;
     let health = health::check(&fragment.health.unwrap_or_default(), &mut found);
     let restart = restart::restart(fragment.restart.unwrap_or_default(), &mut found);
     let drain = drain(&fragment.drain.unwrap_or_default(), health.as_ref(), &mut found);
@@ -319,7 +326,7 @@ fn on_change(text: Option<&str>) -> Result<OnChange, String> {
 mod tests {
     use super::*;
     use crate::config::fragment::{BreakerFragment, DrainFragment, LeasesFragment, StormFragment};
-    use crate::config::{Listen, Port, Restart};
+    use crate::config::{Port, Restart};
     use crate::engine::HealthRecipe;
 
     fn templates() -> BTreeMap<String, EngineTemplate> {
@@ -328,6 +335,7 @@ mod tests {
             args: vec!["--model".into(), "{model}".into()],
             env: BTreeMap::from([("A".into(), "1".into())]),
             version_args: vec![],
+            listen: Default::default(),
             health: HealthRecipe { path: "/health".into() },
             progress: None,
             slots: None,
@@ -355,7 +363,7 @@ mod tests {
     fn the_smallest_file_gets_the_designs_defaults() {
         let spec = run(minimal()).unwrap();
         assert_eq!(spec.program, "llama-server");
-        assert_eq!(spec.listen, Listen { host: "127.0.0.1".into(), port: Port::Auto });
+        assert_eq!(spec.listen, Listen::Tcp { host: "127.0.0.1".into(), port: Port::Auto });
         assert_eq!(
             (spec.replicas, spec.activation, spec.restart),
             (1, Activation::Resident, Restart::default())
@@ -375,7 +383,7 @@ mod tests {
     #[test]
     fn each_wrong_value_is_refused_at_its_key() {
         type Spoil = fn(&mut PoolFragment);
-        let cases: [(&str, Spoil); 40] = [
+        let cases: [(&str, Spoil); 42] = [
             ("model", |f| f.model = Some("file:/srv/a\0b".into())),
             ("program", |f| f.program = Some("/bin/x\0y".into())),
             ("args", |f| f.args = Some(vec!["a\0b".into()])),
@@ -436,6 +444,8 @@ mod tests {
             ("drain.settle", |f| {
                 f.drain = Some(DrainFragment { settle: Some("2s".into()), ..Default::default() });
             }),
+            ("network.listen", |f| f.network.get_or_insert_default().listen = Some("unix".into())),
+            ("args", |f| f.args = Some(vec!["{socket}".into()])),
             ("network.allow", |f| f.network.get_or_insert_default().allow = Some(vec!["10.0.0.1/8".into()])),
             ("groups", |f| f.groups = Some(vec!["root".into()])),
             ("files", |f| f.files = Some(BTreeMap::from([("a".into(), "file:/srv/a".into())]))),

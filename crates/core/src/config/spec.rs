@@ -117,11 +117,17 @@ impl Activation {
 
 /// Where a pool listens.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Listen {
-    /// Address or name.
-    pub host: String,
-    /// The port.
-    pub port: Port,
+#[serde(untagged)]
+pub enum Listen {
+    /// On an address.
+    Tcp {
+        /// Address or name.
+        host: String,
+        /// The port.
+        port: Port,
+    },
+    /// On a unix socket for each replica, and on no network.
+    Unix,
 }
 
 /// A pool's port.

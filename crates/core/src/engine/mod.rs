@@ -3,8 +3,10 @@
 //! A placeholder that is unknown is an error when the file is read, never when the engine starts.
 
 mod placeholder;
+mod ways;
 
 pub use placeholder::{Filling, PlaceholderError, Scope, check_placeholders, files_in};
+pub use ways::{TcpWay, UnixWay, Ways};
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -15,7 +17,7 @@ use std::collections::BTreeMap;
 pub struct EngineTemplate {
     /// The program: an absolute path, or a name that is looked up in `PATH` when the engine starts.
     pub program: String,
-    /// Its arguments; `{model}`, `{host}` and `{port}` are replaced.
+    /// Its arguments; `{model}` is replaced, and `{host}` and `{port}` where its engines listen on addresses alone.
     #[serde(default)]
     pub args: Vec<String>,
     /// Environment variables of every engine of this kind.
@@ -24,6 +26,9 @@ pub struct EngineTemplate {
     /// Arguments that make the program print its version and exit; empty: the version stays unknown.
     #[serde(default)]
     pub version_args: Vec<String>,
+    /// How to tell it where to listen.
+    #[serde(default)]
+    pub listen: Ways,
     /// How to see that it is ready.
     pub health: HealthRecipe,
     /// How to see that it gets on with its work; without it the CPU time of the unit has to do.
@@ -147,6 +152,7 @@ mod tests {
             args: vec![],
             env: BTreeMap::new(),
             version_args: vec![],
+            listen: Ways::default(),
             health: HealthRecipe { path: "/health?full=1".into() },
             progress: Some(progress("/metrics", "vllm:running", &["a_1"])),
             slots: fact("/props", "/total_slots"),

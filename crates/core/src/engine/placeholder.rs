@@ -110,10 +110,11 @@ impl Filling<'_> {
     }
 
     fn value(&self, inside: &str) -> Option<String> {
-        match inside {
-            "model" => Some(self.model.to_owned()),
-            "host" => Some(self.endpoint.host.clone()),
-            "port" => Some(self.endpoint.port.to_string()),
+        match (inside, self.endpoint) {
+            ("model", _) => Some(self.model.to_owned()),
+            ("host", Endpoint::Tcp { host, .. }) => Some(host.clone()),
+            ("port", Endpoint::Tcp { port, .. }) => Some(port.to_string()),
+            ("socket", Endpoint::Unix { path }) => Some(path.clone()),
             _ => self.files.get(inside.strip_prefix("file:")?).cloned(),
         }
     }
@@ -126,7 +127,7 @@ mod tests {
     const POOL: Scope = Scope { files: true, address: true, socket: false };
 
     fn filled(text: &str, model: &str) -> String {
-        let endpoint = Endpoint { host: "127.0.0.1".into(), port: 20000 };
+        let endpoint = Endpoint::Tcp { host: "127.0.0.1".into(), port: 20000 };
         let files = BTreeMap::from([("sql".to_owned(), "/mnt/{model}".to_owned())]);
         Filling { model, files: &files, endpoint: &endpoint }.fill(text)
     }
@@ -140,6 +141,9 @@ mod tests {
             assert_eq!(filled(plain, "m"), plain);
         }
         assert_eq!(filled("{{port}", "m"), "{20000");
+        let endpoint = Endpoint::Unix { path: "/run/a.sock".into() };
+        let filling = Filling { model: "m", files: &BTreeMap::new(), endpoint: &endpoint };
+        assert_eq!(filling.fill("--host={socket}"), "--host=/run/a.sock");
     }
 
     #[test]

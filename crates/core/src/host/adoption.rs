@@ -82,8 +82,9 @@ pub(super) fn started(state: &mut State, clock: Clock, effects: &mut Effects, fo
     }
     // What runs has its port, before anything that is to start is given one.
     for facts in units.iter().filter(|facts| facts.seen.name.kind == UnitKind::Engine) {
-        if let Some(endpoint) = facts.endpoint.as_ref().filter(|_| facts.seen.active != ActiveState::Failed) {
-            state.ports.keep(&facts.seen.name.replica, endpoint.port);
+        let port = facts.endpoint.as_ref().and_then(Endpoint::port);
+        if let Some(port) = port.filter(|_| facts.seen.active != ActiveState::Failed) {
+            state.ports.keep(&facts.seen.name.replica, port);
         }
     }
     let (mut adopted, mut orphans) = (0_usize, 0_usize);

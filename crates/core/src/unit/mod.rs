@@ -9,7 +9,7 @@ pub use sandbox::DEVICE_MASK_NONE;
 
 use crate::config::{PoolSpec, Subnet};
 use crate::engine::Filling;
-use crate::name::{Endpoint, UnitName, Usec};
+use crate::name::{Endpoint, ReplicaId, UnitName, Usec};
 
 /// So many stall time-outs may one step of an engine take that computes on the CPU, as every pool's does. On a device it
 /// would be 1: what waits for a hung device may spin as well.
@@ -29,6 +29,17 @@ pub const ENDPOINT_VARIABLE: &str = "LLAMAORCH_ENDPOINT";
 pub const SPEC_VARIABLE: &str = "LLAMAORCH_SPEC";
 /// In a unit's environment: the engine's version as its checks saw it, read back on adoption.
 pub const VERSION_VARIABLE: &str = "LLAMAORCH_ENGINE_VERSION";
+
+/// Where a replica has its runtime folder, below `/run`.
+fn runtime_folder(replica: &ReplicaId) -> String {
+    format!("llamaorch/{replica}")
+}
+
+/// The unix socket of a replica, in its runtime folder. It fits a socket's address, because a pool id is at most 40 characters.
+#[must_use]
+pub fn socket(replica: &ReplicaId) -> String {
+    format!("/run/{}/engine.sock", runtime_folder(replica))
+}
 
 /// A transient unit as it is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,9 +123,9 @@ pub fn engine_unit(name: &UnitName, launch: &Launch<'_>) -> UnitSpec {
         HELPER.to_owned(),
         "launch".to_owned(),
         "--health".to_owned(),
-        format!("{endpoint}{}", spec.template.health.path),
+        endpoint.url(&spec.template.health.path),
         "--listen".to_owned(),
-        endpoint.authority(),
+        endpoint.listen(),
         "--model".to_owned(),
         spec.model.clone(),
         "--start-timeout".to_owned(),
@@ -126,9 +137,8 @@ pub fn engine_unit(name: &UnitName, launch: &Launch<'_>) -> UnitSpec {
     command.extend(questions(launch));
     command.extend(["--".to_owned(), spec.program.clone()]);
     let filling = Filling { model: &spec.model, files: &spec.reach.files, endpoint };
-    command.extend(spec.template.args.iter().chain(&spec.args).map(|arg| filling.fill(arg)));
+    command.extend(spec.template.arguments(&spec.listen).chain(&spec.args).map(|arg| filling.fill(arg)));
     let cache = format!("llamaorch/{}", spec.id);
-    let runtime = format!("llamaorch/{}", name.replica);
     let mut properties = vec![
         property("Description", text(&format!("LLM engine {} of pool {}", name.replica.index, spec.id))),
         property("Type", text("notify")),
@@ -146,7 +156,7 @@ pub fn engine_unit(name: &UnitName, launch: &Launch<'_>) -> UnitSpec {
         property("OOMPolicy", text("kill")),
         property("CacheDirectory", Value::Texts(vec![cache.clone()])),
         property("CacheDirectoryMode", Value::U32(0o700)),
-        property("RuntimeDirectory", Value::Texts(vec![runtime])),
+        property("RuntimeDirectory", Value::Texts(vec![runtime_folder(&name.replica)])),
         property("RuntimeDirectoryMode", Value::U32(0o700)),
         property("WorkingDirectory", text(&format!("/var/cache/{cache}"))),
         property("Environment", Value::Texts(environment(launch, &cache))),
@@ -167,7 +177,7 @@ fn reached(spec: &PoolSpec) -> Vec<String> {
 fn questions(launch: &Launch<'_>) -> Vec<String> {
     let Launch { spec, endpoint, .. } = launch;
     let (health, template) = (&spec.health, &spec.template);
-    let url = |path: &str| format!("{endpoint}{path}");
+    let url = |path: &str| endpoint.url(path);
     let mut options = vec![
         ("--interval", health.interval.0.to_string()),
         ("--timeout", health.timeout.0.to_string()),
@@ -205,7 +215,7 @@ pub fn stage_unit(name: &UnitName, launch: &Launch<'_>, address: bool) -> UnitSp
         spec.model.clone(),
     ];
     if address {
-        command.extend(["--listen".to_owned(), endpoint.authority()]);
+        command.extend(["--listen".to_owned(), endpoint.listen()]);
     }
     if let Some(digest) = &spec.digest {
         command.extend(["--digest".to_owned(), format!("sha256:{digest}")]);
@@ -256,8 +266,8 @@ fn variables(spec: &PoolSpec) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::config::{Activation, Credential, Health, Listen, Port};
-    use crate::engine::{EngineTemplate, Fact, HealthRecipe, ProgressRecipe};
-    use crate::name::{ReplicaId, UnitKind};
+    use crate::engine::{EngineTemplate, Fact, HealthRecipe, ProgressRecipe, TcpWay, UnixWay, Ways};
+    use crate::name::UnitKind;
     use std::collections::BTreeMap;
 
     fn spec() -> PoolSpec {
@@ -267,9 +277,16 @@ mod tests {
             engine: "llama-cpp".into(),
             template: EngineTemplate {
                 program: "llama-server".into(),
-                args: vec!["--port".into(), "{port}".into()],
+                args: vec!["--metrics".into()],
                 env: BTreeMap::new(),
                 version_args: vec!["--version".into()],
+                listen: Ways {
+                    tcp: TcpWay { args: vec!["--port".into(), "{port}".into()] },
+                    unix: Some(UnixWay {
+                        args: vec!["--uds".into(), "{socket}".into()],
+                        ..Default::default()
+                    }),
+                },
                 health: HealthRecipe { path: "/health".into() },
                 progress: Some(ProgressRecipe {
                     path: "/metrics".into(),
@@ -288,7 +305,7 @@ mod tests {
             reach: Default::default(),
             replicas: 1,
             activation: Activation::Resident,
-            listen: Listen { host: "127.0.0.1".into(), port: Port::Auto },
+            listen: Listen::Tcp { host: "127.0.0.1".into(), port: Port::Auto },
             health: Health {
                 start_limit: Usec::from_secs(60),
                 start_timeout: Usec::from_secs(10),
@@ -307,7 +324,10 @@ mod tests {
 
     fn unit_of(spec: &PoolSpec, kind: UnitKind) -> UnitSpec {
         let name = UnitName { kind, replica: ReplicaId { pool: spec.id.clone(), index: 0 }, generation: 1 };
-        let endpoint = Endpoint { host: "127.0.0.1".into(), port: 20000 };
+        let endpoint = match &spec.listen {
+            Listen::Tcp { host, .. } => Endpoint::Tcp { host: host.clone(), port: 20000 },
+            Listen::Unix => Endpoint::Unix { path: socket(&name.replica) },
+        };
         let launch = Launch { spec, spec_digest: "d", endpoint: &endpoint, engine_version: "0.7.0" };
         match kind {
             UnitKind::Engine => engine_unit(&name, &launch),
@@ -323,7 +343,7 @@ mod tests {
     fn the_engine_is_launched_with_the_templates_arguments_then_the_pools() {
         let Value::Command(command) = value(&built(UnitKind::Engine), "ExecStart") else { panic!() };
         let tail: Vec<&str> = command.iter().map(String::as_str).skip_while(|arg| *arg != "--").collect();
-        assert_eq!(tail, ["--", "llama-server", "--port", "20000", "--ctx-size", "512"]);
+        assert_eq!(tail, ["--", "llama-server", "--metrics", "--port", "20000", "--ctx-size", "512"]);
         assert_eq!(command[3], "http://127.0.0.1:20000/health");
     }
 
@@ -414,11 +434,42 @@ mod tests {
             assert_eq!(networks(&spec, kind), ["127.0.0.0/8", "::1/128"]);
         }
         spec.reach.allow = vec!["10.20.0.0/16".parse().expect("a network")];
-        spec.listen = Listen { host: "10.30.1.7".into(), port: Port::Fixed(8000) };
+        spec.listen = Listen::Tcp { host: "10.30.1.7".into(), port: Port::Fixed(8000) };
         // Its own address too: the prober, and everyone on this host, comes from it.
         let expected = ["127.0.0.0/8", "::1/128", "10.20.0.0/16", "10.30.1.7/32"];
         assert_eq!(networks(&spec, UnitKind::Engine), expected);
         assert_eq!(value(&built(UnitKind::Engine), "IPAddressDeny"), Value::AnyAddress);
+    }
+
+    #[test]
+    fn an_engine_on_a_unix_socket_has_no_network() {
+        let spec = PoolSpec { listen: Listen::Unix, ..spec() };
+        for kind in [UnitKind::Engine, UnitKind::Stage] {
+            let unit = unit_of(&spec, kind);
+            assert_eq!(value(&unit, "PrivateNetwork"), Value::Bool(true));
+            assert_eq!(value(&unit, "RestrictAddressFamilies"), Value::Set(true, vec!["AF_UNIX".into()]));
+            // A socket is opened by who may write to it.
+            assert_eq!(value(&unit, "UMask"), Value::U32(0o007));
+        }
+        let unit = unit_of(&spec, UnitKind::Engine);
+        assert_eq!(value(&unit, "RuntimeDirectory"), Value::Texts(vec!["llamaorch/chat-r0".into()]));
+        let Value::Command(command) = value(&unit, "ExecStart") else { panic!() };
+        let command = command.join(" ");
+        let path = "/run/llamaorch/chat-r0/engine.sock";
+        assert!(command.contains(&format!("--health unix:{path}:/health --listen unix:{path}")), "{command}");
+        assert!(command.contains(&format!("--progress unix:{path}:/metrics")), "{command}");
+        assert!(command.contains(&format!(" --metrics --uds {path} --ctx-size")), "{command}");
+        assert!(!command.contains("--port"), "{command}");
+        let plain = built(UnitKind::Engine);
+        assert_eq!(value(&plain, "PrivateNetwork"), Value::Bool(false));
+        assert_eq!(value(&plain, "UMask"), Value::U32(0o077));
+    }
+
+    #[test]
+    fn the_longest_sockets_path_fits_its_address() {
+        let replica = ReplicaId { pool: "x".repeat(40).parse().expect("an id"), index: u16::MAX };
+        let endpoint = Endpoint::Unix { path: socket(&replica) };
+        assert_eq!(endpoint.to_string().parse(), Ok(endpoint));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! single ones, with its reason beside them in its file.
 
 use super::{Property, REPORT_FOLDER, SLICE, Value, property, text};
-use crate::config::{PoolSpec, Subnet};
+use crate::config::{Listen, PoolSpec, Subnet};
 use crate::name::UnitName;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -14,6 +14,9 @@ pub(super) fn common(name: &UnitName, spec: &PoolSpec) -> Vec<Property> {
     calls.extend(template.system_calls.iter().cloned());
     let mut readable: BTreeSet<&str> = spec.reach.files.values().map(String::as_str).collect();
     readable.extend([spec.model.as_str(), REPORT_FOLDER]);
+    let on_socket = spec.listen == Listen::Unix;
+    // Whoever may write to a socket may open it: the helper gives its folder an access list, and this mask leaves it on.
+    let umask = if on_socket { 0o007 } else { 0o077 };
     let mut properties = vec![
         property("Slice", text(SLICE)),
         property("LogExtraFields", Value::Fields(journal_fields(name, spec))),
@@ -21,7 +24,7 @@ pub(super) fn common(name: &UnitName, spec: &PoolSpec) -> Vec<Property> {
         // Who it is.
         property("DynamicUser", Value::Bool(true)),
         property("User", Value::Text(spec.id.user_name())),
-        property("UMask", Value::U32(0o077)),
+        property("UMask", Value::U32(umask)),
         // What it may become.
         property("NoNewPrivileges", Value::Bool(true)),
         property("CapabilityBoundingSet", Value::U64(0)),
@@ -50,7 +53,11 @@ pub(super) fn common(name: &UnitName, spec: &PoolSpec) -> Vec<Property> {
         property("InaccessiblePaths", Value::Texts(names(&["-/etc/llamaorch"]))),
         // What it reaches.
         property("DevicePolicy", text("closed")),
-        property("RestrictAddressFamilies", Value::Set(true, template.address_families.clone())),
+        property("PrivateNetwork", Value::Bool(on_socket)),
+        property(
+            "RestrictAddressFamilies",
+            Value::Set(true, spec.template.address_families(&spec.listen).to_vec()),
+        ),
         property("IPAddressDeny", Value::AnyAddress),
         property("IPAddressAllow", Value::Networks(networks(spec))),
         property("RemoveIPC", Value::Bool(true)),
@@ -61,7 +68,11 @@ pub(super) fn common(name: &UnitName, spec: &PoolSpec) -> Vec<Property> {
 
 /// What it may speak with. Packets to the address that it listens on come from there too, the prober's for instance.
 fn networks(spec: &PoolSpec) -> Vec<Subnet> {
-    let own = spec.listen.host.parse::<IpAddr>().ok().filter(|address| !address.is_loopback());
+    let host = match &spec.listen {
+        Listen::Tcp { host, .. } => host.parse::<IpAddr>().ok(),
+        Listen::Unix => None,
+    };
+    let own = host.filter(|address| !address.is_loopback());
     let allowed = spec.reach.allow.iter().copied().chain(own.map(Subnet::of));
     Subnet::LOOPBACK.into_iter().chain(allowed).collect()
 }

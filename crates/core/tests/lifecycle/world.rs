@@ -65,6 +65,7 @@ pub fn spec(id: &str) -> PoolSpec {
             args: vec![],
             env: BTreeMap::new(),
             version_args: vec![],
+            listen: Default::default(),
             health: HealthRecipe { path: "/health".into() },
             progress: None,
             slots: None,
@@ -79,7 +80,7 @@ pub fn spec(id: &str) -> PoolSpec {
         reach: Default::default(),
         replicas: 1,
         activation: Activation::Resident,
-        listen: Listen { host: "127.0.0.1".into(), port: Port::Auto },
+        listen: Listen::Tcp { host: "127.0.0.1".into(), port: Port::Auto },
         health: Health {
             start_limit: Usec::from_secs(60),
             start_timeout: Usec::from_secs(10),
