@@ -1,5 +1,5 @@
-//! What an engine reaches beyond its model: files of a group, more files, secrets, a unix socket of its own, networks.
-//! That packets of other networks are dropped is proved on a machine of its own.
+//! What an engine reaches beyond its model: files of a group, more files, secrets, a unix socket of its own, networks; and
+//! the request that it has to answer first. That packets of other networks are dropped is proved on a machine of its own.
 
 use crate::host::{Host, MODEL, Pool, conformance_file, host, llama_file, text};
 use crate::users;
@@ -248,6 +248,44 @@ fn an_engine_on_another_address_of_the_host_is_ready_and_only_its_networks_are_a
     }
     drop(pool);
     host.shell(&format!("ip address delete {address}/32 dev lo"));
+}
+
+#[test]
+fn an_engine_is_ready_once_its_warm_up_was_answered() {
+    let host = host();
+    host.shell("install -d /etc/llamaorch/warmup");
+    let request = |path: &str| {
+        format!(
+            "{{\"path\": \"{path}\", \"body\": {{\"prompt\": \"a\", \"n_predict\": 2, \"delay_ms\": 500}}}}"
+        )
+    };
+    host.sandbox.write("/etc/llamaorch/warmup/warm.json", request("/completion"), 0o644).expect("written");
+    let file = if host.has_llama() { llama_file() } else { conformance_file(&[]) };
+    let file = format!("{file}[health]\nwarmup = \"/etc/llamaorch/warmup/warm.json\"\n");
+    let pool = host.pool("warm", &file);
+    pool.wait_ready();
+    let (_, metrics) = host.http("GET", &format!("{}/metrics", pool.endpoint()));
+    let line = metrics.lines().find(|line| line.starts_with("llamacpp:tokens_predicted_total"));
+    let predicted: f64 =
+        line.and_then(|line| line.split_whitespace().last()?.parse().ok()).expect("a counter");
+    assert!(predicted > 0.0, "{metrics}");
+    // Of the daemon's folder it sees that one file.
+    let seen = host.shell(&format!("nsenter -t {} -m -- find /etc/llamaorch -type f", pool.main_pid(0)));
+    assert_eq!(seen, "/etc/llamaorch/warmup/warm.json\n");
+
+    pool.stop();
+    host.sandbox.write("/etc/llamaorch/warmup/warm.json", request("/nowhere"), 0o644).expect("written");
+    pool.start();
+    host.wait_until("it is given up", || pool.text("LastErrorClass") == "watchdog");
+    let error = pool.text("LastError");
+    assert!(error.contains("the warm-up, POST /nowhere, was answered 404"), "{error}");
+    assert!(!pool.flag("Ready"));
+
+    pool.stop();
+    host.sandbox.write("/etc/llamaorch/warmup/warm.json", "{", 0o644).expect("written");
+    pool.start();
+    let error = preflight(&pool);
+    assert!(error.contains("`health.warmup` /etc/llamaorch/warmup/warm.json: it is no JSON"), "{error}");
 }
 
 #[test]

@@ -15,20 +15,21 @@ const HELP: &str = "\
 pool-helper: runs inside the units of pool-managerd, not by hand
 
   pool-helper stage --program PROGRAM --model PATH [--file NAME=PATH]... [--credential VARIABLE=NAME]...
-                    [--digest sha256:HEX] [--listen ADDRESS] [--version-arg ARG]...
+                    [--warmup FILE] [--digest sha256:HEX] [--listen ADDRESS] [--version-arg ARG]...
       Check, as the engine's user, that an engine could start: its program, its model, its other files, its secrets (by
-      their names in $CREDENTIALS_DIRECTORY), the model's SHA-256 and its address. With --version-arg, run the program with these arguments and report the version that it prints.
+      their names in $CREDENTIALS_DIRECTORY), its warm-up, the model's SHA-256 and its address. With --version-arg, run the program with these arguments and report the version that it prints.
 
   pool-helper launch --health URL --listen ADDRESS --model PATH --start-timeout USEC --start-limit USEC
                      --interval USEC --timeout USEC --failures N --stall-timeout USEC
                      --computing-timeout USEC --report PATH
                      [--file NAME=PATH]... [--credential VARIABLE=NAME]...
-                     [--progress URL [--in-flight NAME]... --counter NAME...]
+                     [--warmup FILE] [--progress URL [--in-flight NAME]... --counter NAME...]
                      [--slots URL --slots-pointer POINTER] [--version-url URL --version-pointer POINTER]
                      -- PROGRAM [ARG]...
       Check program, model, files and address, detach a prober, and become the program, with each VARIABLE set to what
       is in the credential NAME. The prober asks URL
-      (http://HOST:PORT/PATH or unix:SOCKET:/PATH) until it answers 200, then reports READY=1. While loading makes progress the start
+      (http://HOST:PORT/PATH or unix:SOCKET:/PATH) until it answers 200, sends the request in
+      FILE and waits for a good answer, then reports READY=1. While loading makes progress the start
       time-out is extended by --start-timeout, but never past --start-limit.
       From then on it asks once every --interval, waits no longer than --timeout for an answer, and says WATCHDOG=1.
       It has systemd end the engine (WATCHDOG=trigger) that refused connections, or answered its health check with
@@ -64,6 +65,7 @@ pub(crate) struct StageOptions {
     pub(crate) program: OsString,
     pub(crate) model: PathBuf,
     pub(crate) reached: Reached,
+    pub(crate) warmup: Option<PathBuf>,
     pub(crate) digest: Option<Digest>,
     pub(crate) listen: Option<Endpoint>,
     pub(crate) version_args: Vec<OsString>,
@@ -109,12 +111,13 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
 }
 
 fn stage(arguments: Vec<OsString>) -> Result<Command, Refused> {
-    let own = ["--program", "--model", "--digest", "--listen", "--version-arg"];
+    let own = ["--program", "--model", "--warmup", "--digest", "--listen", "--version-arg"];
     let mut given = Given::read(arguments, &[&own[..], &reached::OPTIONS].concat())?;
     let options = StageOptions {
         program: given.required("--program")?,
         model: given.required("--model")?.into(),
         reached: Reached::take(&mut given)?,
+        warmup: given.one("--warmup")?.map(PathBuf::from),
         digest: given.optional("--digest", "sha256: and 64 hexadecimal digits", Digest::parse)?,
         listen: given.optional("--listen", LISTEN, Endpoint::parse)?,
         version_args: given.every("--version-arg"),
@@ -194,7 +197,7 @@ impl Given {
         self.every(name).into_iter().map(read).collect()
     }
 
-    fn one(&mut self, name: &str) -> Result<Option<OsString>, Refused> {
+    pub(crate) fn one(&mut self, name: &str) -> Result<Option<OsString>, Refused> {
         let mut values = self.every(name).into_iter();
         let value = values.next();
         match values.next() {
@@ -284,7 +287,7 @@ mod tests {
     fn what_launch_is_told_of_the_watch_reaches_the_prober() {
         let told = "--progress http://h:1/metrics --in-flight a:b --in-flight c --counter d --slots http://h:1/props \
                     --slots-pointer /total_slots --version-url http://h:1/version --version-pointer /version";
-        for options in [told, "--progress http://h:1/m --counter d", ""] {
+        for options in [told, "--progress http://h:1/m --counter d", "--warmup /etc/w.json", ""] {
             let Ok(Command::Launch(launch)) = parsed(&launch_with(&format!("{options} -- e"))) else {
                 panic!("not a launch: {options}");
             };

@@ -1,4 +1,4 @@
-//! Owns one question to an engine: a GET, and the wait for its answer, which never takes longer than its limit by much.
+//! Owns one question to an engine: a request, and the wait for its answer, which never takes longer than its limit by much.
 //!
 //! A question that is not answered in time stays open, and the next round goes on waiting for it: an engine that is slow
 //! never has two questions of ours to one path. Only one that is very late is given up for a new one.
@@ -64,13 +64,31 @@ impl Reply {
 #[derive(Debug)]
 pub(crate) struct Question<'a> {
     url: &'a Url,
+    message: Vec<u8>,
     want: Want,
     open: Option<Exchange>,
 }
 
 impl<'a> Question<'a> {
+    /// A GET.
     pub(crate) fn new(url: &'a Url, want: Want) -> Self {
-        Question { url, want, open: None }
+        Question::of(url, "GET", None, want)
+    }
+
+    /// Another request; `body`: its type and itself.
+    pub(crate) fn of(url: &'a Url, method: &str, body: Option<(&str, &[u8])>, want: Want) -> Self {
+        let (host, path) = (url.endpoint.host(), &url.path);
+        let mut head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: pool-helper\r\nAccept: */*\r\nConnection: close\r\n"
+        );
+        if let Some((kind, body)) = body {
+            head.push_str(&format!("Content-Type: {kind}\r\nContent-Length: {}\r\n", body.len()));
+        } else if method != "GET" {
+            head.push_str("Content-Length: 0\r\n");
+        }
+        head.push_str("\r\n");
+        let message = [head.as_bytes(), body.map_or(&[][..], |(_, body)| body)].concat();
+        Question { url, message, want, open: None }
     }
 
     /// Asks, or goes on waiting for what was asked before. `tick` is called once a second at least.
@@ -79,7 +97,7 @@ impl<'a> Question<'a> {
         let lost = LOST.max(limit * LOST_LIMITS);
         let mut exchange = match self.open.take().filter(|open| open.since.elapsed() < lost) {
             Some(open) => open,
-            None => match Exchange::begin(self.url, until, tick) {
+            None => match Exchange::begin(self.url, &self.message, until, tick) {
                 Ok(begun) => begun,
                 Err(error) => return Reply::none(of_error(&error, true)),
             },
@@ -108,15 +126,21 @@ struct Exchange {
 }
 
 impl Exchange {
-    fn begin(url: &Url, until: Instant, tick: &mut dyn FnMut()) -> io::Result<Exchange> {
+    fn begin(url: &Url, message: &[u8], until: Instant, tick: &mut dyn FnMut()) -> io::Result<Exchange> {
         let since = Instant::now();
         let mut stream = Stream::connect(&url.endpoint, until, tick)?;
         stream.set_write_timeout(SLICE)?;
-        let (host, path) = (url.endpoint.host(), &url.path);
-        let request = format!(
-            "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: pool-helper\r\nAccept: */*\r\nConnection: close\r\n\r\n"
-        );
-        stream.write_all(request.as_bytes())?;
+        let mut rest = message;
+        while !rest.is_empty() {
+            match stream.write(rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => rest = rest.get(count..).unwrap_or_default(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // A long one goes out as fast as it is read.
+                Err(error) if is_late(&error) && Instant::now() < until => tick(),
+                Err(error) => return Err(error),
+            }
+        }
         Ok(Exchange { stream, since, received: Vec::new() })
     }
 
@@ -227,6 +251,23 @@ mod tests {
         server.join().expect("the server's end");
         assert_eq!(ask().answer, Answer::NotListening);
         std::fs::remove_file(&path).expect("removed");
+    }
+
+    #[test]
+    fn a_body_goes_behind_its_length() {
+        let url = Url::parse("http://h:1/v1").expect("a URL");
+        let message = |method, body| {
+            let question = Question::of(&url, method, body, Want::Body);
+            String::from_utf8(question.message).expect("text")
+        };
+        let posted = message("POST", Some(("application/json", b"{}".as_slice())));
+        assert!(posted.starts_with("POST /v1 HTTP/1.1\r\nHost: h:1\r\n"), "{posted}");
+        assert!(
+            posted.ends_with("Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"),
+            "{posted}"
+        );
+        assert!(message("POST", None).ends_with("Content-Length: 0\r\n\r\n"));
+        assert!(!message("GET", None).contains("Content-Length"));
     }
 
     #[test]

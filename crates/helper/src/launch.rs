@@ -20,6 +20,7 @@ use crate::notify;
 use crate::program;
 use crate::refused::Refused;
 use crate::report;
+use crate::warmup;
 
 /// This program itself, even if its file was replaced since.
 const THIS_PROGRAM: &str = "/proc/self/exe";
@@ -29,6 +30,7 @@ pub(crate) fn run(options: &LaunchOptions) -> Result<(), Refused> {
     let program = program::find(&options.program, std::env::var_os("PATH").as_deref())?;
     model::check(Subject::model(&options.model), Depth::Listing)?;
     let secrets = options.reached.check(Depth::Listing)?;
+    warmup::check(options.watch.warmup.as_ref())?;
     listen::prepare(&options.listen)?;
     access::open_to_operators(&options.listen)?;
     start_prober(options)?;

@@ -1,9 +1,9 @@
 //! `pool-helper`: checks, starts and watches over one engine, from inside its systemd unit.
 //!
 //! ```text
-//! stage  ──> program, model, files, secrets, digest, address, version ──> STATUS=staged, exit 0
+//! stage  ──> program, model, files, secrets, warm-up, digest, address, version ──> STATUS=staged, exit 0
 //! launch ──> program, model, files, secrets, address ──> prober detached ──> exec: this process *is* the engine from here on
-//! probe  ──> asks /health until it says 200 ──> READY=1 ──> asks on: WATCHDOG=1, or the reason why systemd shall end it
+//! probe  ──> asks /health until it says 200 ──> warm-up, where there is one ──> READY=1 ──> asks on: WATCHDOG=1, or the reason why systemd shall end it
 //! ```
 //!
 //! It runs as the engine's user in the engine's sandbox, so what it finds readable, executable and free is so for the
@@ -41,6 +41,7 @@ mod stopping;
 mod stream;
 mod usage;
 mod version;
+mod warmup;
 mod watch;
 
 use std::process::ExitCode;

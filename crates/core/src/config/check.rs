@@ -123,8 +123,7 @@ pub fn check(
 
 fn unsupported(fragment: &PoolFragment, found: &mut Findings) {
     let resources = fragment.resources.clone().unwrap_or_default();
-    let health = fragment.health.clone().unwrap_or_default();
-    let keys: [(&[&'static str], bool); 8] = [
+    let keys: [(&[&'static str], bool); 7] = [
         (&["devices_per_replica"], fragment.devices_per_replica.is_some()),
         (&["resources", "vram"], resources.vram.is_some()),
         (&["resources", "memory_high"], resources.memory_high.is_some()),
@@ -132,7 +131,6 @@ fn unsupported(fragment: &PoolFragment, found: &mut Findings) {
         (&["resources", "shm"], resources.shm.is_some()),
         (&["resources", "cpus"], resources.cpus.is_some()),
         (&["resources", "tasks_max"], resources.tasks_max.is_some()),
-        (&["health", "warmup"], health.warmup.is_some()),
     ];
     for (key, set) in keys {
         if set {
@@ -383,7 +381,7 @@ mod tests {
     #[test]
     fn each_wrong_value_is_refused_at_its_key() {
         type Spoil = fn(&mut PoolFragment);
-        let cases: [(&str, Spoil); 42] = [
+        let cases: [(&str, Spoil); 43] = [
             ("model", |f| f.model = Some("file:/srv/a\0b".into())),
             ("program", |f| f.program = Some("/bin/x\0y".into())),
             ("args", |f| f.args = Some(vec!["a\0b".into()])),
@@ -446,6 +444,7 @@ mod tests {
             }),
             ("network.listen", |f| f.network.get_or_insert_default().listen = Some("unix".into())),
             ("args", |f| f.args = Some(vec!["{socket}".into()])),
+            ("health.warmup", |f| f.health.get_or_insert_default().warmup = Some("w.json".into())),
             ("network.allow", |f| f.network.get_or_insert_default().allow = Some(vec!["10.0.0.1/8".into()])),
             ("groups", |f| f.groups = Some(vec!["root".into()])),
             ("files", |f| f.files = Some(BTreeMap::from([("a".into(), "file:/srv/a".into())]))),

@@ -86,7 +86,7 @@ pub struct HealthFragment {
     pub start_limit: Option<String>,
     /// Longest time without progress before ready.
     pub start_timeout: Option<String>,
-    /// Not yet supported.
+    /// The file of a request.
     pub warmup: Option<String>,
     /// The time between two questions to an engine that is ready.
     pub interval: Option<String>,

@@ -1,4 +1,5 @@
-//! What an engine reaches beyond its program and its model: groups, more files, secrets, networks.
+//! What an engine reaches beyond its program and its model: groups, more files, secrets, networks, and the
+//! request that it has to answer first.
 //!
 //! What always holds: a file that is named is used, and what is used is named; a secret is known by its name alone.
 
@@ -22,6 +23,8 @@ pub struct Reach {
     pub credentials: BTreeMap<String, Credential>,
     /// Networks that it may speak with beside this host, `[network] allow`.
     pub allow: Vec<Subnet>,
+    /// The file of a request that has to succeed before it is ready, `[health] warmup`.
+    pub warmup: Option<String>,
 }
 
 /// A secret in systemd's credential store.
@@ -67,7 +70,7 @@ impl fmt::Display for Credential {
     }
 }
 
-/// Reads `groups`, `files` and `credentials`, and no `[network]`; every mistake at its key.
+/// Reads all but `[network]`; every mistake at its key.
 pub(super) fn check(fragment: &PoolFragment, found: &mut Findings) -> Reach {
     let groups = fragment.groups.clone().unwrap_or_default();
     for group in &groups {
@@ -76,7 +79,11 @@ pub(super) fn check(fragment: &PoolFragment, found: &mut Findings) -> Reach {
         }
     }
     let (files, credentials) = (files(fragment, found), credentials(fragment, found));
-    Reach { groups, files, credentials, allow: Vec::new() }
+    let warmup = fragment.health.as_ref().and_then(|health| health.warmup.clone());
+    if let Some(path) = warmup.as_ref().filter(|path| !plain_path(path)) {
+        found.add(&["health", "warmup"], format!("\"{path}\": expected an absolute path without \"..\""));
+    }
+    Reach { groups, files, credentials, allow: Vec::new(), warmup }
 }
 
 /// By systemd's own rules for names that it did not make up; a number is a group's id.

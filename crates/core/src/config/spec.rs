@@ -188,6 +188,7 @@ impl PoolSpec {
             ("network.listen", self.listen != other.listen),
             ("network.allow", self.reach.allow != other.reach.allow),
             ("health", self.health != other.health),
+            ("health.warmup", self.reach.warmup != other.reach.warmup),
         ]
         .into_iter()
         .filter_map(|(key, differs)| differs.then_some(key))

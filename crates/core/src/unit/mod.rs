@@ -165,12 +165,14 @@ pub fn engine_unit(name: &UnitName, launch: &Launch<'_>) -> UnitSpec {
     UnitSpec { name: name.clone(), properties }
 }
 
-/// What the helper looks for besides the model: files, and credentials by their names.
+/// What the helper looks for besides the model: files, credentials by their names, the warm-up.
 fn reached(spec: &PoolSpec) -> Vec<String> {
     let files = spec.reach.files.iter().map(|(name, path)| ("--file", format!("{name}={path}")));
     let credentials = spec.reach.credentials.iter();
     let credentials = credentials.map(|(variable, known)| ("--credential", format!("{variable}={known}")));
-    files.chain(credentials).flat_map(|(option, value)| [option.to_owned(), value]).collect()
+    let warmup = spec.reach.warmup.iter().map(|file| ("--warmup", file.clone()));
+    let all = files.chain(credentials).chain(warmup);
+    all.flat_map(|(option, value)| [option.to_owned(), value]).collect()
 }
 
 /// What the prober asks once the engine is ready, and how often.
@@ -395,6 +397,7 @@ mod tests {
             ("OTHER_KEY".into(), secret("key")),
         ]);
         spec.args = vec!["--lora=sql={file:sql}".into()];
+        spec.reach.warmup = Some("/etc/llamaorch/warmup/big.json".into());
         spec
     }
 
@@ -407,10 +410,12 @@ mod tests {
             assert_eq!(value(&unit, "LoadCredential"), pair("key"));
             assert_eq!(value(&unit, "LoadCredentialEncrypted"), pair("hf"));
             let Value::Binds(paths) = value(&unit, "BindReadOnlyPaths") else { panic!() };
-            assert!(paths.contains(&"/mnt/lora".to_owned()), "{paths:?}");
+            for path in ["/mnt/lora", "/etc/llamaorch/warmup/big.json"] {
+                assert!(paths.contains(&path.to_owned()), "{paths:?}");
+            }
             let Value::Command(command) = value(&unit, "ExecStart") else { panic!() };
             let told = "--file sql=/mnt/lora --credential API_KEY=key --credential HF_TOKEN=encrypted:hf \
-                        --credential OTHER_KEY=key";
+                        --credential OTHER_KEY=key --warmup /etc/llamaorch/warmup/big.json";
             assert!(command.join(" ").contains(told), "{command:?}");
             let last = command.last().expect("a command");
             assert_eq!(last == "--lora=sql=/mnt/lora", kind == UnitKind::Engine, "{last}");

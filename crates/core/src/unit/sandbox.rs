@@ -14,6 +14,7 @@ pub(super) fn common(name: &UnitName, spec: &PoolSpec) -> Vec<Property> {
     calls.extend(template.system_calls.iter().cloned());
     let mut readable: BTreeSet<&str> = spec.reach.files.values().map(String::as_str).collect();
     readable.extend([spec.model.as_str(), REPORT_FOLDER]);
+    readable.extend(spec.reach.warmup.as_deref());
     let on_socket = spec.listen == Listen::Unix;
     // Whoever may write to a socket may open it: the helper gives its folder an access list, and this mask leaves it on.
     let umask = if on_socket { 0o007 } else { 0o077 };
@@ -50,7 +51,6 @@ pub(super) fn common(name: &UnitName, spec: &PoolSpec) -> Vec<Property> {
         property("ProtectHostname", Value::Bool(true)),
         property("TemporaryFileSystem", Value::Pairs(temporary())),
         property("BindReadOnlyPaths", Value::Binds(readable.into_iter().map(str::to_owned).collect())),
-        property("InaccessiblePaths", Value::Texts(names(&["-/etc/llamaorch"]))),
         // What it reaches.
         property("DevicePolicy", text("closed")),
         property("PrivateNetwork", Value::Bool(on_socket)),
@@ -99,8 +99,8 @@ fn reached(spec: &PoolSpec) -> Vec<Property> {
 }
 
 /// A `/dev/shm` of the unit's own: the host's is shared by everyone. And the homes once more: what `ProtectHome=tmpfs`
-/// mounts is writable for everyone and without limit on systemd 252. And the daemon's folder, empty but for the one that
-/// is bound into it.
+/// mounts is writable for everyone and without limit on systemd 252. And the daemon's folders, empty but for what is bound
+/// into them.
 fn temporary() -> Vec<(String, String)> {
     const EMPTY: &str = "ro,nosuid,nodev,mode=0755,size=4m";
     [
@@ -109,6 +109,7 @@ fn temporary() -> Vec<(String, String)> {
         ("/root", EMPTY),
         ("/run/user", EMPTY),
         ("/run/pool-managerd", EMPTY),
+        ("/etc/llamaorch", EMPTY),
     ]
     .map(|(path, options)| (path.to_owned(), options.to_owned()))
     .to_vec()
