@@ -125,6 +125,47 @@ fn the_engine_gets_its_arguments_and_its_environment_without_the_notify_socket()
     assert_eq!(mask("SigBlk:"), 0, "{said}");
 }
 
+/// An engine that is healthy, and whose warm-up is a request for this path; what its prober says.
+fn warmed_up(path: &str) -> (Stand, Launched, String) {
+    let stand = Stand::new();
+    let health = Health::loading();
+    health.recover();
+    let warmup = stand.file("warmup.json", &format!("{{\"path\": \"{path}\"}}"), 0o644);
+    let (model, free) = (stand.model(), stand.free_address());
+    let mut command = stand.helper(&["launch", "--health", &health.url, "--listen", &free, "--model"]);
+    command.arg(model).arg("--warmup").arg(warmup).args(["--start-timeout", "60000000"]);
+    command.args(["--start-limit", "600000000"]).args(WATCH).args(["--", "sleep", "60"]);
+    let engine = start(&mut command);
+    let said = stand.next(SOON).expect("a verdict");
+    // The health check, and the warm-up; once more the health check where that was answered well.
+    assert!(health.asked.load(Ordering::SeqCst) >= 2, "{said}");
+    (stand, engine, said)
+}
+
+#[test]
+fn ready_is_said_once_the_warm_up_was_answered_well() {
+    let (_stand, _engine, said) = warmed_up("/version");
+    assert_eq!(said, SERVING);
+}
+
+#[test]
+fn an_engine_that_fails_its_warm_up_is_given_to_systemd_with_the_reason() {
+    let (_stand, _engine, said) = warmed_up("/nowhere");
+    let reason = "STATUS=unhealthy: the warm-up, GET /nowhere, was answered 404:";
+    assert!(said.starts_with(reason) && said.ends_with("WATCHDOG=trigger"), "{said}");
+}
+
+#[test]
+fn a_warm_up_that_cannot_be_asked_is_refused_before_the_engine_runs() {
+    let stand = Stand::new();
+    let warmup = stand.file("warmup.json", "{\"path\": 1}", 0o644);
+    let (model, warmup) = (stand.model(), warmup.to_str().expect("a path").to_owned());
+    let model = model.to_str().expect("a path");
+    let mut command = stand.helper(&["stage", "--program", "sh", "--model", model, "--warmup", &warmup]);
+    let said = stand.refusal(&mut command, 154, "preflight");
+    assert!(said.contains(&format!("`health.warmup` {warmup}: \"path\" is no string")), "{said}");
+}
+
 #[test]
 fn a_secret_is_the_engines_variable_and_nowhere_else() {
     let stand = Stand::new();
