@@ -1,7 +1,7 @@
 //! Stories of starts, stops and restarts, and of who waits for them.
 
 use crate::world::{World, spec, unit};
-use pool_core::config::{Activation, Listen, Port, RestartPolicy};
+use pool_core::config::{Activation, Listen, PoolSpec, Port, RestartPolicy};
 use pool_core::host::Answer;
 use pool_core::job::JobResult;
 use pool_core::name::{Endpoint, UnitKind, Usec};
@@ -70,6 +70,27 @@ fn a_fixed_port_in_use_is_refused() {
     let mut fixed = spec("a");
     fixed.listen = Listen::Tcp { host: "127.0.0.1".into(), port: Port::Fixed(80) };
     let mut world = World::with(&[fixed]);
+    world.refuses("a", Refusal::PortInUse);
+    assert_eq!(world.phase("a"), PoolPhase::Failed);
+}
+
+#[test]
+fn an_engine_on_a_unix_socket_takes_no_port_and_one_that_is_in_use_is_refused() {
+    let on_socket = |id| PoolSpec { listen: Listen::Unix, replicas: 2, ..spec(id) };
+    let mut world = World::with(&[on_socket("a")]);
+    world.all_serve("a");
+    let endpoints = |world: &World| -> Vec<String> {
+        world.pool("a").endpoints().iter().map(ToString::to_string).collect()
+    };
+    let expected = [0, 1].map(|index| format!("unix:/run/llamaorch/a-r{index}/engine.sock"));
+    assert_eq!(endpoints(&world), expected);
+    world.restart_daemon(&[on_socket("a")]);
+    assert_eq!(endpoints(&world), expected, "adopted where they are");
+    world.configure(&[on_socket("a"), spec("b")]);
+    world.serve("b", 0);
+    let lowest = *world.state.settings.auto_ports.start();
+    assert_eq!(world.pool("b").endpoints().first().and_then(|at| at.port()), Some(lowest));
+    let mut world = World::with(&[PoolSpec { replicas: 1, ..on_socket("a") }]);
     world.refuses("a", Refusal::PortInUse);
     assert_eq!(world.phase("a"), PoolPhase::Failed);
 }

@@ -171,16 +171,17 @@ fn a_secret_is_the_engines_variable_and_nowhere_else() {
     let stand = Stand::new();
     let health = Health::loading();
     stand.file("key", "s3cret\n", 0o600);
-    let script = "printf '<%s>' \"$API_KEY\"; exec sleep 60";
+    let script =
+        "printf '<%s>' \"$API_KEY\" $(tr '\\0' '\\n' < /proc/$$/environ | grep -c API_KEY); exec sleep 60";
     let (model, free) = (stand.model(), stand.free_address());
     let mut command = stand.helper(&["launch", "--health", &health.url, "--listen", &free, "--model"]);
     command.arg(model).args(["--credential", "API_KEY=key", "--start-timeout", "60000000"]);
     command.args(["--start-limit", "600000000"]).args(WATCH).args(["--", "sh", "-c", script]);
     command.env("CREDENTIALS_DIRECTORY", &stand.folder).env("API_KEY", "the pool's own");
     let mut engine = start(command.stdout(Stdio::piped()));
-    let mut said = [0; 8];
+    let mut said = [0; 11];
     engine.0.stdout.as_mut().expect("a pipe").read_exact(&mut said).expect("what it was given");
-    assert_eq!(&said, b"<s3cret>");
+    assert_eq!(&said, b"<s3cret><1>");
     eventually("the prober runs alone", SOON, || probers(&health.url).len() == 1);
     let [(prober, _)] = probers(&health.url)[..] else { panic!("not one prober") };
     for process in [prober, engine.0.id()] {
