@@ -9,8 +9,8 @@ use std::env;
 use std::error::Error;
 use std::process;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -38,9 +38,21 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
 /// The answer to one GET: its first line and its body.
 async fn get(endpoint: &str, path: &str) -> Result<String, Box<dyn Error>> {
-    let authority = endpoint.strip_prefix("http://").ok_or("only http is spoken here")?;
-    let mut stream = TcpStream::connect(authority).await?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n");
+    match endpoint.strip_prefix("unix:") {
+        Some(socket) => ask(UnixStream::connect(socket).await?, "localhost", path).await,
+        None => {
+            let authority = endpoint.strip_prefix("http://").ok_or("only http is spoken here")?;
+            ask(TcpStream::connect(authority).await?, authority, path).await
+        }
+    }
+}
+
+async fn ask(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    host: &str,
+    path: &str,
+) -> Result<String, Box<dyn Error>> {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;

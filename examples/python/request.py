@@ -6,14 +6,35 @@ reload of the pool waits for the lease, which ends with its descriptor: when tha
 however it does. It needs python3-dbus, and a user that may take leases.
 """
 
+import http.client
 import os
+import socket
 import sys
-import urllib.request
 
 import dbus
 
 NAME = "org.llamaorch.PoolManager"
 ROOT = "/org/llamaorch/PoolManager"
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over a unix socket: the endpoint of an engine that has no network."""
+
+    def __init__(self, path, timeout):
+        super().__init__("localhost", timeout=timeout)
+        self.path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)
+
+
+def connection(endpoint):
+    scheme, rest = endpoint.split(":", 1)
+    if scheme == "unix":
+        return UnixConnection(rest, timeout=30)
+    return http.client.HTTPConnection(rest.removeprefix("//"), timeout=30)
 
 
 def main():
@@ -33,8 +54,11 @@ def main():
     held = descriptor.take()
     try:
         print(f"{lease}: {endpoint}")
-        with urllib.request.urlopen(endpoint + path, timeout=30) as answer:
-            print(answer.status, answer.read().decode())
+        engine = connection(endpoint)
+        engine.request("GET", path)
+        answer = engine.getresponse()
+        print(answer.status, answer.read().decode())
+        engine.close()
     finally:
         os.close(held)
 

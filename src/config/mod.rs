@@ -182,16 +182,11 @@ fn check_template(file: &Path, text: &str, template: &EngineTemplate) -> Result<
     if let Err((key, problem)) = template.sandbox.check_reasons() {
         return complain(&["sandbox", key], format!("sandbox.{key}: {problem}"));
     }
-    if template.program.contains(char::is_control) || template.args.iter().any(|arg| arg.contains('\0')) {
-        return complain(
-            &["program"],
-            "program and args: a control character cannot be passed to a program".into(),
-        );
+    if template.program.contains(char::is_control) {
+        return complain(&["program"], "program: a control character cannot be passed to a program".into());
     }
-    for arg in &template.args {
-        if let Err(error) = pool_core::engine::check_placeholders(arg) {
-            return complain(&["args"], format!("args: {error}"));
-        }
+    if let Err((key, problem)) = template.check_arguments() {
+        return complain(key, format!("{}: {problem}", key.join(".")));
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use pool_core::unit::{NEEDED, Property, UNSET, UnitSpec, Value};
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use zbus::{Variant, fdo};
 
 /// systemd's own names for the two address families.
@@ -87,24 +88,25 @@ fn encode(value: &Value) -> Variant<'_> {
             Variant::new(fields.iter().map(|field| field.as_bytes().to_vec()).collect::<Vec<_>>())
         }
         Value::Mask(bytes) => Variant::new(bytes.as_slice()),
-        Value::AnyAddress => addresses(&[(AF_INET, &[0; 4], 0), (AF_INET6, &[0; 16], 0)]),
-        Value::Loopback => {
-            let mut v6 = [0; 16];
-            v6[15] = 1;
-            addresses(&[(AF_INET, &[127, 0, 0, 0], 8), (AF_INET6, &v6, 128)])
-        }
+        Value::Networks(networks) => Variant::new(
+            networks.iter().map(|known| network(known.address(), known.length())).collect::<Vec<_>>(),
+        ),
     }
 }
 
-fn addresses(prefixes: &[(i32, &[u8], u32)]) -> Variant<'static> {
-    Variant::new(
-        prefixes.iter().map(|(family, bytes, length)| (*family, bytes.to_vec(), *length)).collect::<Vec<_>>(),
-    )
+/// Family, address, length of the prefix.
+fn network(address: IpAddr, length: u8) -> (i32, Vec<u8>, u32) {
+    let (family, octets) = match address {
+        IpAddr::V4(address) => (AF_INET, address.octets().to_vec()),
+        IpAddr::V6(address) => (AF_INET6, address.octets().to_vec()),
+    };
+    (family, octets, length.into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pool_core::config::Subnet;
     use pool_core::unit::TABLE;
 
     fn unit(names: &[&str]) -> UnitSpec {
@@ -131,6 +133,15 @@ mod tests {
     }
 
     #[test]
+    fn a_network_is_its_family_its_bytes_and_its_length() {
+        let known: Subnet = "10.20.0.0/16".parse().expect("a network");
+        assert_eq!(network(known.address(), known.length()), (AF_INET, vec![10, 20, 0, 0], 16));
+        let [_, loopback] = Subnet::LOOPBACK;
+        let (family, octets, length) = network(loopback.address(), loopback.length());
+        assert_eq!((family, octets.len(), octets.last(), length), (AF_INET6, 16, Some(&1), 128));
+    }
+
+    #[test]
     fn values_that_hold_something_have_the_same_signatures() {
         for (value, signature) in [
             (Value::Texts(vec!["x".into()]), "as"),
@@ -140,7 +151,8 @@ mod tests {
             (Value::Set(true, vec!["x".into()]), "(bas)"),
             (Value::Fields(vec!["A=b".into()]), "aay"),
             (Value::Mask(vec![1]), "ay"),
-            (Value::AnyAddress, "a(iayu)"),
+            (Value::Networks(Subnet::LOOPBACK.to_vec()), "a(iayu)"),
+            (Value::Networks(vec![]), "a(iayu)"),
         ] {
             assert_eq!(encode(&value).value_signature().to_string(), signature, "{value:?}");
         }

@@ -433,8 +433,12 @@ impl Drop for Pool<'_> {
 
 const CONFORMANCE: &str = r#"
 program = "/usr/local/bin/conformance-engine"
-args = ["--model", "{model}", "--host", "{host}", "--port", "{port}"]
+args = ["--model", "{model}"]
 version_args = ["--version"]
+[listen.tcp]
+args = ["--host", "{host}", "--port", "{port}"]
+[listen.unix]
+args = ["--host", "{socket}"]
 [health]
 path = "/health"
 [progress]

@@ -20,6 +20,7 @@ mod llama;
 #[path = "../bus/methods.rs"]
 mod methods;
 mod properties;
+mod reach;
 mod readiness;
 mod record;
 mod refusal;

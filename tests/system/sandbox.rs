@@ -2,7 +2,7 @@
 //!
 //! Proved here: `DynamicUser`, `CapabilityBoundingSet`, `AmbientCapabilities`, `NoNewPrivileges`, `SystemCallFilter` (that
 //! one is in force), `ProtectSystem=strict`, `ProtectHome`, `PrivateTmp`, `TemporaryFileSystem=/dev/shm`,
-//! `BindReadOnlyPaths`, `InaccessiblePaths`, `UMask`, `CacheDirectory`, `RuntimeDirectory`, `ProtectProc`.
+//! `BindReadOnlyPaths`, `UMask`, `CacheDirectory`, `RuntimeDirectory`, `ProtectProc`.
 //! Not provable in a container: addresses, cgroup limits, devices.
 
 use crate::host::{MODEL, host};

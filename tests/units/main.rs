@@ -52,7 +52,7 @@ fn units(template: &str, more: &str) -> Vec<(&'static str, UnitSpec)> {
     let read = read(&Folders::below(&tree.0));
     assert!(read.errors.is_empty(), "{:?}", read.errors);
     let spec = &read.pools.values().next().expect("the pool is read").spec;
-    let endpoint = Endpoint { host: "127.0.0.1".into(), port: 20000 };
+    let endpoint = Endpoint::Tcp { host: "127.0.0.1".into(), port: 20000 };
     let host = HostFacts { systemd: 262, cpus: 8, memory: 64 << 30, ..HostFacts::default() };
     let share = Share { cpus: "2-3".parse().ok(), own: true, node: Some(1) };
     let launch = Launch {

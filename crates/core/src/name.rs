@@ -1,9 +1,12 @@
 //! Owns the names of things and their spelling. Every name that reaches systemd, the bus or the journal is one of
 //! these types, so that two of them cannot be mixed up.
 
+mod endpoint;
+
+pub use endpoint::Endpoint;
+
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 /// A text that is no valid name of its kind.
@@ -315,68 +318,6 @@ impl fmt::Display for Usec {
     }
 }
 
-/// Where an engine answers: `http://<host>:<port>`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Endpoint {
-    /// A host name or an address, without brackets.
-    pub host: String,
-    /// The TCP port.
-    pub port: u16,
-}
-
-impl Endpoint {
-    /// `<host>:<port>`, an IPv6 address in brackets.
-    #[must_use]
-    pub fn authority(&self) -> String {
-        if self.host.contains(':') {
-            format!("[{}]:{}", self.host, self.port)
-        } else {
-            format!("{}:{}", self.host, self.port)
-        }
-    }
-}
-
-impl fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}", self.authority())
-    }
-}
-
-impl FromStr for Endpoint {
-    type Err = NameError;
-
-    fn from_str(text: &str) -> Result<Self, NameError> {
-        let parse = || {
-            let (host, port) = text.strip_prefix("http://").unwrap_or(text).rsplit_once(':')?;
-            let host = match host.strip_prefix('[') {
-                Some(rest) => rest.strip_suffix(']').filter(|host| host.parse::<Ipv6Addr>().is_ok())?,
-                None => Some(host).filter(|host| is_host(host))?,
-            };
-            // "+80" parses as a number too.
-            let port = port.bytes().all(|byte| byte.is_ascii_digit()).then(|| port.parse().ok())??;
-            (port != 0).then(|| Endpoint { host: host.to_owned(), port })
-        };
-        parse().ok_or_else(|| NameError {
-            what: "endpoint",
-            text: text.to_owned(),
-            expected: "http://<host>:<port>, where http is the only scheme, the port is 1 to 65535 and the host is a \
-                       host name, an IPv4 address, or an IPv6 address in brackets",
-        })
-    }
-}
-
-/// Whether it is a host name or an IPv4 address. One that ends in a number is meant for an address.
-fn is_host(text: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-    let is_label = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(plain);
-    let name = text.strip_suffix('.').unwrap_or(text);
-    let last = name.rsplit('.').next().unwrap_or_default();
-    if !last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit()) {
-        return text.parse::<Ipv4Addr>().is_ok();
-    }
-    name.len() <= 253 && name.split('.').all(is_label)
-}
-
 /// A name as one element of a D-Bus object path, the way systemd and every other service of its kind escapes it:
 /// letters, digits (not first) stay, each other byte becomes `_` and two hex digits; "" becomes `_`.
 #[must_use]
@@ -470,57 +411,6 @@ mod tests {
         assert_eq!(text.parse::<InvocationId>().expect("it is read back").to_string(), text);
         for bad in ["", "00ff", "+0ff10fedcba98765432100123456789", "00ff10fedcba9876543210012345678ä"] {
             assert!(bad.parse::<InvocationId>().is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn an_endpoint_is_read_back() {
-        for text in [
-            "http://127.0.0.1:20000",
-            "http://[::1]:80",
-            "http://localhost:1",
-            "http://gpu-3.lab_2.example.com:65535",
-            "http://gpu.example.com.:80",
-        ] {
-            assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), text);
-        }
-        assert_eq!("[fe80::1]:80".parse::<Endpoint>().expect("one").host, "fe80::1");
-    }
-
-    #[test]
-    fn what_is_no_endpoint_is_told_from_one() {
-        for text in [
-            "",
-            "http://:80",
-            "http://a",
-            "http://a:",
-            "http://a:0",
-            "http://a:+80",
-            "http://a:65536",
-            "https://10.0.0.7:8443",
-            "http://http://a:80",
-            "http://a/b:80",
-            "http://a:80/",
-            "http://a b:80",
-            " http://a:80",
-            "http://a\n:80",
-            "http://\u{e4}:80",
-            "http://me@a:80",
-            "http://::1:80",
-            "http://[::1:80",
-            "http://::1]:80",
-            "http://[[::1]]:80",
-            "http://[a]:80",
-            "http://[127.0.0.1]:80",
-            "http://10.0.0.256:80",
-            "http://10.0.0:80",
-            "http://a..b:80",
-            "http://.:80",
-            &format!("http://{}:80", "a".repeat(64)),
-            &format!("http://{}:80", "a.".repeat(128)),
-        ] {
-            let refused = text.parse::<Endpoint>().expect_err(text);
-            assert!(refused.to_string().contains("only scheme"), "{refused}");
         }
     }
 

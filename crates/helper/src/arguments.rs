@@ -7,24 +7,29 @@ use pool_core::refusal::Refusal;
 
 use crate::digest::Digest;
 use crate::endpoint::Endpoint;
+use crate::reached::{self, Reached};
 use crate::refused::Refused;
 use crate::watch::{self, Watch};
 
 const HELP: &str = "\
 pool-helper: runs inside the units of pool-managerd, not by hand
 
-  pool-helper stage --program PROGRAM --model PATH [--digest sha256:HEX] [--listen HOST:PORT] [--version-arg ARG]...
-      Check, as the engine's user, that an engine could start: its program, its model, the model's SHA-256 and its
-      address. With --version-arg, run the program with these arguments and report the version that it prints.
+  pool-helper stage --program PROGRAM --model PATH [--file NAME=PATH]... [--credential VARIABLE=NAME]...
+                    [--warmup FILE] [--digest sha256:HEX] [--listen ADDRESS] [--version-arg ARG]...
+      Check, as the engine's user, that an engine could start: its program, its model, its other files, its secrets (by
+      their names in $CREDENTIALS_DIRECTORY), its warm-up, the model's SHA-256 and its address. With --version-arg, run the program with these arguments and report the version that it prints.
 
-  pool-helper launch --health URL --listen HOST:PORT --model PATH --start-timeout USEC --start-limit USEC
+  pool-helper launch --health URL --listen ADDRESS --model PATH --start-timeout USEC --start-limit USEC
                      --interval USEC --timeout USEC --failures N --stall-timeout USEC
                      --computing-timeout USEC --report PATH
-                     [--progress URL [--in-flight NAME]... --counter NAME...]
+                     [--file NAME=PATH]... [--credential VARIABLE=NAME]...
+                     [--warmup FILE] [--progress URL [--in-flight NAME]... --counter NAME...]
                      [--slots URL --slots-pointer POINTER] [--version-url URL --version-pointer POINTER]
                      -- PROGRAM [ARG]...
-      Check program, model and address, detach a prober, and become the program. The prober asks URL
-      (http://HOST:PORT/PATH) until it answers 200, then reports READY=1. While loading makes progress the start
+      Check program, model, files and address, detach a prober, and become the program, with each VARIABLE set to what
+      is in the credential NAME. The prober asks URL
+      (http://HOST:PORT/PATH or unix:SOCKET:/PATH) until it answers 200, sends the request in
+      FILE and waits for a good answer, then reports READY=1. While loading makes progress the start
       time-out is extended by --start-timeout, but never past --start-limit.
       From then on it asks once every --interval, waits no longer than --timeout for an answer, and says WATCHDOG=1.
       It has systemd end the engine (WATCHDOG=trigger) that refused connections, or answered its health check with
@@ -37,8 +42,12 @@ pool-helper: runs inside the units of pool-managerd, not by hand
 
   pool-helper --help | --version
 
+ADDRESS is HOST:PORT, or unix:SOCKET for the absolute path of a unix socket.
+
 Exit status: 0 done, 150 program-missing, 151 model-unreadable, 152 digest-mismatch, 153 port-in-use, 154 preflight;
 after `launch` has become the engine, the engine's own.";
+
+const LISTEN: &str = "HOST:PORT or unix:SOCKET";
 
 const VERSION: &str = concat!("pool-helper ", env!("CARGO_PKG_VERSION"));
 
@@ -55,6 +64,8 @@ pub(crate) enum Command {
 pub(crate) struct StageOptions {
     pub(crate) program: OsString,
     pub(crate) model: PathBuf,
+    pub(crate) reached: Reached,
+    pub(crate) warmup: Option<PathBuf>,
     pub(crate) digest: Option<Digest>,
     pub(crate) listen: Option<Endpoint>,
     pub(crate) version_args: Vec<OsString>,
@@ -65,6 +76,7 @@ pub(crate) struct LaunchOptions {
     pub(crate) watch: Watch,
     pub(crate) listen: Endpoint,
     pub(crate) model: PathBuf,
+    pub(crate) reached: Reached,
     pub(crate) program: OsString,
     pub(crate) program_args: Vec<OsString>,
 }
@@ -99,13 +111,15 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
 }
 
 fn stage(arguments: Vec<OsString>) -> Result<Command, Refused> {
-    let mut given =
-        Given::read(arguments, &["--program", "--model", "--digest", "--listen", "--version-arg"])?;
+    let own = ["--program", "--model", "--warmup", "--digest", "--listen", "--version-arg"];
+    let mut given = Given::read(arguments, &[&own[..], &reached::OPTIONS].concat())?;
     let options = StageOptions {
         program: given.required("--program")?,
         model: given.required("--model")?.into(),
+        reached: Reached::take(&mut given)?,
+        warmup: given.one("--warmup")?.map(PathBuf::from),
         digest: given.optional("--digest", "sha256: and 64 hexadecimal digits", Digest::parse)?,
-        listen: given.optional("--listen", "HOST:PORT", Endpoint::parse)?,
+        listen: given.optional("--listen", LISTEN, Endpoint::parse)?,
         version_args: given.every("--version-arg"),
     };
     given.finish(false)?;
@@ -113,16 +127,18 @@ fn stage(arguments: Vec<OsString>) -> Result<Command, Refused> {
 }
 
 fn launch(arguments: Vec<OsString>) -> Result<Command, Refused> {
-    let mut given = Given::read(arguments, &[&watch::OPTIONS[..], &["--listen", "--model"]].concat())?;
+    let mut given =
+        Given::read(arguments, &[&watch::OPTIONS[..], &reached::OPTIONS, &["--listen", "--model"]].concat())?;
     let watch = Watch::take(&mut given)?;
-    let listen = given.parsed("--listen", "HOST:PORT", Endpoint::parse)?;
+    let listen = given.parsed("--listen", LISTEN, Endpoint::parse)?;
     let model = given.required("--model")?.into();
+    let reached = Reached::take(&mut given)?;
     let mut rest = given.finish(true)?.into_iter();
     let Some(program) = rest.next() else {
         return Err(usage("launch needs the engine's program behind --"));
     };
     let program_args = rest.collect();
-    Ok(Command::Launch(LaunchOptions { watch, listen, model, program, program_args }))
+    Ok(Command::Launch(LaunchOptions { watch, listen, model, reached, program, program_args }))
 }
 
 fn probe(arguments: Vec<OsString>) -> Result<Command, Refused> {
@@ -167,7 +183,21 @@ impl Given {
         self.options.extract_if(.., |(given, _)| *given == name).map(|(_, value)| value).collect()
     }
 
-    fn one(&mut self, name: &str) -> Result<Option<OsString>, Refused> {
+    /// All values of an option, read.
+    pub(crate) fn each<T>(
+        &mut self,
+        name: &str,
+        expected: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Result<Vec<T>, Refused> {
+        let read = |value: OsString| {
+            let parsed = value.to_str().and_then(&parse);
+            parsed.ok_or_else(|| usage(format!("{name} {} is not {expected}", value.display())))
+        };
+        self.every(name).into_iter().map(read).collect()
+    }
+
+    pub(crate) fn one(&mut self, name: &str) -> Result<Option<OsString>, Refused> {
         let mut values = self.every(name).into_iter();
         let value = values.next();
         match values.next() {
@@ -257,7 +287,7 @@ mod tests {
     fn what_launch_is_told_of_the_watch_reaches_the_prober() {
         let told = "--progress http://h:1/metrics --in-flight a:b --in-flight c --counter d --slots http://h:1/props \
                     --slots-pointer /total_slots --version-url http://h:1/version --version-pointer /version";
-        for options in [told, "--progress http://h:1/m --counter d", ""] {
+        for options in [told, "--progress http://h:1/m --counter d", "--warmup /etc/w.json", ""] {
             let Ok(Command::Launch(launch)) = parsed(&launch_with(&format!("{options} -- e"))) else {
                 panic!("not a launch: {options}");
             };
@@ -289,6 +319,8 @@ mod tests {
             ("stage --program p --model /m --model /n", "--model is given twice"),
             ("stage --program p --model /m --digest md5:00", "--digest md5:00"),
             ("stage --program p --model /m --listen 8000", "--listen 8000"),
+            ("stage --program p --model /m --file =/n", "--file =/n is not NAME=PATH"),
+            ("stage --program p --model /m --credential A=../b", "--credential A=../b"),
             ("stage --program p --model /m -- x", "--"),
             (&launch_with(""), "behind --"),
             (&launch_with("-- e").replace("http://h:1/health", "h:1"), "--health h:1"),

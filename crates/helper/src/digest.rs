@@ -8,7 +8,7 @@ use std::path::Path;
 use pool_core::refusal::Refusal;
 use sha2::{Digest as _, Sha256};
 
-use crate::model;
+use crate::model::{self, Subject};
 use crate::notify::shown;
 use crate::refused::Refused;
 
@@ -50,7 +50,8 @@ pub(crate) fn check(model: &Path, expected: Digest, mut advanced: impl FnMut(u64
             ),
         ));
     }
-    let mut file = File::open(model).map_err(|error| model::unreadable(model, model, error))?;
+    let mut file =
+        File::open(model).map_err(|error| model::unreadable(Subject::model(model), model, error))?;
     let mut hash = Sha256::new();
     let mut buffer = vec![0; BUFFER];
     let mut total = 0;
@@ -58,7 +59,7 @@ pub(crate) fn check(model: &Path, expected: Digest, mut advanced: impl FnMut(u64
         let count = match file.read(&mut buffer) {
             Ok(count) => count,
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(model::unreadable(model, model, error)),
+            Err(error) => return Err(model::unreadable(Subject::model(model), model, error)),
         };
         if count == 0 {
             break;

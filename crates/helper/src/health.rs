@@ -4,8 +4,9 @@ use std::fmt;
 use std::io;
 
 use crate::cgroup::Cgroup;
-use crate::endpoint::Url;
+use crate::endpoint::{Endpoint, Url};
 use crate::listener;
+use crate::stream::Peer;
 
 /// What came back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,9 +38,13 @@ impl Answer {
         }
     }
 
-    /// The answer as it counts: a 200 from a process that is none of this unit's is no good one.
-    pub(crate) fn of_unit(self, url: &Url, cgroup: Option<&Cgroup>) -> Answer {
-        let outsider = |cgroup| listener::is_outsider(url.endpoint.port(), cgroup);
+    /// The answer as it counts: a 200 from a process that is none of this unit's is no good one. `peer`: who listens,
+    /// where the connection told.
+    pub(crate) fn of_unit(self, url: &Url, peer: Option<Peer>, cgroup: Option<&Cgroup>) -> Answer {
+        let outsider = |cgroup| match &url.endpoint {
+            Endpoint::Tcp { port, .. } => listener::is_outsider(*port, cgroup),
+            Endpoint::Unix(_) => peer.is_some_and(|peer| listener::is_stranger(peer, cgroup)),
+        };
         if self == Answer::Status(200) && cgroup.is_some_and(outsider) { Answer::Outsider } else { self }
     }
 }

@@ -1,26 +1,19 @@
-//! Owns one question to an engine: a GET, and the wait for its answer, which never takes longer than its limit by much.
+//! Owns one question to an engine: a request, and the wait for its answer, which never takes longer than its limit by much.
 //!
 //! A question that is not answered in time stays open, and the next round goes on waiting for it: an engine that is slow
 //! never has two questions of ours to one path. Only one that is very late is given up for a new one.
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use crate::endpoint::Url;
 use crate::health::Answer;
+use crate::response::parse;
+use crate::stream::{Peer, SLICE, Stream, is_late};
 
-/// The longest status line that is looked at.
-const LINE: usize = 512;
-/// The longest head of an answer.
-const HEAD: usize = 64 * 1024;
-/// The longest answer, head and all.
-pub(crate) const LONGEST: usize = 1 << 20;
 /// How long the rest of an answer is waited for, so that closing does not reset the engine's side while it still writes.
 const DRAIN: Duration = Duration::from_millis(10);
 const DRAINED: usize = 64 * 1024;
-/// The longest wait without a look at something else.
-const SLICE: Duration = Duration::from_secs(1);
 /// After so many limits without an answer, and this time at least, a question is lost.
 const LOST_LIMITS: u32 = 10;
 const LOST: Duration = Duration::from_secs(10);
@@ -38,12 +31,14 @@ pub(crate) struct Reply {
     pub(crate) answer: Answer,
     /// Empty unless it was wanted.
     pub(crate) body: Vec<u8>,
-    rest: Option<TcpStream>,
+    /// Who listens, where the socket tells.
+    pub(crate) peer: Option<Peer>,
+    rest: Option<Stream>,
 }
 
 impl Reply {
     fn none(answer: Answer) -> Reply {
-        Reply { answer, body: Vec::new(), rest: None }
+        Reply { answer, body: Vec::new(), peer: None, rest: None }
     }
 
     /// Reads to the end of an answer whose body nobody wants, for a short time.
@@ -54,7 +49,7 @@ impl Reply {
         let mut total = 0;
         while total < DRAINED {
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() || stream.set_read_timeout(Some(left)).is_err() {
+            if left.is_zero() || stream.set_read_timeout(left).is_err() {
                 return;
             }
             match stream.read(&mut buffer) {
@@ -69,13 +64,31 @@ impl Reply {
 #[derive(Debug)]
 pub(crate) struct Question<'a> {
     url: &'a Url,
+    message: Vec<u8>,
     want: Want,
     open: Option<Exchange>,
 }
 
 impl<'a> Question<'a> {
+    /// A GET.
     pub(crate) fn new(url: &'a Url, want: Want) -> Self {
-        Question { url, want, open: None }
+        Question::of(url, "GET", None, want)
+    }
+
+    /// Another request; `body`: its type and itself.
+    pub(crate) fn of(url: &'a Url, method: &str, body: Option<(&str, &[u8])>, want: Want) -> Self {
+        let (host, path) = (url.endpoint.host(), &url.path);
+        let mut head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: pool-helper\r\nAccept: */*\r\nConnection: close\r\n"
+        );
+        if let Some((kind, body)) = body {
+            head.push_str(&format!("Content-Type: {kind}\r\nContent-Length: {}\r\n", body.len()));
+        } else if method != "GET" {
+            head.push_str("Content-Length: 0\r\n");
+        }
+        head.push_str("\r\n");
+        let message = [head.as_bytes(), body.map_or(&[][..], |(_, body)| body)].concat();
+        Question { url, message, want, open: None }
     }
 
     /// Asks, or goes on waiting for what was asked before. `tick` is called once a second at least.
@@ -84,15 +97,16 @@ impl<'a> Question<'a> {
         let lost = LOST.max(limit * LOST_LIMITS);
         let mut exchange = match self.open.take().filter(|open| open.since.elapsed() < lost) {
             Some(open) => open,
-            None => match Exchange::begin(self.url, until, tick) {
+            None => match Exchange::begin(self.url, &self.message, until, tick) {
                 Ok(begun) => begun,
                 Err(error) => return Reply::none(of_error(&error, true)),
             },
         };
         match exchange.wait(self.want, until, tick) {
             Ok(Some((status, body))) => {
+                let peer = exchange.stream.peer();
                 let rest = (self.want == Want::Status).then_some(exchange.stream);
-                Reply { answer: Answer::Status(status), body, rest }
+                Reply { answer: Answer::Status(status), body, peer, rest }
             }
             Ok(None) => {
                 self.open = Some(exchange);
@@ -106,22 +120,27 @@ impl<'a> Question<'a> {
 /// A request that was sent, and what came back so far.
 #[derive(Debug)]
 struct Exchange {
-    stream: TcpStream,
+    stream: Stream,
     since: Instant,
     received: Vec<u8>,
 }
 
 impl Exchange {
-    fn begin(url: &Url, until: Instant, tick: &mut dyn FnMut()) -> io::Result<Exchange> {
+    fn begin(url: &Url, message: &[u8], until: Instant, tick: &mut dyn FnMut()) -> io::Result<Exchange> {
         let since = Instant::now();
-        let mut stream = connect(url, until, tick)?;
-        stream.set_nodelay(true)?;
-        stream.set_write_timeout(Some(SLICE))?;
-        let Url { endpoint, path } = url;
-        let request = format!(
-            "GET {path} HTTP/1.1\r\nHost: {endpoint}\r\nUser-Agent: pool-helper\r\nAccept: */*\r\nConnection: close\r\n\r\n"
-        );
-        stream.write_all(request.as_bytes())?;
+        let mut stream = Stream::connect(&url.endpoint, until, tick)?;
+        stream.set_write_timeout(SLICE)?;
+        let mut rest = message;
+        while !rest.is_empty() {
+            match stream.write(rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => rest = rest.get(count..).unwrap_or_default(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // A long one goes out as fast as it is read.
+                Err(error) if is_late(&error) && Instant::now() < until => tick(),
+                Err(error) => return Err(error),
+            }
+        }
         Ok(Exchange { stream, since, received: Vec::new() })
     }
 
@@ -138,7 +157,7 @@ impl Exchange {
             if left.is_zero() {
                 return Ok(None);
             }
-            self.stream.set_read_timeout(Some(left.min(SLICE)))?;
+            self.stream.set_read_timeout(left.min(SLICE))?;
             let count = match self.stream.read(&mut buffer) {
                 Err(error) if is_late(&error) || error.kind() == io::ErrorKind::Interrupted => {
                     tick();
@@ -155,184 +174,27 @@ impl Exchange {
     }
 }
 
-fn connect(url: &Url, until: Instant, tick: &mut dyn FnMut()) -> io::Result<TcpStream> {
-    let addresses = url.endpoint.resolve()?;
-    loop {
-        let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
-        for address in &addresses {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            match TcpStream::connect_timeout(address, left.min(SLICE)) {
-                Ok(stream) => return Ok(stream),
-                Err(error) => last = error,
-            }
-        }
-        if !is_late(&last) {
-            return Err(last);
-        }
-        tick();
-    }
-}
-
-fn is_late(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock)
-}
-
 fn of_error(error: &io::Error, connecting: bool) -> Answer {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => Answer::NotListening,
+        // A socket's file comes with the one who listens.
+        io::ErrorKind::NotFound if connecting => Answer::NotListening,
         _ if is_late(error) => Answer::Silent,
         kind if connecting => Answer::Unreachable(kind),
         _ => Answer::NotHttp,
     }
 }
 
-/// The answer in what was received; `None` while it is not complete.
-fn parse(received: &[u8], ended: bool, want: Want) -> io::Result<Option<(u16, Vec<u8>)>> {
-    let bad = || io::Error::from(io::ErrorKind::InvalidData);
-    let more = |limit: usize| if ended || received.len() >= limit { Err(bad()) } else { Ok(None) };
-    let Some(line) = received.iter().position(|&byte| byte == b'\n') else { return more(LINE) };
-    let status = received.get(..line).and_then(status).ok_or_else(bad)?;
-    if want == Want::Status {
-        return Ok(Some((status, Vec::new())));
-    }
-    let Some((head, body)) = split(received, b"\r\n\r\n").or_else(|| split(received, b"\n\n")) else {
-        return more(HEAD);
-    };
-    let header = |wanted: &str| {
-        let head = str::from_utf8(head).ok()?;
-        let fields = head.lines().filter_map(|line| line.split_once(':'));
-        fields
-            .filter(|(name, _)| name.trim().eq_ignore_ascii_case(wanted))
-            .map(|(_, value)| value.trim())
-            .next()
-    };
-    if header("transfer-encoding").is_some_and(|coding| coding.eq_ignore_ascii_case("chunked")) {
-        return match joined(body).ok_or_else(bad)? {
-            Some(body) => Ok(Some((status, body))),
-            None => more(LONGEST),
-        };
-    }
-    match header("content-length") {
-        Some(length) => {
-            let length: usize = length.parse().map_err(|_| bad())?;
-            match body.get(..length) {
-                Some(body) => Ok(Some((status, body.to_vec()))),
-                None => more(LONGEST),
-            }
-        }
-        None if ended => Ok(Some((status, body.to_vec()))),
-        None => more(LONGEST),
-    }
-}
-
-fn split<'a>(bytes: &'a [u8], separator: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
-    let at = bytes.windows(separator.len()).position(|window| window == separator)?;
-    Some((bytes.get(..at)?, bytes.get(at + separator.len()..)?))
-}
-
-/// The chunks of a body as one: `Some(None)` while the last is not there, `None` for what are no chunks.
-fn joined(mut rest: &[u8]) -> Option<Option<Vec<u8>>> {
-    let mut body = Vec::new();
-    loop {
-        let Some((line, after)) = split(rest, b"\r\n") else { return Some(None) };
-        let size = str::from_utf8(line).ok()?.split(';').next()?.trim();
-        let size = usize::from_str_radix(size, 16).ok().filter(|&size| size <= LONGEST)?;
-        if size == 0 {
-            return Some(Some(body));
-        }
-        let (Some(chunk), Some(after)) = (after.get(..size), after.get(size + 2..)) else {
-            return Some(None);
-        };
-        body.extend(chunk);
-        rest = after;
-    }
-}
-
-/// The code of an HTTP/1 status line.
-fn status(line: &[u8]) -> Option<u16> {
-    let line = str::from_utf8(line.strip_suffix(b"\r").unwrap_or(line)).ok()?;
-    let (version, rest) = line.split_once(' ')?;
-    let code = rest.split(' ').next()?;
-    let digits = code.len() == 3 && code.bytes().all(|byte| byte.is_ascii_digit());
-    if !matches!(version, "HTTP/1.0" | "HTTP/1.1") || !digits {
-        return None;
-    }
-    code.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
+    use std::os::unix::net::UnixListener;
     use std::thread;
 
     use super::*;
+    use crate::response::LINE;
 
     const SOON: Duration = Duration::from_secs(1);
-
-    #[test]
-    fn a_status_line_has_a_code() {
-        for (line, code) in [
-            ("HTTP/1.1 200 OK\r", 200),
-            ("HTTP/1.0 503 Service Unavailable", 503),
-            ("HTTP/1.1 200", 200),
-            ("HTTP/1.1 200\r", 200),
-            ("HTTP/1.1 204 \r", 204),
-        ] {
-            assert_eq!(status(line.as_bytes()), Some(code), "{line:?}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_status_line_has_none() {
-        for line in
-            ["", "200 OK", "HTTP/1.1", "HTTP/1.1 2000 OK", "HTTP/1.1 +20 OK", "HTTP/2 200", "SSH-2.0 200 x"]
-        {
-            assert_eq!(status(line.as_bytes()), None, "{line:?}");
-        }
-        assert_eq!(status(b"HTTP/1.1 200 \xff"), None);
-    }
-
-    fn body(received: &str, ended: bool) -> Option<Option<String>> {
-        let parsed = parse(received.as_bytes(), ended, Want::Body).ok()?;
-        Some(parsed.map(|(_, body)| String::from_utf8(body).expect("text")))
-    }
-
-    #[test]
-    fn a_body_ends_by_its_length_its_last_chunk_or_the_end() {
-        let whole = |text: &str| Some(Some(text.to_owned()));
-        let more = Some(None);
-        for (received, open, ended) in [
-            ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabcd", whole("abc"), whole("abc")),
-            ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nabc", more.clone(), None),
-            ("HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\nabc", None, None),
-            ("HTTP/1.0 200 OK\n\nabc", more.clone(), whole("abc")),
-            ("HTTP/1.1 200 OK\r\n\r\n", more.clone(), whole("")),
-            ("HTTP/1.1 200 OK\r\nX: y\r\n", more.clone(), None),
-            (
-                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n1\r\nd\r\n0\r\n\r\n",
-                whole("abcd"),
-                whole("abcd"),
-            ),
-            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n1", more.clone(), None),
-            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffff\r\n", None, None),
-        ] {
-            assert_eq!(body(received, false), open, "{received:?}");
-            assert_eq!(body(received, true), ended, "{received:?}");
-        }
-    }
-
-    #[test]
-    fn an_answer_without_end_is_cut_off() {
-        let head = "HTTP/1.1 200 OK\r\n\r\n";
-        let long = format!("{head}{}", "x".repeat(LONGEST));
-        assert_eq!(body(&long, false), None);
-        assert_eq!(body(&format!("HTTP/1.1 200 OK\r\n{}", "x".repeat(HEAD)), false), None);
-        let announced = format!("HTTP/1.1 200 OK\r\nContent-Length: 9999999\r\n\r\n{}", "x".repeat(LONGEST));
-        assert_eq!(body(&announced, false), None);
-    }
 
     fn url(listener: &TcpListener) -> Url {
         let address = listener.local_addr().expect("its address");
@@ -367,6 +229,45 @@ mod tests {
         assert_eq!(answer_to(b"hello"), Answer::NotHttp);
         assert_eq!(answer_to(b""), Answer::NotHttp);
         assert_eq!(answer_to(&[b'x'; 4096]), Answer::NotHttp);
+    }
+
+    #[test]
+    fn a_unix_socket_is_asked_like_an_address_and_tells_who_listens() {
+        let path = std::env::temp_dir().join(format!("http-{}.sock", std::process::id()));
+        let url = Url::parse(&format!("unix:{}:/health", path.display())).expect("a URL");
+        let ask = || Question::new(&url, Want::Status).ask(SOON, &mut || {});
+        assert_eq!(ask().answer, Answer::NotListening);
+        let listener = UnixListener::bind(&path).expect("a socket");
+        let server = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a connection");
+            let mut buffer = [0; 1024];
+            let count = stream.read(&mut buffer).expect("a request");
+            assert!(buffer[..count].starts_with(b"GET /health HTTP/1.1\r\nHost: localhost\r\n"));
+            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").expect("a reply");
+        });
+        let reply = ask();
+        assert_eq!(reply.answer, Answer::Status(200));
+        assert_eq!(reply.peer.map(|peer| peer.pid), Some(std::process::id()));
+        server.join().expect("the server's end");
+        assert_eq!(ask().answer, Answer::NotListening);
+        std::fs::remove_file(&path).expect("removed");
+    }
+
+    #[test]
+    fn a_body_goes_behind_its_length() {
+        let url = Url::parse("http://h:1/v1").expect("a URL");
+        let message = |method, body| {
+            let question = Question::of(&url, method, body, Want::Body);
+            String::from_utf8(question.message).expect("text")
+        };
+        let posted = message("POST", Some(("application/json", b"{}".as_slice())));
+        assert!(posted.starts_with("POST /v1 HTTP/1.1\r\nHost: h:1\r\n"), "{posted}");
+        assert!(
+            posted.ends_with("Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"),
+            "{posted}"
+        );
+        assert!(message("POST", None).ends_with("Content-Length: 0\r\n\r\n"));
+        assert!(!message("GET", None).contains("Content-Length"));
     }
 
     #[test]

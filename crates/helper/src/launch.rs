@@ -4,7 +4,7 @@
 //! itself before that, and is waited for until it has: an engine must not find a child that it never had.
 
 use std::convert::Infallible;
-use std::ffi::{CString, OsStr};
+use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -12,13 +12,15 @@ use std::process::{Command, Stdio};
 
 use pool_core::refusal::Refusal;
 
+use crate::access;
 use crate::arguments::LaunchOptions;
 use crate::listen;
-use crate::model::{self, Depth};
+use crate::model::{self, Depth, Subject};
 use crate::notify;
 use crate::program;
 use crate::refused::Refused;
 use crate::report;
+use crate::warmup;
 
 /// This program itself, even if its file was replaced since.
 const THIS_PROGRAM: &str = "/proc/self/exe";
@@ -26,10 +28,13 @@ const THIS_PROGRAM: &str = "/proc/self/exe";
 /// Checks, detaches the prober, and becomes the engine; returns only to refuse.
 pub(crate) fn run(options: &LaunchOptions) -> Result<(), Refused> {
     let program = program::find(&options.program, std::env::var_os("PATH").as_deref())?;
-    model::check(&options.model, Depth::Listing)?;
-    listen::check(&options.listen)?;
+    model::check(Subject::model(&options.model), Depth::Listing)?;
+    let secrets = options.reached.check(Depth::Listing)?;
+    warmup::check(options.watch.warmup.as_ref())?;
+    listen::prepare(&options.listen)?;
+    access::open_to_operators(&options.listen)?;
     start_prober(options)?;
-    match become_engine(&program, options)? {}
+    match become_engine(&program, options, secrets)? {}
 }
 
 fn start_prober(options: &LaunchOptions) -> Result<(), Refused> {
@@ -62,12 +67,21 @@ fn start_prober(options: &LaunchOptions) -> Result<(), Refused> {
 ///
 /// Not by std's `exec`: that sets SIGPIPE back to its default, and systemd starts services with SIGPIPE ignored. An engine
 /// that relies on it would be killed by the first client that hangs up.
-fn become_engine(program: &Path, options: &LaunchOptions) -> Result<Infallible, Refused> {
+fn become_engine(
+    program: &Path,
+    options: &LaunchOptions,
+    secrets: Vec<(OsString, OsString)>,
+) -> Result<Infallible, Refused> {
     let arguments = std::iter::once(&options.program).chain(&options.program_args);
     let arguments: Vec<CString> = arguments.map(|argument| text(argument)).collect::<Result<_, _>>()?;
-    let environment =
-        std::env::vars_os().filter(|(name, _)| !notify::VARIABLES.iter().any(|own| name == own));
+    let is_replaced = |name: &OsString| {
+        notify::VARIABLES.iter().any(|own| name == own)
+            || secrets.iter().any(|(variable, _)| name == variable)
+    };
+    let environment: Vec<_> = std::env::vars_os().filter(|(name, _)| !is_replaced(name)).collect();
     let environment: Vec<CString> = environment
+        .into_iter()
+        .chain(secrets)
         .map(|(name, value)| text(&[name, value].join(OsStr::new("="))))
         .collect::<Result<_, _>>()?;
     nix::unistd::execve(&text(program.as_os_str())?, &arguments, &environment)

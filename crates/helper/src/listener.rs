@@ -1,4 +1,4 @@
-//! Owns the question who listens on a port: a process of this unit, or one that was left over and answers for it.
+//! Owns the question who listens on a port or a socket: a process of this unit, or one that was left over and answers for it.
 //!
 //! `launch` has seen the port free, but an engine that listens late leaves it open to others for as long as it loads.
 //! Where the answer cannot be known for certain, nobody is suspected.
@@ -6,8 +6,12 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
+use std::path::Path;
+
+use nix::unistd::getuid;
 
 use crate::cgroup::Cgroup;
+use crate::stream::Peer;
 
 /// Whether the port is listened on, and by no process of the control group.
 pub(crate) fn is_outsider(port: u16, cgroup: &Cgroup) -> bool {
@@ -18,6 +22,22 @@ pub(crate) fn is_outsider(port: u16, cgroup: &Cgroup) -> bool {
     let Some(processes) = cgroup.processes() else { return false };
     // Stops at the first process that holds one, or that does not show what it holds.
     processes.into_iter().all(|pid| holds_none(pid, &sockets).unwrap_or(false))
+}
+
+/// Whether the one who listens on a unix socket is no process of the control group.
+///
+/// A socket remembers who made it listen. Where that one has ended, the socket is with whom it was left to, and only
+/// another user's is known to be none of this unit's.
+pub(crate) fn is_stranger(peer: Peer, cgroup: &Cgroup) -> bool {
+    if cgroup.is_divided() {
+        return false;
+    }
+    cgroup.processes().is_some_and(|processes| stands_outside(peer, &processes))
+}
+
+fn stands_outside(peer: Peer, processes: &[u32]) -> bool {
+    let lives = || Path::new(&format!("/proc/{}", peer.pid)).exists();
+    !processes.contains(&peer.pid) && (peer.uid != getuid().as_raw() || lives())
 }
 
 /// The inodes of the sockets that listen on the port, on any address.
@@ -87,6 +107,19 @@ mod tests {
         assert_eq!(listening_in(TABLE.as_bytes(), 8080), [111, 222]);
         assert_eq!(listening_in(TABLE.as_bytes(), 22), [333]);
         assert_eq!(listening_in(TABLE.as_bytes(), 0xcafe), [0; 0]);
+    }
+
+    #[test]
+    fn one_who_listens_is_of_the_unit_a_stranger_or_gone() {
+        let (own, uid) = (std::process::id(), getuid().as_raw());
+        let another = Peer { pid: own, uid: uid + 1 };
+        assert!(!stands_outside(Peer { pid: own, uid }, &[1, own]));
+        // Whatever its user: it is in the group.
+        assert!(!stands_outside(another, &[1, own]));
+        assert!(stands_outside(Peer { pid: own, uid }, &[1]), "it lives, and elsewhere");
+        let gone = Peer { pid: u32::MAX, uid };
+        assert!(!stands_outside(gone, &[1]));
+        assert!(stands_outside(Peer { uid: uid + 1, ..gone }, &[1]));
     }
 
     #[test]

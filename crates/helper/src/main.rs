@@ -1,16 +1,18 @@
 //! `pool-helper`: checks, starts and watches over one engine, from inside its systemd unit.
 //!
 //! ```text
-//! stage  ──> program, model, digest, address, version ──> STATUS=staged, exit 0
-//! launch ──> program, model, address ──> prober detached ──> exec: this process *is* the engine from here on
-//! probe  ──> asks /health until it says 200 ──> READY=1 ──> asks on: WATCHDOG=1, or the reason why systemd shall end it
+//! stage  ──> program, model, files, secrets, warm-up, digest, address, version ──> STATUS=staged, exit 0
+//! launch ──> program, model, files, secrets, address ──> prober detached ──> exec: this process *is* the engine from here on
+//! probe  ──> asks /health until it says 200 ──> warm-up, where there is one ──> READY=1 ──> asks on: WATCHDOG=1, or the reason why systemd shall end it
 //! ```
 //!
 //! It runs as the engine's user in the engine's sandbox, so what it finds readable, executable and free is so for the
 //! engine. It fails by a [`refused::Refused`]: an exit status, the same class in `STATUS=`, and a remedy.
 
+mod access;
 mod arguments;
 mod cgroup;
+mod credential;
 mod digest;
 mod endpoint;
 mod engine;
@@ -29,13 +31,17 @@ mod pace;
 mod probe;
 mod program;
 mod progress;
+mod reached;
 mod refused;
 mod report;
+mod response;
 mod serving;
 mod stage;
 mod stopping;
+mod stream;
 mod usage;
 mod version;
+mod warmup;
 mod watch;
 
 use std::process::ExitCode;

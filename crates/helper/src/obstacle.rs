@@ -11,6 +11,9 @@ use crate::notify::shown;
 /// Links followed before a path counts as a loop, as the kernel has it.
 const MOST_LINKS: u32 = 40;
 
+/// The other way for files that are a group's.
+const GROUPS: &str = ", or name its group in `groups`";
+
 /// What is in the way on a path that could not be opened.
 #[derive(Debug)]
 pub(crate) enum Obstacle {
@@ -47,11 +50,11 @@ impl Obstacle {
             }
             Obstacle::Folder(path) => match hidden(path) {
                 Some(hidden) => format!("move it{hidden}"),
-                None => format!("chmod o+x {}", shown(path)),
+                None => format!("chmod o+x {}{GROUPS}", shown(path)),
             },
             Obstacle::NotFolder(_) => "check the spelling".to_owned(),
             Obstacle::Itself(path) => {
-                format!("chmod {permission} {}", shown(path))
+                format!("chmod {permission} {}{GROUPS}", shown(path))
             }
             Obstacle::Other(_) => {
                 "see the kernel's log for the file system or the device that it is on".to_owned()
@@ -102,7 +105,7 @@ fn hidden(path: &Path) -> Option<&'static str> {
     let below = |folders: &[&str]| folders.iter().any(|folder| path.starts_with(folder));
     if below(&["/home", "/root", "/run/user"]) {
         Some(
-            ": /home, /root and /run/user are hidden from engines, but for the model that the pool file names; \
+            ": /home, /root and /run/user are hidden from engines, but for what the pool file names; \
              use /srv or /var/lib/llamaorch/models",
         )
     } else if below(&["/tmp", "/var/tmp"]) {

@@ -1,9 +1,10 @@
 //! Owns the prober: it stands beside the engine, and until that is ready tells systemd how far it is.
 //!
-//! What always holds: no `READY=1` before the engine's own 200; one question at a time; at most one status text and one
+//! What always holds: no `READY=1` before the engine's own 200, and a good answer to the warm-up where there is one; one question at a time; at most one status text and one
 //! extension a second; no extension beyond the start limit; and it ends when the engine does.
 
 use std::fs;
+use std::path::Path;
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,6 +19,7 @@ use crate::pace;
 use crate::progress::{self, Usage};
 use crate::serving;
 use crate::usage::Meter;
+use crate::warmup::Warmup;
 use crate::watch::Watch;
 
 /// The time between two looks at the engine's progress, which is the time between two messages about it.
@@ -46,24 +48,60 @@ fn run(pid: u32, options: &Watch) {
     let engine = Engine::watch(pid);
     let cgroup = Cgroup::own();
     let mut loading = Loading::begin(options, Meter::new(cgroup.as_ref(), engine.pid()));
+    let mut warmup = options.warmup.as_deref();
     loop {
         // A new question each time: one that came too early may never be answered.
         let reply = Question::new(&options.health, Want::Status).ask(options.timeout, &mut || {});
         if engine.is_gone() {
             return;
         }
-        let answer = reply.answer.of_unit(&options.health, cgroup.as_ref());
-        let ready =
-            answer == Answer::Status(200) && notify::send(&[State::Status(serving::WELL), State::Ready]);
-        reply.finish();
-        if ready {
-            return serving::watch(options, &engine, cgroup.as_ref());
+        let answer = reply.answer.of_unit(&options.health, reply.peer, cgroup.as_ref());
+        if answer == Answer::Status(200) {
+            if let Some(file) = warmup.take() {
+                reply.finish();
+                if let Err(problem) = warm_up(file, options, &mut loading, started) {
+                    return end(&problem, &engine);
+                }
+                // It is healthy still, or the next answer says that it is not.
+                continue;
+            }
+            let ready = notify::send(&[State::Status(serving::WELL), State::Ready]);
+            reply.finish();
+            if ready {
+                return serving::watch(options, &engine, cgroup.as_ref());
+            }
+        } else {
+            reply.finish();
         }
         let elapsed = started.elapsed();
         if elapsed >= loading.next_look() {
-            loading.look(elapsed, answer);
+            let new_answer = loading.answered.replace(answer) != Some(answer);
+            loading.look(elapsed, new_answer, &format!("loading: {}", answer.describe(&options.health)));
         }
         thread::sleep(pace::pause(elapsed));
+    }
+}
+
+/// Has the engine answer its first request; in words what went wrong. It may take until the start limit, as long as the
+/// engine gets on with it.
+fn warm_up(file: &Path, options: &Watch, loading: &mut Loading<'_>, started: Instant) -> Result<(), String> {
+    let warmup = Warmup::read(file).map_err(|refused| refused.text().to_owned())?;
+    let left = options.start_limit.saturating_sub(started.elapsed());
+    let words = format!("warming up: {warmup}");
+    let mut look = || {
+        let elapsed = started.elapsed();
+        if elapsed >= loading.next_look() {
+            loading.look(elapsed, false, &words);
+        }
+    };
+    warmup.ask(&options.health, left, &mut look)
+}
+
+/// Has systemd end an engine that will not become ready, and waits for that.
+fn end(problem: &str, engine: &Engine) {
+    notify::send(&[State::Status(&format!("unhealthy: {problem}")), State::Trigger]);
+    while !engine.is_gone() {
+        thread::sleep(LOOK);
     }
 }
 
@@ -87,12 +125,11 @@ impl<'a> Loading<'a> {
     }
 
     /// Compares with the last look, and says what there is to say in one message.
-    fn look(&mut self, elapsed: Duration, answer: Answer) {
+    fn look(&mut self, elapsed: Duration, new_answer: bool, words: &str) {
         let now = self.meter.read(elapsed);
-        let new_answer = self.answered.replace(answer) != Some(answer);
         let progress = progress::is_seen(&self.seen, &now, new_answer);
         self.seen = now;
-        let status = format!("loading: {}{now}", answer.describe(&self.options.health));
+        let status = format!("{words}{now}");
         let news = status != self.said;
         self.said = status;
         let extension = extension(elapsed, self.options.start_timeout, self.options.start_limit);

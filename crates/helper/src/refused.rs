@@ -31,7 +31,6 @@ impl Refused {
         self.refusal
     }
 
-    #[cfg(test)]
     pub(crate) fn text(&self) -> &str {
         &self.text
     }

@@ -105,7 +105,7 @@ impl<'a> Prober<'a> {
         let began = self.started.elapsed();
         let mut tick = || self.voice.tick();
         let reply = self.health.ask(timeout, &mut tick);
-        let health = reply.answer.of_unit(&self.options.health, self.cgroup);
+        let health = reply.answer.of_unit(&self.options.health, reply.peer, self.cgroup);
         reply.finish();
         let listens = !matches!(health, Answer::NotListening | Answer::Outsider | Answer::Unreachable(_));
         let seen = match &mut self.metrics {

@@ -5,21 +5,24 @@ use std::time::{Duration, Instant};
 use crate::arguments::StageOptions;
 use crate::digest::{self, Digest};
 use crate::listen;
-use crate::model::{self, Depth};
+use crate::model::{self, Depth, Subject};
 use crate::notify::{self, State};
 use crate::program;
 use crate::refused::Refused;
 use crate::version;
+use crate::warmup;
 
 /// How long systemd waits for the next piece of a model: a file system that hangs shows by silence.
 const PATIENCE_USEC: u64 = 60_000_000;
 /// Status texts are signals on the bus to every subscriber: no more than one in this time.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// Checks program, model, digest and address, and asks the program for its version.
+/// Checks program, model, files, credentials, warm-up, digest and address, and asks the program for its version.
 pub(crate) fn run(options: &StageOptions) -> Result<(), Refused> {
     let program = program::find(&options.program, std::env::var_os("PATH").as_deref())?;
-    model::check(&options.model, Depth::EveryFile)?;
+    model::check(Subject::model(&options.model), Depth::EveryFile)?;
+    options.reached.check(Depth::EveryFile)?;
+    warmup::check(options.warmup.as_ref())?;
     if let Some(expected) = options.digest {
         verify(&options.model, expected)?;
     }

@@ -10,7 +10,7 @@ use crate::endpoint::Url;
 use crate::refused::Refused;
 
 /// The options that `launch` and `probe` share.
-pub(crate) const OPTIONS: [&str; 16] = [
+pub(crate) const OPTIONS: [&str; 17] = [
     "--health",
     "--start-timeout",
     "--start-limit",
@@ -27,6 +27,7 @@ pub(crate) const OPTIONS: [&str; 16] = [
     "--version-url",
     "--version-pointer",
     "--report",
+    "--warmup",
 ];
 
 /// What the prober is told.
@@ -48,6 +49,8 @@ pub(crate) struct Watch {
     pub(crate) progress: Option<Progress>,
     pub(crate) slots: Option<Fact>,
     pub(crate) version: Option<Fact>,
+    /// The file of a request that has to succeed before it is ready.
+    pub(crate) warmup: Option<PathBuf>,
     /// The daemon's socket for reports.
     pub(crate) report: PathBuf,
 }
@@ -67,7 +70,7 @@ pub(crate) struct Fact {
     pub(crate) pointer: String,
 }
 
-const URL: &str = "http://HOST:PORT/PATH";
+const URL: &str = "http://HOST:PORT/PATH or unix:SOCKET:/PATH";
 
 impl Watch {
     pub(crate) fn take(given: &mut Given) -> Result<Watch, Refused> {
@@ -89,6 +92,7 @@ impl Watch {
             progress: progress(given)?,
             slots: fact(given, "--slots", "--slots-pointer")?,
             version: fact(given, "--version-url", "--version-pointer")?,
+            warmup: given.one("--warmup")?.map(PathBuf::from),
             report: given.required("--report")?.into(),
         })
     }
@@ -120,7 +124,8 @@ impl Watch {
             arguments.extend([("--version-url", url), ("--version-pointer", pointer)]);
         }
         let arguments = arguments.into_iter().flat_map(|(name, value)| [name.into(), value.into()]);
-        arguments.chain(["--report".into(), self.report.clone().into()]).collect()
+        let warmup = self.warmup.iter().flat_map(|file| ["--warmup".into(), file.clone().into()]);
+        arguments.chain(warmup).chain(["--report".into(), self.report.clone().into()]).collect()
     }
 }
 

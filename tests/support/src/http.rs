@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use crate::ending::Ender;
 use crate::endpoints;
 use crate::options::Options;
-use crate::state::State;
+use crate::state::{Listening, State};
 
 const LONGEST_HEAD: u64 = 64 * 1024;
 const LONGEST_BODY: u64 = 16 * 1024 * 1024;
@@ -51,6 +52,24 @@ impl Response {
     }
 }
 
+trait Conversation: Read + Write + Send {}
+
+impl<T: Read + Write + Send> Conversation for T {}
+
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Listener {
+    fn accept(&self) -> io::Result<Box<dyn Conversation>> {
+        Ok(match self {
+            Listener::Tcp(listener) => Box::new(listener.accept()?.0),
+            Listener::Unix(listener) => Box::new(listener.accept()?.0),
+        })
+    }
+}
+
 /// Everything that a connection needs.
 #[derive(Debug, Clone)]
 pub struct Server {
@@ -69,22 +88,17 @@ impl Server {
         Server { options, state, ender }
     }
 
-    /// Binds the address and serves it from a thread.
+    /// Binds the address, or the socket where the host is a path, and serves it from a thread.
     ///
     /// # Errors
     ///
-    /// Where the address cannot be bound.
+    /// Where it cannot be bound.
     pub fn listen(&self) -> io::Result<()> {
-        let port = self.options.port.wrapping_add(u16::from(self.options.wrong_port));
-        let host = self.options.host.as_str();
-        let listener = TcpListener::bind((host, port))
-            .map_err(|error| io::Error::new(error.kind(), format!("couldn't bind {host}:{port}: {error}")))?;
-        let address = listener.local_addr()?;
-        self.state.set_listening(address);
-        println!("listening on {address}");
+        let listener = self.bind()?;
         let server = self.clone();
         thread::spawn(move || {
-            for stream in listener.incoming() {
+            loop {
+                let stream = listener.accept();
                 if server.state.is_closed() {
                     return;
                 }
@@ -100,7 +114,26 @@ impl Server {
         Ok(())
     }
 
-    fn take(self, stream: TcpStream) {
+    fn bind(&self) -> io::Result<Listener> {
+        let port = self.options.port.wrapping_add(u16::from(self.options.wrong_port));
+        let host = self.options.host.as_str();
+        let failed = |at: String| {
+            move |error: io::Error| io::Error::new(error.kind(), format!("couldn't bind {at}: {error}"))
+        };
+        if host.ends_with(".sock") {
+            let listener = UnixListener::bind(host).map_err(failed(host.to_owned()))?;
+            self.state.set_listening(Listening::Unix(host.into()));
+            println!("listening on {host}");
+            return Ok(Listener::Unix(listener));
+        }
+        let listener = TcpListener::bind((host, port)).map_err(failed(format!("{host}:{port}")))?;
+        let address = listener.local_addr()?;
+        self.state.set_listening(Listening::Tcp(address));
+        println!("listening on {address}");
+        Ok(Listener::Tcp(listener))
+    }
+
+    fn take(self, stream: Box<dyn Conversation>) {
         thread::spawn(move || {
             if let Err(error) = self.converse(stream) {
                 eprintln!("connection: {error}");
@@ -108,8 +141,8 @@ impl Server {
         });
     }
 
-    fn converse(&self, mut stream: TcpStream) -> io::Result<()> {
-        let Some(request) = read(&mut stream)? else { return Ok(()) };
+    fn converse(&self, mut stream: Box<dyn Conversation>) -> io::Result<()> {
+        let Some(request) = read(&mut *stream)? else { return Ok(()) };
         let hangs = self.state.is_hanging() || self.options.hang_on.contains(&request.path);
         let answer = if hangs { None } else { endpoints::answer(self, &request) };
         let Some(response) = answer else {
@@ -129,7 +162,7 @@ impl Server {
 }
 
 /// `None` for a connection that closes without a request, and for one that speaks something else.
-fn read(stream: &mut TcpStream) -> io::Result<Option<Request>> {
+fn read(stream: &mut dyn Conversation) -> io::Result<Option<Request>> {
     let mut reader = BufReader::new(stream);
     let mut head = (&mut reader).take(LONGEST_HEAD);
     let mut line = String::new();

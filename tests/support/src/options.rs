@@ -22,7 +22,7 @@ use nix::sys::signal::Signal;
 #[derive(Debug, Clone, Parser)]
 #[command(name = "conformance-engine", version)]
 pub struct Options {
-    /// Address to listen on.
+    /// Address to listen on, or the path of a unix socket, which ends in .sock.
     #[arg(long, default_value = "127.0.0.1")]
     pub host: String,
     /// Port to listen on.

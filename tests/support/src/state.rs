@@ -1,10 +1,21 @@
 //! Owns what the threads share: whether the model is loaded, what goes wrong since, the counters, and the workers.
 
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::process::Child;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+/// Where the engine listens.
+#[derive(Debug, Clone)]
+pub enum Listening {
+    /// On an address.
+    Tcp(SocketAddr),
+    /// On a unix socket.
+    Unix(PathBuf),
+}
 
 /// Shared by all threads.
 #[derive(Debug, Default)]
@@ -15,7 +26,7 @@ pub struct State {
     closed: AtomicBool,
     health: AtomicU16,
     slow_ms: AtomicU64,
-    listening: Mutex<Option<SocketAddr>>,
+    listening: Mutex<Option<Listening>>,
     workers: Mutex<Vec<Child>>,
     /// Requests at work.
     pub processing: AtomicU64,
@@ -86,7 +97,7 @@ impl State {
     }
 
     /// It listens there.
-    pub fn set_listening(&self, address: SocketAddr) {
+    pub fn set_listening(&self, address: Listening) {
         *self.listening.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);
     }
 
@@ -98,10 +109,12 @@ impl State {
     /// Stops listening; what is connected goes on.
     pub fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
-        let address = *self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        let address = self.listening.lock().unwrap_or_else(PoisonError::into_inner).clone();
         // The thread that accepts sees it with the next connection.
-        if let Some(address) = address {
-            drop(TcpStream::connect(address));
+        match address {
+            Some(Listening::Tcp(address)) => drop(TcpStream::connect(address)),
+            Some(Listening::Unix(path)) => drop(UnixStream::connect(path)),
+            None => {}
         }
     }
 }

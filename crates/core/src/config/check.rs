@@ -1,15 +1,16 @@
 //! From a fragment to a spec: every error that the file has, each at its key.
 
 use super::fragment::PoolFragment;
+use super::reach;
 use super::restart::{self, number};
-use super::spec::{Activation, DrainNumbers, Health, LeaseNumbers, Listen, OnChange, PoolSpec, Port};
-use super::{SpecError, health, parse_duration, resources};
+use super::spec::{Activation, DrainNumbers, Health, LeaseNumbers, Listen, OnChange, PoolSpec};
+use super::{SpecError, health, listen, parse_duration, resources};
 use crate::cpu::{CpuSet, CpuWish};
-use crate::engine::{EngineTemplate, check_placeholders};
+use crate::engine::{EngineTemplate, Scope, check_placeholders};
 use crate::name::{PoolId, Usec};
 use std::collections::BTreeMap;
 
-const UNSUPPORTED: &str = "known, but not supported by this version of pool-managerd";
+pub(super) const UNSUPPORTED: &str = "known, but not supported by this version of pool-managerd";
 
 /// Collects errors, so that a file with three mistakes says so at once.
 #[derive(Default)]
@@ -37,6 +38,7 @@ pub fn check(
 ) -> Result<PoolSpec, Vec<SpecError>> {
     let mut found = Findings::default();
     unsupported(&fragment, &mut found);
+    let mut reach = reach::check(&fragment, &mut found);
     let template = template(fragment.engine.as_deref(), templates, &mut found);
     let model = required(
         &["model"],
@@ -47,9 +49,19 @@ pub fn check(
     let model = model.and_then(|text| found.keep(&["model"], model_path(&text)));
     let digest = fragment.digest.and_then(|text| found.keep(&["digest"], digest(&text)));
     devices(fragment.devices.as_deref(), &mut found);
+    let replicas = found.keep(&["replicas"], replicas(fragment.replicas.unwrap_or(1)));
+    let network = fragment.network.unwrap_or_default();
+    let (listen, allow) = listen::check(&network, replicas, template.as_ref(), &mut found);
+    reach.allow = allow;
+    // Where nothing is known of it, nothing is said of it twice.
+    let scope = Scope {
+        files: true,
+        address: listen != Some(Listen::Unix),
+        socket: listen.as_ref().is_none_or(|listen| *listen == Listen::Unix),
+    };
     let args = fragment.args.unwrap_or_default();
     for (index, arg) in args.iter().enumerate() {
-        if let Err(error) = check_placeholders(arg) {
+        if let Err(error) = check_placeholders(arg, scope) {
             found.add(&["args"], format!("argument {}: {error}", index + 1));
         }
     }
@@ -61,17 +73,9 @@ pub fn check(
     {
         found.add(&["program"], "expected an absolute path, or a name that is looked up in PATH");
     }
-    let replicas = found.keep(&["replicas"], replicas(fragment.replicas.unwrap_or(1)));
     let activation = found.keep(&["activation"], activation(fragment.activation.as_deref()));
     if fragment.program.as_deref().is_some_and(|program| program.contains(char::is_control)) {
         found.add(&["program"], "contains a control character");
-    }
-    let network = fragment.network.unwrap_or_default();
-    let listen = found.keep(&["network", "listen"], listen(network.listen.as_deref()));
-    if let (Some(Listen { port: Port::Fixed(port), .. }), Some(replicas)) = (&listen, replicas)
-        && port.checked_add(replicas - 1).is_none()
-    {
-        found.add(&["network", "listen"], format!("port {port} + {} replicas goes beyond 65535", replicas));
     }
     let health = health::check(&fragment.health.unwrap_or_default(), &mut found);
     let limits = fragment.resources.unwrap_or_default();
@@ -107,6 +111,7 @@ pub fn check(
                 digest,
                 args,
                 env,
+                reach,
                 replicas,
                 activation,
                 listen,
@@ -124,17 +129,10 @@ pub fn check(
 }
 
 fn unsupported(fragment: &PoolFragment, found: &mut Findings) {
-    let network = fragment.network.clone().unwrap_or_default();
     let resources = fragment.resources.clone().unwrap_or_default();
-    let health = fragment.health.clone().unwrap_or_default();
-    let keys: [(&[&'static str], bool); 7] = [
+    let keys: [(&[&'static str], bool); 2] = [
         (&["devices_per_replica"], fragment.devices_per_replica.is_some()),
-        (&["files"], fragment.files.is_some()),
-        (&["groups"], fragment.groups.is_some()),
-        (&["credentials"], fragment.credentials.is_some()),
-        (&["network", "allow"], network.allow.is_some()),
         (&["resources", "vram"], resources.vram.is_some()),
-        (&["health", "warmup"], health.warmup.is_some()),
     ];
     for (key, set) in keys {
         if set {
@@ -185,17 +183,15 @@ fn template(
 pub fn model_path(text: &str) -> Result<String, String> {
     match text.split_once(':') {
         Some(("https" | "hf", _)) => Err(format!("\"{text}\": fetching models is {UNSUPPORTED}; use file:")),
-        // systemd takes the path as one side of a bind mount and resolves "..", so only plain paths mean what they say.
-        Some(("file", path))
-            if path.starts_with('/')
-                && path.split('/').all(|part| part != "..")
-                && !path.contains(char::is_control) =>
-        {
-            Ok(path.to_owned())
-        }
+        Some(("file", path)) if plain_path(path) => Ok(path.to_owned()),
         Some(("file", _)) => Err(format!("\"{text}\": expected an absolute path without \"..\" after file:")),
         _ => Err(format!("\"{text}\": expected file:/absolute/path")),
     }
+}
+
+/// systemd takes the path as one side of a bind mount and resolves "..", so only plain paths mean what they say.
+pub(super) fn plain_path(path: &str) -> bool {
+    path.starts_with('/') && path.split('/').all(|part| part != "..") && !path.contains(char::is_control)
 }
 
 fn digest(text: &str) -> Result<String, String> {
@@ -225,11 +221,10 @@ fn check_text<'a>(key: &'static str, texts: impl Iterator<Item = &'a String>, fo
 
 fn check_env(env: &BTreeMap<String, String>, found: &mut Findings) {
     for (name, value) in env {
-        let starts = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
-        if !starts || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+        if !is_variable(name) {
             found.add(&["env"], format!("\"{name}\" is no name of an environment variable"));
         }
-        if name.starts_with("LLAMAORCH_") || name.starts_with("WATCHDOG_") || name == "NOTIFY_SOCKET" {
+        if is_reserved(name) {
             found.add(&["env"], format!("{name} is the daemon's and systemd's own"));
         }
         if value.chars().any(|c| c.is_control() && c != '\t') {
@@ -240,9 +235,22 @@ fn check_env(env: &BTreeMap<String, String>, found: &mut Findings) {
             || name.ends_with("_SECRET")
             || name.ends_with("_PASSWORD")
         {
-            found.add(&["env"], format!("{name} looks like a secret; an environment variable is readable on the bus. Secrets belong into credentials, which are {UNSUPPORTED}"));
+            found.add(&["env"], format!("{name} looks like a secret, and everybody can read env on the bus; keep its value in /etc/credstore and name it in credentials = {{ {name} = \"…\" }}"));
         }
     }
+}
+
+/// Whether it can be an environment variable's name.
+pub(super) fn is_variable(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+/// Whether the daemon or systemd sets the variable.
+pub(super) fn is_reserved(name: &str) -> bool {
+    name.starts_with("LLAMAORCH_")
+        || name.starts_with("WATCHDOG_")
+        || matches!(name, "NOTIFY_SOCKET" | "CREDENTIALS_DIRECTORY" | "INVOCATION_ID")
 }
 
 fn replicas(count: i64) -> Result<u16, String> {
@@ -259,36 +267,6 @@ fn activation(text: Option<&str>) -> Result<Activation, String> {
         Some("on-demand") => Err(format!("\"on-demand\" is {UNSUPPORTED}; expected resident or manual")),
         Some(other) => Err(format!("\"{other}\": expected resident or manual")),
     }
-}
-
-fn listen(text: Option<&str>) -> Result<Listen, String> {
-    let text = text.unwrap_or("127.0.0.1:auto");
-    if text == "unix" {
-        return Err(format!("\"unix\" is {UNSUPPORTED}; expected host:port or host:auto"));
-    }
-    let expected = || format!("\"{text}\": expected host:port or host:auto, for instance \"127.0.0.1:8000\"");
-    let (host, port) = text.rsplit_once(':').ok_or_else(expected)?;
-    let host = match host.strip_prefix('[') {
-        Some(inside) => inside.strip_suffix(']').ok_or_else(expected)?,
-        None if host.contains(':') => return Err(expected()),
-        None => host,
-    };
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '_');
-    if host.is_empty() || !host.chars().all(plain) {
-        return Err(expected());
-    }
-    let loopback =
-        host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
-    if !loopback {
-        return Err(format!(
-            "\"{text}\": addresses beyond loopback are {UNSUPPORTED}; expected 127.0.0.1, [::1] or localhost"
-        ));
-    }
-    let port = match port {
-        "auto" => Port::Auto,
-        number => Port::Fixed(number.parse().ok().filter(|port| *port > 0).ok_or_else(expected)?),
-    };
-    Ok(Listen { host: host.to_owned(), port })
 }
 
 pub(super) fn time(
@@ -357,8 +335,8 @@ fn on_change(text: Option<&str>) -> Result<OnChange, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Restart;
     use crate::config::fragment::{BreakerFragment, DrainFragment, LeasesFragment, StormFragment};
+    use crate::config::{Port, Restart};
     use crate::engine::HealthRecipe;
 
     fn templates() -> BTreeMap<String, EngineTemplate> {
@@ -367,6 +345,7 @@ mod tests {
             args: vec!["--model".into(), "{model}".into()],
             env: BTreeMap::from([("A".into(), "1".into())]),
             version_args: vec![],
+            listen: Default::default(),
             health: HealthRecipe { path: "/health".into() },
             progress: None,
             slots: None,
@@ -394,7 +373,7 @@ mod tests {
     fn the_smallest_file_gets_the_designs_defaults() {
         let spec = run(minimal()).unwrap();
         assert_eq!(spec.program, "llama-server");
-        assert_eq!(spec.listen, Listen { host: "127.0.0.1".into(), port: Port::Auto });
+        assert_eq!(spec.listen, Listen::Tcp { host: "127.0.0.1".into(), port: Port::Auto });
         assert_eq!(
             (spec.replicas, spec.activation, spec.restart),
             (1, Activation::Resident, Restart::default())
@@ -414,7 +393,7 @@ mod tests {
     #[test]
     fn each_wrong_value_is_refused_at_its_key() {
         type Spoil = fn(&mut PoolFragment);
-        let cases: [(&str, Spoil); 41] = [
+        let cases: [(&str, Spoil); 48] = [
             ("model", |f| f.model = Some("file:/srv/a\0b".into())),
             ("program", |f| f.program = Some("/bin/x\0y".into())),
             ("args", |f| f.args = Some(vec!["a\0b".into()])),
@@ -479,6 +458,13 @@ mod tests {
             ("resources.memory_max", |f| {
                 f.resources.get_or_insert_default().memory_max = Some("all of it".into());
             }),
+            ("network.listen", |f| f.network.get_or_insert_default().listen = Some("unix".into())),
+            ("args", |f| f.args = Some(vec!["{socket}".into()])),
+            ("health.warmup", |f| f.health.get_or_insert_default().warmup = Some("w.json".into())),
+            ("network.allow", |f| f.network.get_or_insert_default().allow = Some(vec!["10.0.0.1/8".into()])),
+            ("groups", |f| f.groups = Some(vec!["root".into()])),
+            ("files", |f| f.files = Some(BTreeMap::from([("a".into(), "file:/srv/a".into())]))),
+            ("credentials", |f| f.credentials = Some(BTreeMap::from([("A".into(), "a/b".into())]))),
             ("leases.capacity", |f| f.leases = Some(LeasesFragment { capacity: Some(0) })),
             ("on_change", |f| f.on_change = Some("at once".into())),
             ("resources.cpus", |f| f.resources.get_or_insert_default().cpus = Some("exclusive:0".into())),

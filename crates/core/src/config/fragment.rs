@@ -20,15 +20,15 @@ pub struct PoolFragment {
     pub devices: Option<Vec<String>>,
     /// Not yet supported.
     pub devices_per_replica: Option<u32>,
-    /// Not yet supported.
+    /// `file:` and an absolute path, by name.
     pub files: Option<BTreeMap<String, String>>,
-    /// Not yet supported.
+    /// Supplementary groups.
     pub groups: Option<Vec<String>>,
     /// Arguments after the template's.
     pub args: Option<Vec<String>>,
     /// Environment variables after the template's.
     pub env: Option<BTreeMap<String, String>>,
-    /// Not yet supported.
+    /// Names of credentials, by variable.
     pub credentials: Option<BTreeMap<String, String>>,
     /// How many engines.
     pub replicas: Option<i64>,
@@ -56,7 +56,7 @@ pub struct PoolFragment {
 pub struct NetworkFragment {
     /// `host:port` or `host:auto`.
     pub listen: Option<String>,
-    /// Not yet supported.
+    /// Networks.
     pub allow: Option<Vec<String>>,
 }
 
@@ -90,7 +90,7 @@ pub struct HealthFragment {
     pub start_limit: Option<String>,
     /// Longest time without progress before ready.
     pub start_timeout: Option<String>,
-    /// Not yet supported.
+    /// The file of a request.
     pub warmup: Option<String>,
     /// The time between two questions to an engine that is ready.
     pub interval: Option<String>,

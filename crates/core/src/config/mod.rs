@@ -7,19 +7,24 @@ mod check;
 mod duration;
 pub mod fragment;
 mod health;
+mod listen;
 mod ports;
+mod reach;
 mod resources;
 mod restart;
 mod size;
 mod spec;
+mod subnet;
 
 pub use check::{check, model_path};
 pub use duration::parse_duration;
 pub use ports::port_conflicts;
+pub use reach::{Credential, Reach};
 pub use resources::Resources;
 pub use restart::{BreakerNumbers, Restart, RestartPolicy, StormNumbers};
 pub use size::{Bytes, Size, parse_size};
 pub use spec::{Activation, DrainNumbers, Health, LeaseNumbers, Listen, OnChange, PoolSpec, Port, Revision};
+pub use subnet::Subnet;
 
 use crate::name::PoolId;
 use serde::{Deserialize, Serialize};

@@ -1,6 +1,6 @@
 //! Fixed ports that two pools claim: found when files are read, not when the second engine fails to start.
 
-use super::{Port, Revision};
+use super::{Listen, Port, Revision};
 use crate::name::PoolId;
 use std::collections::BTreeMap;
 
@@ -10,22 +10,21 @@ pub fn port_conflicts(pools: &BTreeMap<PoolId, Revision>) -> Vec<(PoolId, String
     let mut claimed: BTreeMap<u16, Vec<(&str, &PoolId)>> = BTreeMap::new();
     let mut conflicts = Vec::new();
     for (id, revision) in pools {
-        let listen = &revision.spec.listen;
-        let Port::Fixed(first) = listen.port else { continue };
+        let Listen::Tcp { host, port: Port::Fixed(first) } = &revision.spec.listen else { continue };
+        let first = *first;
         let ports = first..=first.saturating_add(revision.spec.replicas.saturating_sub(1));
         let other = ports.clone().find_map(|port| {
             let holders = claimed.get(&port)?;
-            holders.iter().find(|(host, _)| overlap(host, &listen.host)).map(|(_, holder)| (port, *holder))
+            holders.iter().find(|(other, _)| overlap(other, host)).map(|(_, holder)| (port, *holder))
         });
         match other {
             Some((port, holder)) => {
-                let host = &listen.host;
                 conflicts.push((
                     id.clone(),
                     format!("port {port} of {host} is pool {holder}'s already; choose another one, or auto"),
                 ));
             }
-            None => ports.for_each(|port| claimed.entry(port).or_default().push((&listen.host, id))),
+            None => ports.for_each(|port| claimed.entry(port).or_default().push((host, id))),
         }
     }
     conflicts

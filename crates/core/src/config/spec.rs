@@ -1,6 +1,6 @@
 //! A pool as it is wanted: every value checked, every default filled in.
 
-use super::{Resources, Restart};
+use super::{Reach, Resources, Restart};
 use crate::cpu::CpuWish;
 use crate::engine::EngineTemplate;
 use crate::name::{PoolId, Usec};
@@ -28,6 +28,9 @@ pub struct PoolSpec {
     pub args: Vec<String>,
     /// Environment variables, the pool's over the template's.
     pub env: BTreeMap<String, String>,
+    /// What it reaches beyond its program and its model.
+    #[serde(default)]
+    pub reach: Reach,
     /// How many engines, at least 1.
     pub replicas: u16,
     /// Whether it starts by itself.
@@ -121,11 +124,17 @@ impl Activation {
 
 /// Where a pool listens.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Listen {
-    /// Address or name.
-    pub host: String,
-    /// The port.
-    pub port: Port,
+#[serde(untagged)]
+pub enum Listen {
+    /// On an address.
+    Tcp {
+        /// Address or name.
+        host: String,
+        /// The port.
+        port: Port,
+    },
+    /// On a unix socket for each replica, and on no network.
+    Unix,
 }
 
 /// A pool's port.
@@ -179,10 +188,15 @@ impl PoolSpec {
             ("digest", self.digest != other.digest),
             ("args", self.args != other.args),
             ("env", self.env != other.env && self.template.env == other.template.env),
+            ("groups", self.reach.groups != other.reach.groups),
+            ("files", self.reach.files != other.reach.files),
+            ("credentials", self.reach.credentials != other.reach.credentials),
             ("replicas", self.replicas != other.replicas),
             ("network.listen", self.listen != other.listen),
+            ("network.allow", self.reach.allow != other.reach.allow),
             ("resources", self.resources != other.resources),
             ("health", self.health != other.health),
+            ("health.warmup", self.reach.warmup != other.reach.warmup),
             ("resources.cpus", self.cpus != other.cpus),
         ]
         .into_iter()

@@ -2,7 +2,12 @@
 //!
 //! A placeholder that is unknown is an error when the file is read, never when the engine starts.
 
-use crate::name::Endpoint;
+mod placeholder;
+mod ways;
+
+pub use placeholder::{Filling, PlaceholderError, Scope, check_placeholders, files_in};
+pub use ways::{TcpWay, UnixWay, Ways};
+
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -12,7 +17,7 @@ use std::collections::BTreeMap;
 pub struct EngineTemplate {
     /// The program: an absolute path, or a name that is looked up in `PATH` when the engine starts.
     pub program: String,
-    /// Its arguments; `{model}`, `{host}` and `{port}` are replaced.
+    /// Its arguments; `{model}` is replaced, and `{host}` and `{port}` where its engines listen on addresses alone.
     #[serde(default)]
     pub args: Vec<String>,
     /// Environment variables of every engine of this kind.
@@ -21,6 +26,9 @@ pub struct EngineTemplate {
     /// Arguments that make the program print its version and exit; empty: the version stays unknown.
     #[serde(default)]
     pub version_args: Vec<String>,
+    /// How to tell it where to listen.
+    #[serde(default)]
+    pub listen: Ways,
     /// How to see that it is ready.
     pub health: HealthRecipe,
     /// How to see that it gets on with its work; without it the CPU time of the unit has to do.
@@ -176,79 +184,9 @@ impl Default for Sandbox {
     }
 }
 
-/// What is wrong with a placeholder in an argument.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PlaceholderError {
-    /// The name is not one of the design's.
-    #[error("unknown placeholder {{{0}}}; expected one of {{model}}, {{host}}, {{port}}")]
-    Unknown(String),
-    /// The name is known but this version cannot fill it.
-    #[error("placeholder {{{0}}} is known but not supported by this version")]
-    Unsupported(String),
-}
-
-const SUPPORTED: [&str; 3] = ["model", "host", "port"];
-
-/// The placeholders of `text`: `{word}` or `{word:name}` in lower case. Other braces (JSON, say) are plain text.
-fn placeholders(text: &str) -> impl Iterator<Item = &str> {
-    text.split('{').skip(1).filter_map(|rest| {
-        let (inside, _) = rest.split_once('}')?;
-        let word = inside.split(':').next().unwrap_or_default();
-        let named = !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
-        named.then_some(inside)
-    })
-}
-
-/// Whether every placeholder of an argument can be filled.
-///
-/// # Errors
-/// The first that cannot.
-pub fn check_placeholders(text: &str) -> Result<(), PlaceholderError> {
-    placeholders(text).try_for_each(|inside| match inside.split(':').next().unwrap_or_default() {
-        word if SUPPORTED.contains(&word) && word == inside => Ok(()),
-        "devices" | "file" | "socket" => Err(PlaceholderError::Unsupported(inside.to_owned())),
-        _ => Err(PlaceholderError::Unknown(inside.to_owned())),
-    })
-}
-
-/// One argument with its placeholders filled. A value is never searched for placeholders again.
-#[must_use]
-pub fn fill(text: &str, model: &str, endpoint: &Endpoint) -> String {
-    let mut filled = String::new();
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once('{') {
-        filled.push_str(before);
-        let port = endpoint.port.to_string();
-        let values = [("model}", model), ("host}", endpoint.host.as_str()), ("port}", port.as_str())];
-        match values.iter().find_map(|(word, value)| Some((after.strip_prefix(word)?, value))) {
-            Some((tail, value)) => {
-                filled.push_str(value);
-                rest = tail;
-            }
-            None => {
-                filled.push('{');
-                rest = after;
-            }
-        }
-    }
-    filled.push_str(rest);
-    filled
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn endpoint() -> Endpoint {
-        Endpoint { host: "127.0.0.1".into(), port: 20000 }
-    }
-
-    #[test]
-    fn placeholders_are_filled_once() {
-        assert_eq!(fill("{host}:{port}", "", &endpoint()), "127.0.0.1:20000");
-        assert_eq!(fill("-m={model}", "/srv/{port}.gguf", &endpoint()), "-m=/srv/{port}.gguf");
-        assert_eq!(fill(r#"{"a":{"b":1}}"#, "m", &endpoint()), r#"{"a":{"b":1}}"#);
-    }
 
     #[test]
     fn a_question_that_cannot_be_asked_is_named_by_its_key() {
@@ -263,6 +201,7 @@ mod tests {
             args: vec![],
             env: BTreeMap::new(),
             version_args: vec![],
+            listen: Ways::default(),
             health: HealthRecipe { path: "/health?full=1".into() },
             progress: Some(progress("/metrics", "vllm:running", &["a_1"])),
             slots: fact("/props", "/total_slots"),
@@ -316,13 +255,5 @@ mod tests {
         // Less than the default is stricter, and needs no reason.
         let strict = Sandbox { address_families: vec!["AF_UNIX".into()], ..Sandbox::default() };
         assert_eq!(strict.check_reasons(), Ok(()));
-    }
-
-    #[test]
-    fn a_placeholder_that_cannot_be_filled_is_named() {
-        assert_eq!(check_placeholders("{modle}"), Err(PlaceholderError::Unknown("modle".into())));
-        assert_eq!(check_placeholders("{file:sql}"), Err(PlaceholderError::Unsupported("file:sql".into())));
-        assert_eq!(check_placeholders("{model:x}"), Err(PlaceholderError::Unknown("model:x".into())));
-        assert_eq!(check_placeholders(r#"{"model": 1} {host}"#), Ok(()));
     }
 }

@@ -97,8 +97,8 @@ pub(super) fn started(state: &mut State, clock: Clock, effects: &mut Effects, fo
         if over(facts) {
             continue;
         }
-        if let Some(endpoint) = &facts.endpoint {
-            state.ports.keep(replica, endpoint.port);
+        if let Some(port) = facts.endpoint.as_ref().and_then(Endpoint::port) {
+            state.ports.keep(replica, port);
         }
         let pool = state.pools.get(&replica.pool);
         let wish = pool.map_or(CpuWish::Numa, |pool| pool.revision.spec.cpus.clone());

@@ -5,7 +5,7 @@ use super::{Accepted, Caller, Denied, Request, State, external};
 use crate::device::DeviceUuid;
 use crate::job::{JobId, JobState, Operation};
 use crate::lease::Terms;
-use crate::name::{PoolId, Usec};
+use crate::name::{Endpoint, PoolId, Usec};
 use crate::pool::DrainFor;
 use crate::registry::{External, HealthStatus, Report};
 
@@ -115,6 +115,12 @@ pub fn decide(state: &State, caller: &Caller, request: &Request) -> Result<Accep
                 let parsed = endpoint.parse().map_err(|error| {
                     Denied::InvalidSpec(format!("pool \"{id}\": option \"endpoint\": {error}"))
                 })?;
+                // Who may open a socket of somebody else's, and whether it is there, only its owner knows.
+                if let Endpoint::Unix { path } = &parsed {
+                    return Err(Denied::InvalidSpec(format!(
+                        "pool \"{id}\": option \"endpoint\": \"unix:{path}\" is not valid: http is the only scheme"
+                    )));
+                }
                 external.endpoint = Some(parsed);
             }
             if *heartbeat_timeout != Usec(0) {

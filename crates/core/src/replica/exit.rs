@@ -124,13 +124,7 @@ impl ExitClass {
                     && !unit.entered_active
                     && (200..=245).contains(&unit.exec_status) =>
             {
-                (
-                    ExitClass::Preflight,
-                    format!(
-                        "systemd could not start the process (status {}); see journalctl -u {}",
-                        unit.exec_status, unit.name
-                    ),
-                )
+                of_setup(unit)
             }
             "protocol" if unit.exec_code == CLD_EXITED => {
                 let status = unit.exec_status;
@@ -228,7 +222,9 @@ impl ExitClass {
                 Refusal::ProgramMissing => {
                     "install the program, or name it with program in the pool's file".to_owned()
                 }
-                Refusal::ModelUnreadable => "make the model readable for everyone: chmod -R a+rX".to_owned(),
+                Refusal::ModelUnreadable => {
+                    "make it readable for everyone (chmod -R a+rX), or name its group in groups".to_owned()
+                }
                 Refusal::DigestMismatch => {
                     "fetch the model again, or correct digest in the pool's file".to_owned()
                 }
@@ -248,6 +244,31 @@ impl ExitClass {
             }
             ExitClass::CpuFallback => "see why it does not use its device: ".to_owned() + &log,
         }
+    }
+}
+
+/// systemd could not set up a process: where that is a mistake of the pool's file, its key and what to do about it.
+fn of_setup(unit: &UnitObservation) -> (ExitClass, String) {
+    const GROUP: i32 = 216;
+    const CREDENTIALS: i32 = 243;
+    let status = unit.exec_status;
+    let mistake = match status {
+        GROUP => Some(
+            "one of `groups` does not exist on this host (status 216); correct its name, see getent group, or make it: \
+             groupadd --system NAME",
+        ),
+        CREDENTIALS => Some(
+            "one of `credentials` could not be loaded (status 243); what is kept encrypted must be of this host and of \
+             its own name: systemd-creds encrypt --name=NAME FILE /etc/credstore.encrypted/NAME",
+        ),
+        _ => None,
+    };
+    match mistake {
+        Some(text) => (ExitClass::Refused(Refusal::Preflight), text.to_owned()),
+        None => (
+            ExitClass::Preflight,
+            format!("systemd could not start the process (status {status}); see journalctl -u {}", unit.name),
+        ),
     }
 }
 
@@ -334,6 +355,16 @@ mod tests {
             let unit = UnitObservation { entered_active: true, ..ended("exit-code", 1, status, text) };
             assert_eq!(ExitClass::of(&unit).0, ExitClass::Exit(status));
         }
+    }
+
+    #[test]
+    fn what_the_pools_file_asks_for_and_the_host_has_not_is_refused_at_its_key() {
+        for (status, key) in [(216, "`groups`"), (243, "`credentials`")] {
+            let (class, text) = ExitClass::of(&ended("exit-code", 1, status, ""));
+            assert_eq!(class, ExitClass::Refused(Refusal::Preflight));
+            assert!(text.contains(key) && !class.worth_a_restart(), "{text}");
+        }
+        assert!(ExitClass::of(&ended("exit-code", 1, 226, "")).0.worth_a_restart());
     }
 
     #[test]

@@ -16,9 +16,9 @@ pub use table::{NEEDED, TABLE, unknown_to};
 
 use crate::config::PoolSpec;
 use crate::cpu::{CpuSet, Share};
-use crate::engine::fill;
+use crate::engine::Filling;
 use crate::host::HostFacts;
-use crate::name::{Endpoint, UnitName, Usec};
+use crate::name::{Endpoint, ReplicaId, UnitName, Usec};
 use property::{CommandLine, Mask, Mode};
 
 /// So many stall time-outs may one step of an engine take that computes on the CPU, as every pool's does. On a device it
@@ -41,6 +41,17 @@ pub const SPEC_VARIABLE: &str = "LLAMAORCH_SPEC";
 pub const OWN_CPUS_VARIABLE: &str = "LLAMAORCH_OWN_CPUS";
 /// In a unit's environment: the engine's version as its checks saw it, read back on adoption.
 pub const VERSION_VARIABLE: &str = "LLAMAORCH_ENGINE_VERSION";
+
+/// Where a replica has its runtime folder, below `/run`.
+fn runtime_folder(replica: &ReplicaId) -> String {
+    format!("llamaorch/{replica}")
+}
+
+/// The unix socket of a replica, in its runtime folder. It fits a socket's address, because a pool id is at most 40 characters.
+#[must_use]
+pub fn socket(replica: &ReplicaId) -> String {
+    format!("/run/{}/engine.sock", runtime_folder(replica))
+}
 
 /// A transient unit as it is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,9 +91,9 @@ pub fn engine_unit(name: &UnitName, launch: &Launch<'_>) -> UnitSpec {
         HELPER.to_owned(),
         "launch".to_owned(),
         "--health".to_owned(),
-        format!("{endpoint}{}", spec.template.health.path),
+        endpoint.url(&spec.template.health.path),
         "--listen".to_owned(),
-        endpoint.authority(),
+        endpoint.listen(),
         "--model".to_owned(),
         spec.model.clone(),
         "--start-timeout".to_owned(),
@@ -90,11 +101,12 @@ pub fn engine_unit(name: &UnitName, launch: &Launch<'_>) -> UnitSpec {
         "--start-limit".to_owned(),
         spec.health.start_limit.0.to_string(),
     ];
+    command.extend(reached(spec));
     command.extend(questions(launch));
     command.extend(["--".to_owned(), spec.program.clone()]);
-    command.extend(spec.template.args.iter().chain(&spec.args).map(|arg| fill(arg, &spec.model, endpoint)));
+    let filling = Filling { model: &spec.model, files: &spec.reach.files, endpoint };
+    command.extend(spec.template.arguments(&spec.listen).chain(&spec.args).map(|arg| filling.fill(arg)));
     let cache = format!("llamaorch/{}", spec.id);
-    let runtime = format!("llamaorch/{}", name.replica);
     let mut properties = vec![
         table::DESCRIPTION.is(format!("LLM engine {} of pool {}", name.replica.index, spec.id)),
         table::TYPE.is("notify"),
@@ -112,7 +124,7 @@ pub fn engine_unit(name: &UnitName, launch: &Launch<'_>) -> UnitSpec {
         table::OOM_POLICY.is("kill"),
         table::CACHE_DIRECTORY.is(vec![cache.clone()]),
         table::CACHE_DIRECTORY_MODE.is(Mode(0o700)),
-        table::RUNTIME_DIRECTORY.is(vec![runtime]),
+        table::RUNTIME_DIRECTORY.is(vec![runtime_folder(&name.replica)]),
         table::RUNTIME_DIRECTORY_MODE.is(Mode(0o700)),
         table::WORKING_DIRECTORY.is(format!("/var/cache/{cache}")),
         table::ENVIRONMENT.is(environment(launch, &cache)),
@@ -123,11 +135,21 @@ pub fn engine_unit(name: &UnitName, launch: &Launch<'_>) -> UnitSpec {
     UnitSpec { name: name.clone(), properties, slice: limits::slice(&spec.resources) }
 }
 
+/// What the helper looks for besides the model: files, credentials by their names, the warm-up.
+fn reached(spec: &PoolSpec) -> Vec<String> {
+    let files = spec.reach.files.iter().map(|(name, path)| ("--file", format!("{name}={path}")));
+    let credentials = spec.reach.credentials.iter();
+    let credentials = credentials.map(|(variable, known)| ("--credential", format!("{variable}={known}")));
+    let warmup = spec.reach.warmup.iter().map(|file| ("--warmup", file.clone()));
+    let all = files.chain(credentials).chain(warmup);
+    all.flat_map(|(option, value)| [option.to_owned(), value]).collect()
+}
+
 /// What the prober asks once the engine is ready, and how often.
 fn questions(launch: &Launch<'_>) -> Vec<String> {
     let Launch { spec, endpoint, .. } = launch;
     let (health, template) = (&spec.health, &spec.template);
-    let url = |path: &str| format!("{endpoint}{path}");
+    let url = |path: &str| endpoint.url(path);
     let mut options = vec![
         ("--interval", health.interval.0.to_string()),
         ("--timeout", health.timeout.0.to_string()),
@@ -165,11 +187,12 @@ pub fn stage_unit(name: &UnitName, launch: &Launch<'_>, address: bool) -> UnitSp
         spec.model.clone(),
     ];
     if address {
-        command.extend(["--listen".to_owned(), endpoint.authority()]);
+        command.extend(["--listen".to_owned(), endpoint.listen()]);
     }
     if let Some(digest) = &spec.digest {
         command.extend(["--digest".to_owned(), format!("sha256:{digest}")]);
     }
+    command.extend(reached(spec));
     for arg in &spec.template.version_args {
         command.extend(["--version-arg".to_owned(), arg.clone()]);
     }
@@ -233,9 +256,10 @@ fn variables(spec: &PoolSpec) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Activation, Health, Listen, Port};
-    use crate::engine::{EngineTemplate, Fact, HealthRecipe, ProgressRecipe};
-    use crate::name::{ReplicaId, UnitKind};
+    use crate::config::Subnet;
+    use crate::config::{Activation, Credential, Health, Listen, Port};
+    use crate::engine::{EngineTemplate, Fact, HealthRecipe, ProgressRecipe, TcpWay, UnixWay, Ways};
+    use crate::name::UnitKind;
     use std::collections::BTreeMap;
 
     fn spec() -> PoolSpec {
@@ -245,9 +269,16 @@ mod tests {
             engine: "llama-cpp".into(),
             template: EngineTemplate {
                 program: "llama-server".into(),
-                args: vec!["--port".into(), "{port}".into()],
+                args: vec!["--metrics".into()],
                 env: BTreeMap::new(),
                 version_args: vec!["--version".into()],
+                listen: Ways {
+                    tcp: TcpWay { args: vec!["--port".into(), "{port}".into()] },
+                    unix: Some(UnixWay {
+                        args: vec!["--uds".into(), "{socket}".into()],
+                        ..Default::default()
+                    }),
+                },
                 health: HealthRecipe { path: "/health".into() },
                 progress: Some(ProgressRecipe {
                     path: "/metrics".into(),
@@ -263,9 +294,10 @@ mod tests {
             digest: None,
             args: vec!["--ctx-size".into(), "512".into()],
             env: BTreeMap::from([("A".into(), "b c".into())]),
+            reach: Default::default(),
             replicas: 1,
             activation: Activation::Resident,
-            listen: Listen { host: "127.0.0.1".into(), port: Port::Auto },
+            listen: Listen::Tcp { host: "127.0.0.1".into(), port: Port::Auto },
             health: Health {
                 start_limit: Usec::from_secs(60),
                 start_timeout: Usec::from_secs(10),
@@ -286,9 +318,12 @@ mod tests {
 
     fn unit_of(spec: &PoolSpec, kind: UnitKind) -> UnitSpec {
         let name = UnitName { kind, replica: ReplicaId { pool: spec.id.clone(), index: 0 }, generation: 1 };
-        let endpoint = Endpoint { host: "127.0.0.1".into(), port: 20000 };
+        let endpoint = &match &spec.listen {
+            Listen::Tcp { host, .. } => Endpoint::Tcp { host: host.clone(), port: 20000 },
+            Listen::Unix => Endpoint::Unix { path: socket(&name.replica) },
+        };
         let share = Share { cpus: "0,9".parse().ok(), own: true, node: Some(1) };
-        let (host, endpoint) = (&HostFacts::default(), &endpoint);
+        let host = &HostFacts::default();
         let launch =
             Launch { spec, spec_digest: "d", endpoint, engine_version: "0.7.0", share: &share, host };
         match kind {
@@ -310,7 +345,7 @@ mod tests {
     fn the_engine_is_launched_with_the_templates_arguments_then_the_pools() {
         let Value::Command(command) = value(&built(UnitKind::Engine), "ExecStart") else { panic!() };
         let tail: Vec<&str> = command.iter().map(String::as_str).skip_while(|arg| *arg != "--").collect();
-        assert_eq!(tail, ["--", "llama-server", "--port", "20000", "--ctx-size", "512"]);
+        assert_eq!(tail, ["--", "llama-server", "--metrics", "--port", "20000", "--ctx-size", "512"]);
         assert_eq!(command[3], "http://127.0.0.1:20000/health");
     }
 
@@ -357,6 +392,97 @@ mod tests {
         }
     }
 
+    fn reaching() -> PoolSpec {
+        let mut spec = spec();
+        spec.reach.groups = vec!["models".into()];
+        spec.reach.files = BTreeMap::from([("sql".into(), "/mnt/lora".into())]);
+        let secret = |text: &str| Credential::try_from(text.to_owned()).expect("a credential");
+        spec.reach.credentials = BTreeMap::from([
+            ("API_KEY".into(), secret("key")),
+            ("HF_TOKEN".into(), secret("encrypted:hf")),
+            ("OTHER_KEY".into(), secret("key")),
+        ]);
+        spec.args = vec!["--lora=sql={file:sql}".into()];
+        spec.reach.warmup = Some("/etc/llamaorch/warmup/big.json".into());
+        spec
+    }
+
+    #[test]
+    fn what_a_pool_reaches_is_in_both_units_and_a_secret_by_its_name_alone() {
+        for kind in [UnitKind::Engine, UnitKind::Stage] {
+            let unit = unit_of(&reaching(), kind);
+            assert_eq!(value(&unit, "SupplementaryGroups"), Value::Texts(vec!["models".into()]));
+            let pair = |name: &str| Value::Pairs(vec![(name.to_owned(), name.to_owned())]);
+            assert_eq!(value(&unit, "LoadCredential"), pair("key"));
+            assert_eq!(value(&unit, "LoadCredentialEncrypted"), pair("hf"));
+            let Value::Binds(paths) = value(&unit, "BindReadOnlyPaths") else { panic!() };
+            for path in ["/mnt/lora", "/etc/llamaorch/warmup/big.json"] {
+                assert!(paths.contains(&path.to_owned()), "{paths:?}");
+            }
+            let Value::Command(command) = value(&unit, "ExecStart") else { panic!() };
+            let told = "--file sql=/mnt/lora --credential API_KEY=key --credential HF_TOKEN=encrypted:hf \
+                        --credential OTHER_KEY=key --warmup /etc/llamaorch/warmup/big.json";
+            assert!(command.join(" ").contains(told), "{command:?}");
+            let last = command.last().expect("a command");
+            assert_eq!(last == "--lora=sql=/mnt/lora", kind == UnitKind::Engine, "{last}");
+            let Value::Texts(environment) = value(&unit, "Environment") else { panic!() };
+            assert!(!environment.iter().any(|entry| entry.contains("API_KEY")), "{environment:?}");
+        }
+        let plain = built(UnitKind::Engine);
+        for absent in ["SupplementaryGroups", "LoadCredential", "LoadCredentialEncrypted"] {
+            assert!(plain.properties.iter().all(|property| property.name() != absent), "{absent}");
+        }
+    }
+
+    #[test]
+    fn an_engine_speaks_with_this_host_and_the_networks_that_are_allowed() {
+        let networks = |spec: &PoolSpec, kind| {
+            let Value::Networks(networks) = value(&unit_of(spec, kind), "IPAddressAllow") else { panic!() };
+            networks.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let mut spec = spec();
+        for kind in [UnitKind::Engine, UnitKind::Stage] {
+            assert_eq!(networks(&spec, kind), ["127.0.0.0/8", "::1/128"]);
+        }
+        spec.reach.allow = vec!["10.20.0.0/16".parse().expect("a network")];
+        spec.listen = Listen::Tcp { host: "10.30.1.7".into(), port: Port::Fixed(8000) };
+        // Its own address too: the prober, and everyone on this host, comes from it.
+        let expected = ["127.0.0.0/8", "::1/128", "10.20.0.0/16", "10.30.1.7/32"];
+        assert_eq!(networks(&spec, UnitKind::Engine), expected);
+        assert_eq!(value(&built(UnitKind::Engine), "IPAddressDeny"), Value::Networks(Subnet::ALL.to_vec()));
+    }
+
+    #[test]
+    fn an_engine_on_a_unix_socket_has_no_network() {
+        let spec = PoolSpec { listen: Listen::Unix, ..spec() };
+        for kind in [UnitKind::Engine, UnitKind::Stage] {
+            let unit = unit_of(&spec, kind);
+            assert_eq!(value(&unit, "PrivateNetwork"), Value::Bool(true));
+            assert_eq!(value(&unit, "RestrictAddressFamilies"), Value::Set(true, vec!["AF_UNIX".into()]));
+            // A socket is opened by who may write to it.
+            assert_eq!(value(&unit, "UMask"), Value::Mode(0o007));
+        }
+        let unit = unit_of(&spec, UnitKind::Engine);
+        assert_eq!(value(&unit, "RuntimeDirectory"), Value::Texts(vec!["llamaorch/chat-r0".into()]));
+        let Value::Command(command) = value(&unit, "ExecStart") else { panic!() };
+        let command = command.join(" ");
+        let path = "/run/llamaorch/chat-r0/engine.sock";
+        assert!(command.contains(&format!("--health unix:{path}:/health --listen unix:{path}")), "{command}");
+        assert!(command.contains(&format!("--progress unix:{path}:/metrics")), "{command}");
+        assert!(command.contains(&format!(" --metrics --uds {path} --ctx-size")), "{command}");
+        assert!(!command.contains("--port"), "{command}");
+        let plain = built(UnitKind::Engine);
+        assert_eq!(value(&plain, "PrivateNetwork"), Value::Bool(false));
+        assert_eq!(value(&plain, "UMask"), Value::Mode(0o077));
+    }
+
+    #[test]
+    fn the_longest_sockets_path_fits_its_address() {
+        let replica = ReplicaId { pool: "x".repeat(40).parse().expect("an id"), index: u16::MAX };
+        let endpoint = Endpoint::Unix { path: socket(&replica) };
+        assert_eq!(endpoint.to_string().parse(), Ok(endpoint));
+    }
+
     #[test]
     fn cpus_and_nodes_are_masks_and_memory_is_preferred_where_they_are() {
         for kind in [UnitKind::Engine, UnitKind::Stage] {
@@ -372,7 +498,7 @@ mod tests {
     #[test]
     fn no_property_is_sent_twice() {
         for kind in [UnitKind::Engine, UnitKind::Stage] {
-            let unit = built(kind);
+            let unit = unit_of(&reaching(), kind);
             let mut names: Vec<_> = unit.properties.iter().map(Property::name).collect();
             names.sort_unstable();
             let all = names.len();

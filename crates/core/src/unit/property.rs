@@ -1,6 +1,7 @@
 //! What a property is: a row of the [table](super::table) and a value of the type that the row names, so that a value of
 //! another type cannot be written.
 
+use crate::config::Subnet;
 use crate::cpu::CpuSet;
 use std::fmt;
 use std::marker::PhantomData;
@@ -67,10 +68,8 @@ pub enum Value {
     Fields(Vec<String>),
     /// `ay`: a bit for each number.
     Mask(Vec<u8>),
-    /// `a(iayu)`: every address of both families, `any`.
-    AnyAddress,
-    /// `a(iayu)`: the loopback networks, `localhost`.
-    Loopback,
+    /// `a(iayu)`
+    Networks(Vec<Subnet>),
 }
 
 /// As a unit file would say it.
@@ -101,8 +100,10 @@ impl fmt::Display for Value {
                 words(f, names.iter().map(String::as_str))
             }
             Value::Mask(mask) => CpuSet::of_mask(mask).fmt(f),
-            Value::AnyAddress => f.write_str("any"),
-            Value::Loopback => f.write_str("localhost"),
+            Value::Networks(networks) => {
+                let networks: Vec<String> = networks.iter().map(ToString::to_string).collect();
+                words(f, networks.iter().map(String::as_str))
+            }
         }
     }
 }
@@ -157,15 +158,9 @@ pub(super) struct Fields(pub(super) Vec<String>);
 #[derive(Debug, Clone, Default)]
 pub(super) struct Mask(pub(super) CpuSet);
 
-/// Networks.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) enum Addresses {
-    /// Every address of both families.
-    Any,
-    /// The loopback networks.
-    #[default]
-    Loopback,
-}
+/// Networks by address and length.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Networks(pub(super) Vec<Subnet>);
 
 macro_rules! typed {
     ($($type:ty, $signature:literal, $value:ident => $expression:expr;)*) => {$(
@@ -193,10 +188,7 @@ typed! {
     Allowed, "(bas)", value => Value::Set(true, value.0);
     Fields, "aay", value => Value::Fields(value.0);
     Mask, "ay", value => Value::Mask(value.0.to_mask());
-    Addresses, "a(iayu)", value => match value {
-        Addresses::Any => Value::AnyAddress,
-        Addresses::Loopback => Value::Loopback,
-    };
+    Networks, "a(iayu)", value => Value::Networks(value.0);
 }
 
 /// A row of the table as units are built from it: what it takes is of type `T`.

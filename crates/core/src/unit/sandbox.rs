@@ -2,24 +2,32 @@
 //! single ones, with its reason beside them in its file. What a unit may use of the host is in `limits`.
 
 use super::limits::{pool_slice, shm};
-use super::property::{Addresses, Allowed, Binds, Fields, Mode, Pairs, Property};
+use super::property::{Allowed, Binds, Fields, Mode, Networks, Pairs, Property};
 use super::{REPORT_FOLDER, table};
-use crate::config::PoolSpec;
+use crate::config::{Listen, PoolSpec, Subnet};
 use crate::name::UnitName;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 pub(super) fn common(name: &UnitName, spec: &PoolSpec) -> Vec<Property> {
     let template = &spec.template.sandbox;
     let names = |list: &[&str]| list.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
     let mut calls = names(&["@system-service"]);
     calls.extend(template.system_calls.iter().cloned());
-    vec![
+    let mut readable: BTreeSet<&str> = spec.reach.files.values().map(String::as_str).collect();
+    readable.extend([spec.model.as_str(), REPORT_FOLDER]);
+    readable.extend(spec.reach.warmup.as_deref());
+    let on_socket = spec.listen == Listen::Unix;
+    // Whoever may write to a socket may open it: the helper gives its folder an access list, and this mask leaves it on.
+    let umask = if on_socket { 0o007 } else { 0o077 };
+    let mut properties = vec![
         table::SLICE.is(pool_slice(&spec.id)),
         table::LOG_EXTRA_FIELDS.is(Fields(journal_fields(name, spec))),
         table::SYSLOG_IDENTIFIER.is(spec.engine.as_str()),
         // Who it is.
         table::DYNAMIC_USER.is(true),
         table::USER.is(spec.id.user_name()),
-        table::UMASK.is(Mode(0o077)),
+        table::UMASK.is(Mode(umask)),
         // What it may become.
         table::NO_NEW_PRIVILEGES.is(true),
         table::CAPABILITY_BOUNDING_SET.is(0_u64),
@@ -44,20 +52,51 @@ pub(super) fn common(name: &UnitName, spec: &PoolSpec) -> Vec<Property> {
         table::PROTECT_CONTROL_GROUPS.is(true),
         table::PROTECT_HOSTNAME.is(true),
         table::TEMPORARY_FILE_SYSTEM.is(Pairs(temporary(&shm(&spec.resources)))),
-        table::BIND_READ_ONLY_PATHS.is(Binds(vec![spec.model.clone(), REPORT_FOLDER.to_owned()])),
-        table::INACCESSIBLE_PATHS.is(names(&["-/etc/llamaorch"])),
+        table::BIND_READ_ONLY_PATHS.is(Binds(readable.into_iter().map(str::to_owned).collect())),
         // What it reaches.
         table::DEVICE_POLICY.is("closed"),
-        table::RESTRICT_ADDRESS_FAMILIES.is(Allowed(template.address_families.clone())),
-        table::IP_ADDRESS_DENY.is(Addresses::Any),
-        table::IP_ADDRESS_ALLOW.is(Addresses::Loopback),
+        table::PRIVATE_NETWORK.is(on_socket),
+        table::RESTRICT_ADDRESS_FAMILIES.is(Allowed(spec.template.address_families(&spec.listen).to_vec())),
+        table::IP_ADDRESS_DENY.is(Networks(Subnet::ALL.to_vec())),
+        table::IP_ADDRESS_ALLOW.is(Networks(networks(spec))),
         table::REMOVE_IPC.is(true),
-    ]
+    ];
+    properties.extend(reached(spec));
+    properties
 }
 
+/// What it may speak with. Packets to the address that it listens on come from there too, the prober's for instance.
+fn networks(spec: &PoolSpec) -> Vec<Subnet> {
+    let host = match &spec.listen {
+        Listen::Tcp { host, .. } => host.parse::<IpAddr>().ok(),
+        Listen::Unix => None,
+    };
+    let own = host.filter(|address| !address.is_loopback());
+    let allowed = spec.reach.allow.iter().copied().chain(own.map(Subnet::of));
+    Subnet::LOOPBACK.into_iter().chain(allowed).collect()
+}
+
+/// Groups and secrets, where the pool has some.
+fn reached(spec: &PoolSpec) -> Vec<Property> {
+    let reach = &spec.reach;
+    let mut properties = Vec::new();
+    if !reach.groups.is_empty() {
+        properties.push(table::SUPPLEMENTARY_GROUPS.is(reach.groups.clone()));
+    }
+    // A name without a path is looked up in systemd's credential stores; the value is in no property.
+    let stored = |encrypted: bool| {
+        let kind = reach.credentials.values().filter(|known| known.encrypted == encrypted);
+        let names: BTreeSet<&str> = kind.map(|known| known.name.as_str()).collect();
+        let pairs = names.into_iter().map(|name| (name.to_owned(), name.to_owned()));
+        Some(Pairs(pairs.collect())).filter(|pairs| !pairs.0.is_empty())
+    };
+    properties.extend(stored(false).map(|names| table::LOAD_CREDENTIAL.is(names)));
+    properties.extend(stored(true).map(|names| table::LOAD_CREDENTIAL_ENCRYPTED.is(names)));
+    properties
+}
 /// A `/dev/shm` of the unit's own: the host's is shared by everyone. And the homes once more: what `ProtectHome=tmpfs`
-/// mounts is writable for everyone and without limit on systemd 252. And the daemon's folder, empty but for the one that
-/// is bound into it.
+/// mounts is writable for everyone and without limit on systemd 252. And the daemon's folders, empty but for what is bound
+/// into them.
 fn temporary(shm: &str) -> Vec<(String, String)> {
     const EMPTY: &str = "ro,nosuid,nodev,mode=0755,size=4m";
     let shm = format!("size={shm},mode=1777,nosuid,nodev,noexec");
@@ -67,6 +106,7 @@ fn temporary(shm: &str) -> Vec<(String, String)> {
         ("/root", EMPTY),
         ("/run/user", EMPTY),
         ("/run/pool-managerd", EMPTY),
+        ("/etc/llamaorch", EMPTY),
     ]
     .map(|(path, options)| (path.to_owned(), options.to_owned()))
     .to_vec()

@@ -3,7 +3,7 @@
 //! that of its type does not compile.
 
 use super::property::{
-    Addresses, Allowed, Binds, CommandLine, Fields, Known, Mask, Mode, Pairs, Row, Typed, same,
+    Allowed, Binds, CommandLine, Fields, Known, Mask, Mode, Networks, Pairs, Row, Typed, same,
 };
 
 macro_rules! table {
@@ -56,6 +56,9 @@ table! {
     // Who it is.
     DYNAMIC_USER = "DynamicUser": bool, "b", 252;
     USER = "User": String, "s", 252;
+    SUPPLEMENTARY_GROUPS = "SupplementaryGroups": Vec<String>, "as", 252;
+    LOAD_CREDENTIAL = "LoadCredential": Pairs, "a(ss)", 252;
+    LOAD_CREDENTIAL_ENCRYPTED = "LoadCredentialEncrypted": Pairs, "a(ss)", 252;
     UMASK = "UMask": Mode, "u", 252;
     // What it may become.
     NO_NEW_PRIVILEGES = "NoNewPrivileges": bool, "b", 252;
@@ -82,12 +85,12 @@ table! {
     PROTECT_HOSTNAME = "ProtectHostname": bool, "b", 252;
     TEMPORARY_FILE_SYSTEM = "TemporaryFileSystem": Pairs, "a(ss)", 252;
     BIND_READ_ONLY_PATHS = "BindReadOnlyPaths": Binds, "a(ssbt)", 252;
-    INACCESSIBLE_PATHS = "InaccessiblePaths": Vec<String>, "as", 252;
     // What it reaches.
     DEVICE_POLICY = "DevicePolicy": String, "s", 252;
+    PRIVATE_NETWORK = "PrivateNetwork": bool, "b", 252;
     RESTRICT_ADDRESS_FAMILIES = "RestrictAddressFamilies": Allowed, "(bas)", 252;
-    IP_ADDRESS_DENY = "IPAddressDeny": Addresses, "a(iayu)", 252;
-    IP_ADDRESS_ALLOW = "IPAddressAllow": Addresses, "a(iayu)", 252;
+    IP_ADDRESS_DENY = "IPAddressDeny": Networks, "a(iayu)", 252;
+    IP_ADDRESS_ALLOW = "IPAddressAllow": Networks, "a(iayu)", 252;
     REMOVE_IPC = "RemoveIPC": bool, "b", 252;
     // What it may use.
     MEMORY_ACCOUNTING = "MemoryAccounting": bool, "b", 252;

@@ -150,7 +150,8 @@ fn an_engine_that_runs_keeps_its_port_from_those_that_are_started_beside_it() {
     let mut world = World::with(&[spec("b")]);
     world.serve("b", 0);
     world.kill_daemon(&[spec("a"), spec("b")]);
-    let port = |world: &World, pool: &str| world.pool(pool).replicas[0].endpoint.as_ref().map(|at| at.port);
+    let port =
+        |world: &World, pool: &str| world.pool(pool).replicas[0].endpoint.as_ref().and_then(|at| at.port());
     assert_eq!((world.phase("a"), port(&world, "a")), (PoolPhase::Staging, Some(20_001)));
     assert_eq!((world.phase("b"), port(&world, "b")), (PoolPhase::Ready, Some(20_000)));
 }

@@ -294,13 +294,14 @@ fn the_phase_is_the_first_that_holds() {
 fn a_fixed_port_and_n_replicas_is_the_port_plus_n_and_a_reload_keeps_it() {
     let fixed = |spec: PoolSpec| PoolSpec {
         replicas: 3,
-        listen: Listen { host: "127.0.0.1".into(), port: Port::Fixed(9_000) },
+        listen: Listen::Tcp { host: "127.0.0.1".into(), port: Port::Fixed(9_000) },
         ..spec
     };
     let mut world = World::with(&[fixed(spec("a"))]);
     world.all_serve("a");
-    let ports =
-        |world: &World| -> Vec<u16> { world.pool("a").endpoints().iter().map(|at| at.port).collect() };
+    let ports = |world: &World| -> Vec<u16> {
+        world.pool("a").endpoints().iter().filter_map(|at| at.port()).collect()
+    };
     assert_eq!(ports(&world), [9_000, 9_001, 9_002]);
     world.reload(&fixed(new()), false).unwrap();
     world.checks_pass("a", 0);

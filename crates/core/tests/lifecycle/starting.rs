@@ -1,10 +1,10 @@
 //! Stories of starts, stops and restarts, and of who waits for them.
 
 use crate::world::{World, spec, unit};
-use pool_core::config::{Activation, Port, RestartPolicy};
+use pool_core::config::{Activation, Listen, PoolSpec, Port, RestartPolicy};
 use pool_core::host::Answer;
 use pool_core::job::JobResult;
-use pool_core::name::{UnitKind, Usec};
+use pool_core::name::{Endpoint, UnitKind, Usec};
 use pool_core::pool::PoolPhase;
 use pool_core::refusal::Refusal;
 use pool_core::replica::ActiveState;
@@ -54,7 +54,10 @@ fn a_refused_start_is_not_tried_again() {
 fn an_automatic_port_in_use_is_stepped_over_but_not_for_ever() {
     let mut world = World::with(&[spec("a")]);
     for step in 0..20 {
-        assert_eq!(world.pool("a").replicas[0].endpoint.as_ref().expect("an address").port, 20_000 + step);
+        assert_eq!(
+            world.pool("a").replicas[0].endpoint.as_ref().and_then(Endpoint::port),
+            Some(20_000 + step)
+        );
         world.refuses("a", Refusal::PortInUse);
         world.settle();
     }
@@ -65,8 +68,29 @@ fn an_automatic_port_in_use_is_stepped_over_but_not_for_ever() {
 #[test]
 fn a_fixed_port_in_use_is_refused() {
     let mut fixed = spec("a");
-    fixed.listen.port = Port::Fixed(80);
+    fixed.listen = Listen::Tcp { host: "127.0.0.1".into(), port: Port::Fixed(80) };
     let mut world = World::with(&[fixed]);
+    world.refuses("a", Refusal::PortInUse);
+    assert_eq!(world.phase("a"), PoolPhase::Failed);
+}
+
+#[test]
+fn an_engine_on_a_unix_socket_takes_no_port_and_one_that_is_in_use_is_refused() {
+    let on_socket = |id| PoolSpec { listen: Listen::Unix, replicas: 2, ..spec(id) };
+    let mut world = World::with(&[on_socket("a")]);
+    world.all_serve("a");
+    let endpoints = |world: &World| -> Vec<String> {
+        world.pool("a").endpoints().iter().map(ToString::to_string).collect()
+    };
+    let expected = [0, 1].map(|index| format!("unix:/run/llamaorch/a-r{index}/engine.sock"));
+    assert_eq!(endpoints(&world), expected);
+    world.restart_daemon(&[on_socket("a")]);
+    assert_eq!(endpoints(&world), expected, "adopted where they are");
+    world.configure(&[on_socket("a"), spec("b")]);
+    world.serve("b", 0);
+    let lowest = *world.state.settings.auto_ports.start();
+    assert_eq!(world.pool("b").endpoints().first().and_then(|at| at.port()), Some(lowest));
+    let mut world = World::with(&[PoolSpec { replicas: 1, ..on_socket("a") }]);
     world.refuses("a", Refusal::PortInUse);
     assert_eq!(world.phase("a"), PoolPhase::Failed);
 }
@@ -257,7 +281,7 @@ fn two_replicas_have_two_ports_and_one_that_serves_is_enough() {
     world.serve("a", 0);
     assert!(world.pool("a").ready());
     world.serve("a", 1);
-    let ports: Vec<u16> = world.pool("a").endpoints().iter().map(|endpoint| endpoint.port).collect();
+    let ports: Vec<u16> = world.pool("a").endpoints().iter().filter_map(|endpoint| endpoint.port()).collect();
     assert_eq!(ports, [20_000, 20_001]);
     world.dies("a", 0);
     assert_eq!((world.phase("a"), world.pool("a").ready()), (PoolPhase::Ready, true));

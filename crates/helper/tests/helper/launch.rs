@@ -1,6 +1,7 @@
 //! `pool-helper launch`, as it is run by an engine's unit: it becomes the engine, and its prober says when that is ready.
 
 use std::fs;
+use std::io::Read;
 use std::net::TcpListener;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -122,6 +123,73 @@ fn the_engine_gets_its_arguments_and_its_environment_without_the_notify_socket()
     };
     assert_eq!(mask("SigIgn:") & (1 << 12), 1 << 12, "{said}");
     assert_eq!(mask("SigBlk:"), 0, "{said}");
+}
+
+/// An engine that is healthy, and whose warm-up is a request for this path; what its prober says.
+fn warmed_up(path: &str) -> (Stand, Launched, String) {
+    let stand = Stand::new();
+    let health = Health::loading();
+    health.recover();
+    let warmup = stand.file("warmup.json", &format!("{{\"path\": \"{path}\"}}"), 0o644);
+    let (model, free) = (stand.model(), stand.free_address());
+    let mut command = stand.helper(&["launch", "--health", &health.url, "--listen", &free, "--model"]);
+    command.arg(model).arg("--warmup").arg(warmup).args(["--start-timeout", "60000000"]);
+    command.args(["--start-limit", "600000000"]).args(WATCH).args(["--", "sleep", "60"]);
+    let engine = start(&mut command);
+    let said = stand.next(SOON).expect("a verdict");
+    // The health check, and the warm-up; once more the health check where that was answered well.
+    assert!(health.asked.load(Ordering::SeqCst) >= 2, "{said}");
+    (stand, engine, said)
+}
+
+#[test]
+fn ready_is_said_once_the_warm_up_was_answered_well() {
+    let (_stand, _engine, said) = warmed_up("/version");
+    assert_eq!(said, SERVING);
+}
+
+#[test]
+fn an_engine_that_fails_its_warm_up_is_given_to_systemd_with_the_reason() {
+    let (_stand, _engine, said) = warmed_up("/nowhere");
+    let reason = "STATUS=unhealthy: the warm-up, GET /nowhere, was answered 404:";
+    assert!(said.starts_with(reason) && said.ends_with("WATCHDOG=trigger"), "{said}");
+}
+
+#[test]
+fn a_warm_up_that_cannot_be_asked_is_refused_before_the_engine_runs() {
+    let stand = Stand::new();
+    let warmup = stand.file("warmup.json", "{\"path\": 1}", 0o644);
+    let (model, warmup) = (stand.model(), warmup.to_str().expect("a path").to_owned());
+    let model = model.to_str().expect("a path");
+    let mut command = stand.helper(&["stage", "--program", "sh", "--model", model, "--warmup", &warmup]);
+    let said = stand.refusal(&mut command, 154, "preflight");
+    assert!(said.contains(&format!("`health.warmup` {warmup}: \"path\" is no string")), "{said}");
+}
+
+#[test]
+fn a_secret_is_the_engines_variable_and_nowhere_else() {
+    let stand = Stand::new();
+    let health = Health::loading();
+    stand.file("key", "s3cret\n", 0o600);
+    let script =
+        "printf '<%s>' \"$API_KEY\" $(tr '\\0' '\\n' < /proc/$$/environ | grep -c API_KEY); exec sleep 60";
+    let (model, free) = (stand.model(), stand.free_address());
+    let mut command = stand.helper(&["launch", "--health", &health.url, "--listen", &free, "--model"]);
+    command.arg(model).args(["--credential", "API_KEY=key", "--start-timeout", "60000000"]);
+    command.args(["--start-limit", "600000000"]).args(WATCH).args(["--", "sh", "-c", script]);
+    command.env("CREDENTIALS_DIRECTORY", &stand.folder).env("API_KEY", "the pool's own");
+    let mut engine = start(command.stdout(Stdio::piped()));
+    let mut said = [0; 11];
+    engine.0.stdout.as_mut().expect("a pipe").read_exact(&mut said).expect("what it was given");
+    assert_eq!(&said, b"<s3cret><1>");
+    eventually("the prober runs alone", SOON, || probers(&health.url).len() == 1);
+    let [(prober, _)] = probers(&health.url)[..] else { panic!("not one prober") };
+    for process in [prober, engine.0.id()] {
+        let command = fs::read(format!("/proc/{process}/cmdline")).expect("a command line");
+        assert!(!String::from_utf8_lossy(&command).contains("s3cret"), "{process}");
+    }
+    let environment = fs::read(format!("/proc/{prober}/environ")).expect("variables");
+    assert!(!String::from_utf8_lossy(&environment).contains("API_KEY"));
 }
 
 #[test]

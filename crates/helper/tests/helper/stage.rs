@@ -106,6 +106,35 @@ fn every_file_of_a_model_folder_must_be_readable() {
 }
 
 #[test]
+fn a_file_besides_the_model_is_checked_as_the_model_is_and_named_by_its_key() {
+    let stand = Stand::new();
+    let model = stand.model();
+    let closed = stand.file("lora", "x", 0o600);
+    let file = format!("sql={}", text(&closed));
+    let arguments = ["stage", "--program", "sh", "--model", text(&model), "--file", &file];
+    let said = stand.refusal(&mut stand.helper_without_privilege(&arguments), 151, "model-unreadable");
+    assert!(
+        said.contains(&format!("`files`, sql: {}", text(&closed))) && said.contains("`groups`"),
+        "{said}"
+    );
+    open(&closed, 0o644);
+    assert_eq!(stand.success(&mut stand.helper_without_privilege(&arguments)), "STATUS=staged");
+}
+
+#[test]
+fn a_credential_that_is_not_there_is_refused_with_the_place_where_it_belongs() {
+    let stand = Stand::new();
+    let model = stand.model();
+    let arguments =
+        ["stage", "--program", "sh", "--model", text(&model), "--credential", "VLLM_API_KEY=vllm-key"];
+    let said = stand.refusal(&mut stand.helper(&arguments), 154, "preflight");
+    assert!(said.contains("vllm-key") && said.contains("/etc/credstore/vllm-key"), "{said}");
+    stand.file("vllm-key", "s3cret\n", 0o600);
+    let mut command = stand.helper(&arguments);
+    assert_eq!(stand.success(command.env("CREDENTIALS_DIRECTORY", &stand.folder)), "STATUS=staged");
+}
+
+#[test]
 fn a_digest_that_differs_is_refused_and_both_are_named() {
     let stand = Stand::new();
     let model = stand.model();

@@ -4,7 +4,7 @@
 use super::breaker::{self, open};
 use super::release::let_go;
 use super::wishes::{KILL_AFTER, begin, start_asked};
-use crate::config::{Bytes, Port, RestartPolicy};
+use crate::config::{Bytes, Listen, Port, RestartPolicy};
 use crate::host::{Effect, LogKind, Purpose, Turn};
 use crate::name::Usec;
 use crate::pool::{Kind, Leave, Opening, Pool, ReloadStage, Verdict, Wish};
@@ -14,7 +14,8 @@ use crate::replica::{self, ActiveState, ExitClass, Pause, Phase, Replica, Seen, 
 /// Whether another automatic port is worth a try; the one in use is left alone from now on.
 pub(super) fn next_port(replica: &mut Replica, turn: &mut Turn<'_>) -> bool {
     const TRIES: u16 = 20;
-    let auto = replica.revision.as_ref().is_some_and(|revision| revision.spec.listen.port == Port::Auto);
+    let listen = replica.revision.as_ref().map(|revision| &revision.spec.listen);
+    let auto = matches!(listen, Some(Listen::Tcp { port: Port::Auto, .. }));
     if !auto || replica.ports_tried >= TRIES {
         return false;
     }

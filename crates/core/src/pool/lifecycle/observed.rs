@@ -5,7 +5,7 @@ use super::release::{await_name, let_go};
 use super::wishes::{KILL_AFTER, begin, launch, start_again, stop_replica};
 use super::{breaker, lease, reload};
 use crate::host::{Effect, LogKind, Purpose, Turn, UnitFacts};
-use crate::name::{InvocationId, UnitKind, UnitName, Usec};
+use crate::name::{Endpoint, InvocationId, UnitKind, UnitName, Usec};
 use crate::pool::{Pool, Wish};
 use crate::refusal::Refusal;
 use crate::replica::{ActiveState, ExitClass, Phase, Reached, Replica, Report, Seen, UnitObservation};
@@ -341,8 +341,8 @@ pub(crate) fn adopt(pool: &mut Pool, index: usize, facts: &UnitFacts, turn: &mut
     replica.generation = seen.name.generation;
     replica.endpoint.clone_from(&facts.endpoint);
     replica.engine_version.clone_from(&facts.engine_version);
-    if let Some(endpoint) = &facts.endpoint {
-        turn.ports.keep(&replica.id, endpoint.port);
+    if let Some(port) = facts.endpoint.as_ref().and_then(Endpoint::port) {
+        turn.ports.keep(&replica.id, port);
     }
     // Of several units of it this is the one that counts.
     let spec = &replica.revision.as_ref().unwrap_or(&pool.revision).spec;

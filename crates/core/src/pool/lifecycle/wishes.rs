@@ -10,7 +10,7 @@ use crate::name::{Endpoint, UnitKind, Usec};
 use crate::pool::{DrainFor, Leave, Pool, Reload, Wish};
 use crate::refusal::Refusal;
 use crate::replica::{ExitClass, Phase, Replica, Seen};
-use crate::unit::{Launch, engine_unit, stage_unit};
+use crate::unit::{Launch, engine_unit, socket, stage_unit};
 
 /// Wants the pool to run, from now on: also what failed or waits is started at once. An open breaker permits one attempt.
 pub(crate) fn start(pool: &mut Pool, turn: &mut Turn<'_>) {
@@ -292,13 +292,17 @@ pub(crate) fn begin(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
     turn.log(pool, Some(index), LogKind::PoolStaging, format!("checking before the start on {endpoint}"));
 }
 
-/// Where a replica listens: its fixed port, or an automatic one, which it keeps.
+/// Where a replica listens: its fixed port, or an automatic one, which it keeps; or its own socket.
 pub(super) fn address(replica: &Replica, listen: &Listen, turn: &mut Turn<'_>) -> Option<Endpoint> {
-    let port = match listen.port {
+    let (host, port) = match listen {
+        Listen::Tcp { host, port } => (host, *port),
+        Listen::Unix => return Some(Endpoint::Unix { path: socket(&replica.id) }),
+    };
+    let port = match port {
         Port::Fixed(port) => port.saturating_add(replica.id.index),
         Port::Auto => turn.ports.assign(&replica.id, &turn.settings.auto_ports)?,
     };
-    Some(Endpoint { host: listen.host.clone(), port })
+    Some(Endpoint::Tcp { host: host.clone(), port })
 }
 
 fn no_address(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
