@@ -55,7 +55,8 @@ pub(super) fn common(name: &UnitName, spec: &PoolSpec) -> Vec<Property> {
 
 /// A `/dev/shm` of the unit's own: the host's is shared by everyone. And the homes once more: what `ProtectHome=tmpfs`
 /// mounts is writable for everyone and without limit on systemd 252. And the daemon's folder, empty but for the one that
-/// is bound into it.
+/// is bound into it. And two more folders that everybody may write to, which a read-only system leaves out: the locks of
+/// Debian, and the message queues.
 fn temporary() -> Vec<(String, String)> {
     const EMPTY: &str = "ro,nosuid,nodev,mode=0755,size=4m";
     [
@@ -64,6 +65,8 @@ fn temporary() -> Vec<(String, String)> {
         ("/root", EMPTY),
         ("/run/user", EMPTY),
         ("/run/pool-managerd", EMPTY),
+        ("/run/lock", EMPTY),
+        ("/dev/mqueue", EMPTY),
     ]
     .map(|(path, options)| (path.to_owned(), options.to_owned()))
     .to_vec()
