@@ -43,7 +43,8 @@ pub(super) fn common(name: &UnitName, spec: &PoolSpec) -> Vec<Property> {
         property("ProtectHostname", Value::Bool(true)),
         property("TemporaryFileSystem", Value::Pairs(temporary())),
         property("BindReadOnlyPaths", Value::Binds(vec![spec.model.clone(), REPORT_FOLDER.to_owned()])),
-        property("InaccessiblePaths", Value::Texts(names(&["-/etc/llamaorch"]))),
+        // AppArmor's files of policy are open to everybody, and the kernel asks only when they are written.
+        property("InaccessiblePaths", Value::Texts(names(&["-/etc/llamaorch", "-/sys/kernel/security"]))),
         // What it reaches.
         property("DevicePolicy", text("closed")),
         property("RestrictAddressFamilies", Value::Set(true, template.address_families.clone())),
