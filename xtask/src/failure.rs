@@ -1,6 +1,6 @@
 //! Why a command failed, and the exit code that says so.
 
-use crate::{dist, host, image, reference, sandbox};
+use crate::{dist, host, image, machine, reference, sandbox};
 
 /// The end of a command that did not do its work.
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +14,9 @@ pub enum Failure {
     /// About a sandbox.
     #[error(transparent)]
     Sandbox(#[from] sandbox::Error),
+    /// About a virtual machine.
+    #[error(transparent)]
+    Machine(#[from] machine::Error),
     /// About the package.
     #[error(transparent)]
     Dist(#[from] dist::Error),
@@ -45,11 +48,13 @@ impl Failure {
             Self::Host(host)
             | Self::Image(image::Error::Host(host))
             | Self::Dist(dist::Error::Host(host) | dist::Error::Image(image::Error::Host(host)))
+            | Self::Machine(machine::Error::Host(host) | machine::Error::Image(image::Error::Host(host)))
             | Self::Sandbox(sandbox::Error::Host(host) | sandbox::Error::Image(image::Error::Host(host))) => {
                 Some(host)
             }
             Self::Image(_)
             | Self::Sandbox(_)
+            | Self::Machine(_)
             | Self::Dist(_)
             | Self::Io(_)
             | Self::Reference(_)

@@ -5,6 +5,7 @@
 //! | [`host`] | this machine: root or not, programs, packages, paths |
 //! | [`image`] | Debian trees, made once and kept in a cache that every clone shares |
 //! | [`sandbox`] | a tree booted with systemd as PID 1, and everything done in it |
+//! | [`machine`] | a tree with the package in a virtual machine, for what a container cannot prove |
 //! | [`gguf`] | a tiny model that a real llama-server loads |
 //! | [`dist`] | the release binaries and the Debian package |
 //! | [`mutants`] | small changes to the core that its tests have to notice |
@@ -24,6 +25,7 @@ mod failure;
 pub mod gguf;
 pub mod host;
 pub mod image;
+pub mod machine;
 pub mod mutants;
 pub mod reference;
 pub mod replay;

@@ -47,19 +47,21 @@ enum Task {
         #[arg(long, conflicts_with = "fresh")]
         stop: bool,
     },
-    /// Run the test levels: unit, simulation, bus, system (on bookworm, trixie and forky).
+    /// Run the test levels: unit, simulation, bus, system and machine (both on bookworm, trixie and forky).
     ///
     /// The unit and simulation levels need cargo alone. The bus level runs on dbus-daemon and on dbus-broker,
     /// and installs them where they are missing. Debian's dbus-broker becomes the machine's own bus at the next boot;
     /// `systemctl disable dbus-broker` keeps the old one. The system level needs root; it
-    /// installs what `demo` does and makes the trees that `image` does. A level that cannot run says what is missing and
+    /// installs what `demo` does and makes the trees that `image` does. The machine level boots virtual machines and
+    /// installs qemu-system-x86 and e2fsprogs as well; /dev/kvm is used where it works, POOL_TEST_ACCELERATOR=kvm or tcg
+    /// says it without a try. A level that cannot run says what is missing and
     /// fails the run; a test that a release has nothing for says so, and is counted as left out.
     /// The last line is `N passed, N failed`.
     Test {
         /// A level to run; may be repeated. All if none is given.
         #[arg(long, value_name = "LEVEL")]
         level: Vec<Level>,
-        /// A release for the system level; may be repeated. All if none is given.
+        /// A release for the system and machine levels; may be repeated. All if none is given.
         #[arg(long, value_name = "SUITE")]
         suite: Vec<Suite>,
         /// Arguments of the test binaries: part of a test's name, --nocapture and the like.
@@ -137,8 +139,8 @@ enum Task {
     },
     /// Run everything that must hold: format, clippy, cargo deny, documentation, reference, mutants, all test levels.
     ///
-    /// Installs cargo-deny and cargo-mutants with cargo where they are missing, and what `test` installs; the system level
-    /// needs root. The core is mutated where it differs from CI_BASE, else from where the branch left origin/main, else
+    /// Installs cargo-deny and cargo-mutants with cargo where they are missing, and what `test` installs; the system and
+    /// machine levels need root. The core is mutated where it differs from CI_BASE, else from where the branch left origin/main, else
     /// from ten commits ago. What cannot be done here is left out, and that is said: the advisories where their database
     /// cannot be fetched, the mutants where there is no such commit or cargo-mutants cannot be had.
     Ci,

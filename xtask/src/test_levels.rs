@@ -13,6 +13,7 @@ use crate::dist::{self, Place};
 use crate::failure::Failure;
 use crate::host::{self, Tool};
 use crate::image::{self, Recipe, Suite};
+use crate::machine::{self, Accelerator, Kernel};
 use crate::sandbox::{self, Bus};
 
 /// A level of tests.
@@ -26,11 +27,13 @@ pub enum Level {
     Bus,
     /// The built package in a sandbox with systemd as PID 1, on each release.
     System,
+    /// The built package in a virtual machine with its own kernel and all cgroup controllers, on each release.
+    Machine,
 }
 
 impl Level {
     /// All of them, in order.
-    pub const ALL: [Self; 4] = [Self::Unit, Self::Simulation, Self::Bus, Self::System];
+    pub const ALL: [Self; 5] = [Self::Unit, Self::Simulation, Self::Bus, Self::System, Self::Machine];
 
     /// The word on the command line.
     pub fn name(self) -> &'static str {
@@ -39,6 +42,7 @@ impl Level {
             Self::Simulation => "simulation",
             Self::Bus => "bus",
             Self::System => "system",
+            Self::Machine => "machine",
         }
     }
 }
@@ -48,7 +52,7 @@ impl std::str::FromStr for Level {
 
     fn from_str(word: &str) -> Result<Self, String> {
         let found = Self::ALL.into_iter().find(|level| level.name() == word);
-        found.ok_or_else(|| format!("no level `{word}`; there are unit, simulation, bus and system"))
+        found.ok_or_else(|| format!("no level `{word}`; there are unit, simulation, bus, system and machine"))
     }
 }
 
@@ -61,7 +65,7 @@ pub const BUS_TOOLS: [Tool; 4] = [
 ];
 
 /// Test targets that the unit level leaves to the others.
-const NOT_UNIT: [&str; 4] = ["simulation", "bus", "system", "sandbox"];
+const NOT_UNIT: [&str; 5] = ["simulation", "bus", "system", "sandbox", "machine"];
 
 /// How the line begins in which a test says that it cannot run here, and why.
 pub const LEFT_OUT: &str = "LEFT OUT";
@@ -71,7 +75,7 @@ pub const LEFT_OUT: &str = "LEFT OUT";
 pub struct Choice {
     /// Levels, in the order of [`Level::ALL`].
     pub levels: Vec<Level>,
-    /// Releases of the system level.
+    /// Releases of the system and machine levels.
     pub suites: Vec<Suite>,
     /// Arguments of the test binaries: names to filter by, `--nocapture` and the like.
     pub filter: Vec<String>,
@@ -209,6 +213,7 @@ pub fn run(choice: &Choice) -> Report {
                 }
             }
             Level::System => system(choice, &mut report),
+            Level::Machine => self::machine(choice, &mut report),
         }
     }
     report
@@ -282,6 +287,62 @@ fn system(choice: &Choice, report: &mut Report) {
         );
         report.push(format!("system {suite}"), begun, ended);
     }
+}
+
+/// What the machine level needs, in words.
+pub fn machine_needs() -> Vec<&'static str> {
+    machine::NEEDS.iter().chain(image::NEEDS).copied().collect()
+}
+
+/// The programs that the machine level needs.
+pub fn machine_tools() -> Vec<Tool> {
+    machine::TOOLS.iter().chain(&image::TOOLS).chain(&dist::TOOLS).copied().collect()
+}
+
+fn machine(choice: &Choice, report: &mut Report) {
+    let begun = Instant::now();
+    let environment = match prepare_machine(choice) {
+        Ok(environment) => environment,
+        Err(failure) => return report.push("machine".to_owned(), begun, Err(failure)),
+    };
+    for suite in &choice.suites {
+        let begun = Instant::now();
+        let mut environment = environment.clone();
+        environment.push(("POOL_TEST_SUITE", suite.name().to_owned()));
+        // What was tried and what came of it is printed by the tests, also where they pass.
+        let mut shown = choice.clone();
+        shown.filter.push("--show-output".to_owned());
+        let arguments = ["-p", "pool-managerd", "--test", "machine"].map(str::to_owned);
+        let ended = require_target("pool-managerd", "machine")
+            .and_then(|()| cargo_test(&arguments, &shown, &environment));
+        report.push(format!("machine {suite}"), begun, ended);
+    }
+}
+
+fn prepare_machine(choice: &Choice) -> Result<Environment, Failure> {
+    let makes = [
+        format!("the trees of {} and a kernel in {}", names(&choice.suites), image::cache_dir()?.display()),
+        "the package and the engines of the tests in target/dist".to_owned(),
+        "a virtual machine per release in target/machine, one at a time, removed again".to_owned(),
+    ];
+    host::prepare("cargo xtask test --level machine", &machine_needs(), &machine_tools(), &makes)?;
+    let systems = choice.suites.iter().copied().map(Recipe::System);
+    image::ensure_all(&systems.chain([Recipe::Kernel]).collect::<Vec<_>>())?;
+    let package = dist::package(Place::default())?;
+    let conformance = dist::conformance_engine(Place::default())?;
+    let hostile = dist::hostile_engine(Place::default())?;
+    let agent = dist::machine_agent(Place::default())?;
+    // Tried once for all releases.
+    let accelerator = Accelerator::choose(&Kernel::ensure()?);
+    Ok(vec![
+        ("POOL_TEST_PACKAGE", package.display().to_string()),
+        ("POOL_TEST_CONFORMANCE", conformance.display().to_string()),
+        ("POOL_TEST_HOSTILE", hostile.display().to_string()),
+        ("POOL_TEST_AGENT", agent.display().to_string()),
+        (machine::ACCELERATOR_VARIABLE, accelerator.name().to_owned()),
+        // Most tests wait for the machine, and those that measure take turns.
+        ("RUST_TEST_THREADS", "4".to_owned()),
+    ])
 }
 
 type Environment = Vec<(&'static str, String)>;

@@ -59,6 +59,14 @@ fn the_system_level_is_not_passed_over() {
 }
 
 #[test]
+fn the_machine_level_is_not_passed_over() {
+    let (code, said, _) = run("machine", &["test", "--level", "machine"]);
+    assert_eq!(code, Some(77), "{said}");
+    assert!(said.contains("machine could not run") && said.contains("/dev/kvm"), "{said}");
+    assert!(said.contains("Nothing was changed"), "{said}");
+}
+
+#[test]
 fn shell_needs_root_too() {
     let (code, said, _) = run("shell", &["shell"]);
     assert_eq!(code, Some(77), "{said}");

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread;
 
 use crate::ending::{self, Ender, Ending};
-use crate::http;
+use crate::http::{self, Also};
 use crate::loading;
 use crate::options::Options;
 use crate::state::State;
@@ -16,10 +16,16 @@ use crate::workers;
 /// Runs the engine until it ends.
 #[must_use]
 pub fn run(options: Options) -> ExitCode {
+    run_with(options, |_| None)
+}
+
+/// [`run`], with endpoints of another engine before its own.
+#[must_use]
+pub fn run_with(options: Options, also: Also) -> ExitCode {
     let outcome = if options.as_worker {
         workers::hold().map(|()| Ending::Exit(0)).map_err(Into::into)
     } else {
-        serve(options)
+        serve(options, also)
     };
     match outcome {
         Ok(ending) => ending.carry_out(),
@@ -30,7 +36,7 @@ pub fn run(options: Options) -> ExitCode {
     }
 }
 
-fn serve(options: Options) -> Result<Ending, Box<dyn Error>> {
+fn serve(options: Options, also: Also) -> Result<Ending, Box<dyn Error>> {
     let (ender, endings) = Ender::channel();
     let terminate = ending::block_sigterm()?;
     let state = Arc::new(State::default());
@@ -60,7 +66,7 @@ fn serve(options: Options) -> Result<Ending, Box<dyn Error>> {
     state.set_workers(workers::start(options.workers)?);
 
     let options = Arc::new(options);
-    let server = http::Server::new(Arc::clone(&options), Arc::clone(&state), ender.clone());
+    let server = http::Server::new(Arc::clone(&options), Arc::clone(&state), ender.clone(), also);
     let early = if options.listen_after_load { None } else { Some(server.listen()?) };
     thread::spawn(move || {
         let loaded = load(&options, &state, &ender).map_err(|error| error.to_string());

@@ -70,6 +70,9 @@ impl Listener {
     }
 }
 
+/// Answers what the conformance engine does not know; `None` where this is not one of its own either.
+pub type Also = fn(&Request) -> Option<Response>;
+
 /// Everything that a connection needs.
 #[derive(Debug, Clone)]
 pub struct Server {
@@ -79,13 +82,15 @@ pub struct Server {
     pub state: Arc<State>,
     /// For the endpoints that end the engine.
     pub ender: Ender,
+    /// Endpoints beside its own.
+    pub also: Also,
 }
 
 impl Server {
     /// A server that does not listen yet.
     #[must_use]
-    pub fn new(options: Arc<Options>, state: Arc<State>, ender: Ender) -> Server {
-        Server { options, state, ender }
+    pub fn new(options: Arc<Options>, state: Arc<State>, ender: Ender, also: Also) -> Server {
+        Server { options, state, ender, also }
     }
 
     /// Binds the address, or the socket where the host is a path, and serves it from a thread.
@@ -144,7 +149,11 @@ impl Server {
     fn converse(&self, mut stream: Box<dyn Conversation>) -> io::Result<()> {
         let Some(request) = read(&mut *stream)? else { return Ok(()) };
         let hangs = self.state.is_hanging() || self.options.hang_on.contains(&request.path);
-        let answer = if hangs { None } else { endpoints::answer(self, &request) };
+        let answer = match (hangs, (self.also)(&request)) {
+            (true, _) => None,
+            (false, Some(answer)) => Some(answer),
+            (false, None) => endpoints::answer(self, &request),
+        };
         let Some(response) = answer else {
             // Held open for ever: closing would be an answer.
             loop {

@@ -106,6 +106,16 @@ pub fn conformance_engine(place: Place) -> Result<PathBuf, Error> {
     program(place, "pool-test-support", "conformance-engine")
 }
 
+/// Builds the engine that tries to get out of its unit. Returns its path in `target/dist`.
+pub fn hostile_engine(place: Place) -> Result<PathBuf, Error> {
+    program(place, "pool-test-support", "hostile-engine")
+}
+
+/// Builds what runs commands in a virtual machine. Returns its path in `target/dist`.
+pub fn machine_agent(place: Place) -> Result<PathBuf, Error> {
+    program(place, "pool-test-support", "machine-agent")
+}
+
 /// Builds what `cargo xtask bench bus` runs in its container. Returns its path in `target/dist`.
 pub fn bus_bench(place: Place) -> Result<PathBuf, Error> {
     program(place, "pool-bus-bench", "bus-bench")

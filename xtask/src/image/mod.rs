@@ -208,7 +208,9 @@ fn make(image: &Image) -> Result<(), Error> {
         remove_tree(&part)?;
         return Err(Error::Mmdebstrap { tree: recipe, status, tail, log });
     }
-    finish(&part)?;
+    if recipe != Recipe::Kernel {
+        finish(&part)?;
+    }
     let missing = recipe.witness();
     if !part.join(missing).exists() {
         return Err(Error::Incomplete { tree: recipe, missing });
@@ -251,7 +253,8 @@ fn finish(tree: &Path) -> Result<(), Error> {
 pub fn prune() -> Result<Vec<PathBuf>, Error> {
     let cache = cache_dir()?;
     let current = Suite::ALL.map(|suite| Recipe::System(suite).folder());
-    let current = current.into_iter().chain([Recipe::Build.folder()]).collect::<Vec<_>>();
+    let current =
+        current.into_iter().chain([Recipe::Build.folder(), Recipe::Kernel.folder()]).collect::<Vec<_>>();
     let mut removed = Vec::new();
     for file in list(&cache)? {
         let (Some(stem), Some(extension)) = (file.file_stem().and_then(OsStr::to_str), file.extension())

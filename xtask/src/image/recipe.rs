@@ -74,6 +74,8 @@ pub enum Recipe {
     System(Suite),
     /// Debian 12 with a C compiler and its headers: what release binaries are linked in, for the oldest libc.
     Build,
+    /// Debian 12's kernel and a static busybox, unpacked and not installed: what virtual machines boot with.
+    Kernel,
 }
 
 impl fmt::Display for Recipe {
@@ -81,6 +83,7 @@ impl fmt::Display for Recipe {
         match self {
             Self::System(suite) => f.write_str(suite.name()),
             Self::Build => f.write_str("bookworm-build"),
+            Self::Kernel => f.write_str("bookworm-kernel"),
         }
     }
 }
@@ -89,7 +92,7 @@ impl Recipe {
     fn suite(self) -> Suite {
         match self {
             Self::System(suite) => suite,
-            Self::Build => Suite::Bookworm,
+            Self::Build | Self::Kernel => Suite::Bookworm,
         }
     }
 
@@ -97,6 +100,7 @@ impl Recipe {
         let mut packages = match self {
             Self::System(_) => BASE.to_vec(),
             Self::Build => vec!["gcc", "libc6-dev"],
+            Self::Kernel => vec!["linux-image-cloud-amd64", "busybox-static"],
         };
         if self == Self::System(Suite::Forky) {
             packages.push("llama.cpp-tools");
@@ -108,7 +112,7 @@ impl Recipe {
     pub(super) fn arguments(self) -> Vec<String> {
         vec![
             "--mode=root".to_owned(),
-            "--variant=minbase".to_owned(),
+            format!("--variant={}", if self == Self::Kernel { "extract" } else { "minbase" }),
             // A mirror's copy may be older than its Valid-Until date.
             "--aptopt=Acquire::Check-Valid-Until \"false\"".to_owned(),
             "--aptopt=Acquire::Retries \"3\"".to_owned(),
@@ -123,6 +127,7 @@ impl Recipe {
             Self::System(suite) if suite.has_llama_server() => "usr/bin/llama-server",
             Self::System(_) => "usr/bin/systemctl",
             Self::Build => "usr/bin/gcc",
+            Self::Kernel => "bin/busybox",
         }
     }
 
@@ -164,12 +169,12 @@ mod tests {
         assert!(folders.iter().all(|folder| folder.len() > 9), "{folders:?}");
         let mut tails: Vec<_> = folders
             .iter()
-            .chain([&Recipe::Build.folder()])
+            .chain([&Recipe::Build.folder(), &Recipe::Kernel.folder()])
             .map(|f| f.rsplit_once('-').expect("-").1.to_owned())
             .collect();
         tails.sort();
         tails.dedup();
-        assert_eq!(tails.len(), 4);
+        assert_eq!(tails.len(), 5);
     }
 
     #[test]

@@ -118,7 +118,7 @@ pub enum Error {
     NoneKept(Option<String>),
 }
 
-fn output_text(stdout: &str, stderr: &str) -> String {
+pub(crate) fn output_text(stdout: &str, stderr: &str) -> String {
     let part = |name: &str, text: &str| match text.trim_end() {
         "" => String::new(),
         text => format!("\n--- its {name}:\n{text}"),

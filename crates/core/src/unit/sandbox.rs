@@ -53,6 +53,8 @@ pub(super) fn common(name: &UnitName, spec: &PoolSpec) -> Vec<Property> {
         table::PROTECT_HOSTNAME.is(true),
         table::TEMPORARY_FILE_SYSTEM.is(Pairs(temporary(&shm(&spec.resources)))),
         table::BIND_READ_ONLY_PATHS.is(Binds(readable.into_iter().map(str::to_owned).collect())),
+        // AppArmor's files of policy are open to everybody, and the kernel asks only when they are written.
+        table::INACCESSIBLE_PATHS.is(names(&["-/sys/kernel/security"])),
         // What it reaches.
         table::DEVICE_POLICY.is("closed"),
         table::PRIVATE_NETWORK.is(on_socket),
@@ -96,7 +98,8 @@ fn reached(spec: &PoolSpec) -> Vec<Property> {
 }
 /// A `/dev/shm` of the unit's own: the host's is shared by everyone. And the homes once more: what `ProtectHome=tmpfs`
 /// mounts is writable for everyone and without limit on systemd 252. And the daemon's folders, empty but for what is bound
-/// into them.
+/// into them. And two more folders that everybody may write to, which a read-only system leaves out: the locks of Debian,
+/// and the message queues.
 fn temporary(shm: &str) -> Vec<(String, String)> {
     const EMPTY: &str = "ro,nosuid,nodev,mode=0755,size=4m";
     let shm = format!("size={shm},mode=1777,nosuid,nodev,noexec");
@@ -107,6 +110,8 @@ fn temporary(shm: &str) -> Vec<(String, String)> {
         ("/run/user", EMPTY),
         ("/run/pool-managerd", EMPTY),
         ("/etc/llamaorch", EMPTY),
+        ("/run/lock", EMPTY),
+        ("/dev/mqueue", EMPTY),
     ]
     .map(|(path, options)| (path.to_owned(), options.to_owned()))
     .to_vec()

@@ -85,6 +85,7 @@ table! {
     PROTECT_HOSTNAME = "ProtectHostname": bool, "b", 252;
     TEMPORARY_FILE_SYSTEM = "TemporaryFileSystem": Pairs, "a(ss)", 252;
     BIND_READ_ONLY_PATHS = "BindReadOnlyPaths": Binds, "a(ssbt)", 252;
+    INACCESSIBLE_PATHS = "InaccessiblePaths": Vec<String>, "as", 252;
     // What it reaches.
     DEVICE_POLICY = "DevicePolicy": String, "s", 252;
     PRIVATE_NETWORK = "PrivateNetwork": bool, "b", 252;

@@ -1,0 +1,257 @@
+//! Every way out that is tried: the one list of them.
+//!
+//! What stands in braces is filled in: `{victim}` and `{daemon}` are process ids, `{own}` is the hostile engine's cache.
+
+use xtask::image::Suite;
+
+/// Who shows that the act succeeds outside the sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Control {
+    /// Root.
+    Root,
+    /// A user without any rights, so that what refuses the engine is its sandbox and not that it is nobody.
+    Nobody,
+}
+
+/// What comes of it in the sandbox.
+#[derive(Debug, Clone, Copy)]
+pub enum Ends {
+    /// It is refused with one of these: an errno, the signal that ended the process, or the act's own word.
+    Refused(&'static [&'static str]),
+    /// It succeeds, and why that is known and not mended here.
+    Open(&'static str),
+}
+
+/// One way.
+pub struct Attempt {
+    pub name: &'static str,
+    /// The act and its arguments, as the hostile engine takes them.
+    pub act: &'static [&'static str],
+    pub control: Control,
+    pub ends: Ends,
+    /// Releases on which it cannot be run, and why.
+    pub left_out: &'static [(Suite, &'static str)],
+}
+
+const fn row(
+    name: &'static str,
+    act: &'static [&'static str],
+    control: Control,
+    refused: &'static [&'static str],
+) -> Attempt {
+    Attempt { name, act, control, ends: Ends::Refused(refused), left_out: &[] }
+}
+
+const fn open(
+    name: &'static str,
+    act: &'static [&'static str],
+    control: Control,
+    why: &'static str,
+) -> Attempt {
+    Attempt { name, act, control, ends: Ends::Open(why), left_out: &[] }
+}
+
+use Control::{Nobody, Root};
+
+/// A path that is not there, or may not be entered: which one is a matter of how it is hidden.
+const HIDDEN: &[&str] = &["ENOENT", "EACCES"];
+/// The filter of system calls ends the process.
+const FILTERED: &[&str] = &["SIGSYS"];
+const DENIED: &[&str] = &["DENIED"];
+
+/// The list.
+pub const ATTEMPTS: &[Attempt] = &[
+    // Other pools.
+    row("another pool's model that only its group reads", &["read", "/srv/models/group.gguf"], Root, HIDDEN),
+    open(
+        "another pool's model that everybody reads",
+        &["read", "/srv/models/others.gguf"],
+        Nobody,
+        "a model's folder is not hidden, for the other parts of a split model lie beside it",
+    ),
+    row("another pool's cache", &["list", "/var/cache/llamaorch/victim/."], Root, HIDDEN),
+    row(
+        "a file of another pool's cache",
+        &["read", "/var/cache/private/llamaorch/victim/secret"],
+        Root,
+        HIDDEN,
+    ),
+    row("another pool's socket", &["connect-unix", "/run/llamaorch/victim-r0/socket"], Root, HIDDEN),
+    row("another unit's credential", &["read", "/run/credentials/keeper.service/token"], Root, HIDDEN),
+    row("the store of credentials", &["read", "/etc/credstore/token"], Root, HIDDEN),
+    row("another's shared memory", &["read", "/dev/shm/others"], Nobody, HIDDEN),
+    row(
+        "another engine's shared memory, by its process",
+        &["list", "/proc/{victim}/root/dev/shm"],
+        Root,
+        HIDDEN,
+    ),
+    // The host's files.
+    row("the passwords", &["read", "/etc/shadow"], Root, HIDDEN),
+    row("the pools' files", &["list", "/etc/llamaorch/pools.d"], Nobody, HIDDEN),
+    row("the homes", &["list", "/home"], Nobody, &["EMPTY"]),
+    row("a file of a home", &["read", "/home/alice/secret"], Nobody, HIDDEN),
+    row("root's home", &["read", "/root/secret"], Root, HIDDEN),
+    row("what operators wished", &["read", "/var/lib/llamaorch/wishes.json"], Root, HIDDEN),
+    row("the record of the daemon's inputs", &["read", "/run/pool-managerd/record.jsonl"], Root, HIDDEN),
+    row("a file in the daemon's folder", &["create", "/run/pool-managerd/made"], Root, &["EROFS", "EACCES"]),
+    row(
+        "a file anywhere outside its own folders",
+        &["walk-folders", "/", "{own}", "{runtime}", "/tmp", "/var/tmp", "/dev/shm"],
+        Root,
+        &["ALL-REFUSED"],
+    ),
+    row("a setting of the kernel", &["walk-files", "/proc/sys"], Root, &["ALL-REFUSED"]),
+    row("a switch of the kernel's devices", &["walk-files", "/sys"], Root, &["ALL-REFUSED"]),
+    // Other processes.
+    row("tracing another engine", &["trace", "{victim}"], Root, FILTERED),
+    row("another engine's memory", &["read-memory", "{victim}"], Root, &["EPERM", "SIGSYS"]),
+    row("another engine's descriptors", &["take-descriptor", "{victim}"], Root, FILTERED),
+    row("a signal to another engine", &["signal", "{victim}", "SIGCONT"], Root, &["EPERM"]),
+    row("a signal to another engine by descriptor", &["pidfd-signal", "{victim}"], Root, &["EPERM"]),
+    row("a signal to the daemon", &["signal", "{daemon}", "SIGCONT"], Root, &["EPERM"]),
+    row("a signal to PID 1", &["signal", "1", "SIGCONT"], Root, &["EPERM"]),
+    row("another engine's environment", &["read", "/proc/{victim}/environ"], Root, HIDDEN),
+    row("the daemon's descriptors", &["list", "/proc/{daemon}/fd"], Root, HIDDEN),
+    row("PID 1's command line", &["read", "/proc/1/cmdline"], Nobody, HIDDEN),
+    // Rights.
+    row("becoming root", &["set-uid"], Root, &["EPERM"]),
+    row("a program that runs as root", &["run-set-uid", "/usr/local/bin/id-as-root"], Nobody, &["UNCHANGED"]),
+    row("a program of its own that runs as its owner", &["set-uid-bit", "{own}/tool"], Root, &["EPERM"]),
+    row("a user namespace", &["new-namespace", "user"], Root, &["EPERM"]),
+    row("a mount namespace", &["new-namespace", "mount"], Root, &["EPERM"]),
+    row("a network namespace", &["new-namespace", "network"], Root, &["EPERM"]),
+    row("a process namespace", &["new-namespace", "process"], Root, &["EPERM"]),
+    row("PID 1's mount namespace", &["enter-namespace", "/proc/1/ns/mnt"], Root, HIDDEN),
+    row(
+        "its own mount namespace once more",
+        &["enter-namespace", "/proc/self/ns/mnt"],
+        Root,
+        &["EPERM", "SIGSYS"],
+    ),
+    row("a mount", &["mount", "/tmp"], Root, FILTERED),
+    row("a mount by the newer calls", &["new-mount"], Root, FILTERED),
+    row("another root folder", &["change-root", "/tmp"], Root, FILTERED),
+    row("a realtime task", &["realtime"], Root, &["EPERM"]),
+    row("a higher priority", &["priority"], Root, &["EPERM", "EACCES"]),
+    row("addresses that are not random", &["personality"], Nobody, &["EPERM"]),
+    row("memory that is written and run", &["write-and-execute"], Nobody, &["EPERM"]),
+    // The kernel.
+    row("loading a module", &["load-module", "{module}", "dummy"], Root, HIDDEN),
+    row("loading a module from elsewhere", &["load-module", "/srv/dummy.ko", "dummy"], Root, FILTERED),
+    row("the kernel's log", &["kernel-log"], Root, &["EPERM", "SIGSYS"]),
+    row("the kernel's log by its device", &["device", "/dev/kmsg"], Root, &["EPERM", "EACCES", "ENOENT"]),
+    row("the host's name", &["host-name", "tests"], Root, &["EPERM", "SIGSYS"]),
+    row("the clock", &["clock"], Root, &["EPERM", "SIGSYS"]),
+    row("what ctrl-alt-del does", &["reboot-key"], Root, FILTERED),
+    row("a program in the kernel", &["bpf"], Root, FILTERED),
+    row("watching a CPU", &["perf"], Root, FILTERED),
+    row("a device past the kernel", &["ports"], Root, FILTERED),
+    // Devices.
+    row("a card outside its mask", &["device", "/dev/nvidia0"], Nobody, &["EPERM"]),
+    row("a disk that everybody may open", &["device", "/dev/disk-of-all"], Nobody, &["EPERM"]),
+    row("a node of a card that it makes itself", &["mknod", "{own}/nvidia0", "195", "0"], Root, &["EPERM"]),
+    row("a node of memory that it makes itself", &["mknod", "{own}/mem", "1", "1"], Root, &["EPERM"]),
+    // The network.
+    row("a connection beyond loopback", &["connect", "10.9.0.1:9000"], Nobody, &["ETIMEDOUT", "EPERM"]),
+    row("a datagram beyond loopback", &["send", "10.9.0.1:9000"], Nobody, &["EPERM"]),
+    row(
+        "a connection beyond loopback, IPv6",
+        &["connect", "[fd09::1]:9000"],
+        Nobody,
+        &["ETIMEDOUT", "EPERM"],
+    ),
+    row("a datagram beyond loopback, IPv6", &["send", "[fd09::1]:9000"], Nobody, &["EPERM"]),
+    row("a raw socket", &["socket", "raw"], Root, &["EPERM"]),
+    row("a socket below the protocols", &["socket", "packet"], Root, &["EAFNOSUPPORT"]),
+    row("the kernel's tables of the network", &["socket", "netlink"], Nobody, &["EAFNOSUPPORT"]),
+    open(
+        "another engine's port on loopback",
+        &["connect", "{victim-port}"],
+        Nobody,
+        "engines that listen on TCP share the loopback network",
+    ),
+    // The system bus.
+    row(
+        "stopping a unit",
+        &[
+            "run",
+            "busctl",
+            "call",
+            "org.freedesktop.systemd1",
+            "/org/freedesktop/systemd1",
+            "org.freedesktop.systemd1.Manager",
+            "StopUnit",
+            "ss",
+            "spare.service",
+            "replace",
+        ],
+        Root,
+        DENIED,
+    ),
+    row(
+        "starting a unit",
+        &["run", "systemd-run", "--quiet", "--no-ask-password", "--wait", "/bin/true"],
+        Root,
+        DENIED,
+    ),
+    row(
+        "lifting its own limits",
+        &[
+            "run",
+            "busctl",
+            "call",
+            "org.freedesktop.systemd1",
+            "/org/freedesktop/systemd1",
+            "org.freedesktop.systemd1.Manager",
+            "SetUnitProperties",
+            "sba(sv)",
+            "{own-unit}",
+            "true",
+            "1",
+            "TasksMax",
+            "t",
+            "100",
+        ],
+        Root,
+        DENIED,
+    ),
+    row(
+        "systemd's environment",
+        &[
+            "run",
+            "busctl",
+            "call",
+            "org.freedesktop.systemd1",
+            "/org/freedesktop/systemd1",
+            "org.freedesktop.systemd1.Manager",
+            "SetEnvironment",
+            "as",
+            "1",
+            "OF_AN_ENGINE=1",
+        ],
+        Root,
+        DENIED,
+    ),
+    row(
+        "reloading systemd",
+        &[
+            "run",
+            "busctl",
+            "call",
+            "org.freedesktop.systemd1",
+            "/org/freedesktop/systemd1",
+            "org.freedesktop.systemd1.Manager",
+            "Reload",
+        ],
+        Root,
+        DENIED,
+    ),
+    row("stopping another pool", &["run", "poolctl", "stop", "--no-wait", "spare"], Root, DENIED),
+    row("reading the pools' files anew", &["run", "poolctl", "reload"], Root, DENIED),
+    row("a lease of another pool", &["run", "poolctl", "lease", "victim", "--", "/bin/true"], Root, DENIED),
+    row("a pool of its own", &["run", "poolctl", "register", "of-an-engine"], Root, DENIED),
+    // What it is given.
+    row("a CPU outside its set", &["cpu", "1"], Nobody, &["EINVAL"]),
+    row("more tasks than it may have", &["threads", "150"], Nobody, &["EAGAIN"]),
+];
