@@ -3,7 +3,7 @@
 //! of it on the system bus.
 //!
 //! ```text
-//!  systemd signals ─┐                                              ┌─> systemd: start, stop, kill, forget
+//!  systemd signals ─┐                                              ┌─> systemd: start, change, stop, kill, forget
 //!  probers' reports ┤                                              │   timers, saved state, journal
 //!  D-Bus requests ──┼─> Event ─> supervisor loop ── core::apply ───┤   leases' descriptors
 //!  timers, files ───┤            (owns State)      State' + Effects└─> replies

@@ -516,7 +516,8 @@ mod tests {
         fragment.model = Some("file:/srv/n.gguf".into());
         fragment.replicas = Some(2);
         fragment.resources.get_or_insert_default().memory_max = Some("1G".into());
-        assert_eq!(old.changed_keys(&run(fragment).unwrap()), ["model", "replicas", "resources"]);
+        let new = run(fragment).expect("a valid file");
+        assert_eq!(old.changed_keys(&new), ["model", "replicas", "resources"]);
         assert!(old.changed_keys(&old).is_empty());
     }
 }
