@@ -9,7 +9,8 @@ use locate::{Place, at_key, at_offset};
 use nix::fcntl::OFlag;
 use pool_core::config::fragment::{DaemonFragment, PoolFragment};
 use pool_core::config::{
-    Configuration, FileError, PoolSpec, Revision, Settings, check, model_path, port_conflicts,
+    Configuration, FileError, PoolSpec, Revision, Settings, check, check_model_folders, check_sight,
+    model_path, port_conflicts,
 };
 use pool_core::engine::EngineTemplate;
 use pool_core::name::PoolId;
@@ -59,7 +60,7 @@ pub fn read(folders: &Folders) -> Configuration {
             }
         };
         let readable = daemon_may_read(&file).map_err(|error| vec![error]);
-        match readable.and_then(|()| read_pool(&id, &file, &templates)) {
+        match readable.and_then(|()| read_pool(&id, &file, &templates, &settings)) {
             Ok(revision) => {
                 pools.insert(id, revision);
             }
@@ -101,11 +102,12 @@ pub fn files(folders: &Folders) -> Vec<PathBuf> {
 #[must_use]
 pub fn check_files(folders: &Folders, files: &[PathBuf]) -> Vec<FileError> {
     let mut errors = Vec::new();
+    let settings = settings(folders, &mut errors);
     let templates = templates(folders, &mut errors);
     for file in files {
         let named = file.file_stem().and_then(OsStr::to_str).unwrap_or_default().parse::<PoolId>();
         match named {
-            Ok(id) => errors.extend(read_pool(&id, file, &templates).err().unwrap_or_default()),
+            Ok(id) => errors.extend(read_pool(&id, file, &templates, &settings).err().unwrap_or_default()),
             Err(error) => errors.push(FileError {
                 file: file.display().to_string(),
                 error: format!("the file's name is the pool's id: {error}"),
@@ -119,10 +121,13 @@ fn read_pool(
     id: &PoolId,
     file: &Path,
     templates: &BTreeMap<String, EngineTemplate>,
+    settings: &Settings,
 ) -> Result<Revision, Vec<FileError>> {
     let text = read_text(file).map_err(|error| vec![error])?;
     let fragment: PoolFragment = parse(file, &text).map_err(|error| vec![error])?;
-    let spec = check(id, &file.display().to_string(), fragment, templates).map_err(|found| {
+    let spec = check(id, &file.display().to_string(), fragment, templates);
+    let seen = spec.and_then(|spec| check_sight(&spec, &settings.model_folders).map(|()| spec));
+    let spec = seen.map_err(|found| {
         found
             .into_iter()
             .map(|error| at(file, at_key(&text, &error.key), &error.to_string()))
@@ -208,21 +213,30 @@ fn settings(folders: &Folders, errors: &mut Vec<FileError>) -> Settings {
 
 fn read_settings(file: &Path, text: &str) -> Result<Settings, FileError> {
     let fragment: DaemonFragment = parse(file, text)?;
-    let Some(range) = fragment.network.and_then(|network| network.auto_ports) else {
-        return Ok(Settings::default());
+    let complain = |key: &[&'static str], problem: String| {
+        Err(at(file, at_key(text, key), &format!("{}: {problem}", key.join("."))))
     };
-    let bounds = range
-        .split_once('-')
-        .and_then(|(low, high)| Some((low.trim().parse().ok()?, high.trim().parse().ok()?)));
-    match bounds {
-        Some((low, high)) if 0_u16 < low && low <= high => Ok(Settings { auto_ports: low..=high }),
-        _ => {
-            let problem = format!(
-                "network.auto_ports: \"{range}\": expected two ports, the lower first, for instance \"20000-20999\""
-            );
-            Err(at(file, at_key(text, &["network", "auto_ports"]), &problem))
+    let mut settings = Settings::default();
+    if let Some(range) = fragment.network.and_then(|network| network.auto_ports) {
+        let bounds = range
+            .split_once('-')
+            .and_then(|(low, high)| Some((low.trim().parse().ok()?, high.trim().parse().ok()?)));
+        match bounds {
+            Some((low, high)) if 0_u16 < low && low <= high => settings.auto_ports = low..=high,
+            _ => {
+                let problem =
+                    format!("\"{range}\": expected two ports, the lower first, for instance \"20000-20999\"");
+                return complain(&["network", "auto_ports"], problem);
+            }
         }
     }
+    if let Some(folders) = fragment.sandbox.and_then(|sandbox| sandbox.model_folders) {
+        if let Err(problem) = check_model_folders(&folders) {
+            return complain(&["sandbox", "model_folders"], problem);
+        }
+        settings.model_folders = folders;
+    }
+    Ok(settings)
 }
 
 /// The files of a folder by their names without `.toml`: the winning one of each name, masked ones left out.

@@ -110,12 +110,33 @@ fn the_daemons_own_file_is_checked_too() {
     let tree = Tree::new("daemon");
     tree.write("etc/llamaorch/pool-managerd.toml", "[network]\nauto_ports = \"30000-30009\"\n");
     assert_eq!(tree.read().settings.auto_ports, 30000..=30009);
+    assert_eq!(tree.read().settings.model_folders, ["/srv", "/mnt", "/media"]);
+    tree.write("etc/llamaorch/pool-managerd.toml", "[sandbox]\nmodel_folders = [\"/data\"]\n");
+    assert_eq!(tree.read().settings.model_folders, ["/data"]);
+    tree.write("etc/llamaorch/pool-managerd.toml", "[sandbox]\nmodel_folders = [\"/usr\"]\n");
+    let read = tree.read();
+    assert!(
+        read.errors[0].error.starts_with("line 2, column 1: sandbox.model_folders: \"/usr\" is the"),
+        "{:?}",
+        read.errors
+    );
+    assert_eq!(read.settings, Settings::default());
     tree.write("etc/llamaorch/pool-managerd.toml", "[network]\nauto_ports = \"9-1\"\n");
     assert!(
         tree.read().errors[0].error.starts_with("line 2, column 1: network.auto_ports"),
         "{:?}",
         tree.read().errors
     );
+}
+
+#[test]
+fn what_lies_among_models_is_named_or_not_reached() {
+    let tree = Tree::new("models");
+    tree.write("etc/llamaorch/pools.d/a.toml", &format!("{GOOD}args = [\"--lora=/srv/x\"]\n"));
+    let error = &tree.read().errors[0].error;
+    assert!(error.starts_with("line 4, column 1: args: argument 1 names /srv/x"), "{error}");
+    tree.write("etc/llamaorch/pool-managerd.toml", "[sandbox]\nmodel_folders = [\"/data\"]\n");
+    assert_eq!(tree.read().errors, []);
 }
 
 #[test]

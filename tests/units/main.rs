@@ -7,6 +7,7 @@
 
 #![allow(missing_docs)]
 
+use pool_core::config::Settings;
 use pool_core::cpu::Share;
 use pool_core::host::HostFacts;
 use pool_core::name::{Endpoint, ReplicaId, UnitKind, UnitName};
@@ -62,6 +63,7 @@ fn units(template: &str, more: &str) -> Vec<(&'static str, UnitSpec)> {
         engine_version: "1.0",
         share: &share,
         host: &host,
+        model_folders: &Settings::default().model_folders,
     };
     let name =
         |kind| UnitName { kind, replica: ReplicaId { pool: spec.id.clone(), index: 0 }, generation: 1 };

@@ -186,6 +186,8 @@ pub struct LeasesFragment {
 pub struct DaemonFragment {
     /// `[network]`.
     pub network: Option<DaemonNetworkFragment>,
+    /// `[sandbox]`.
+    pub sandbox: Option<DaemonSandboxFragment>,
 }
 
 /// `[network]` of `pool-managerd.toml`.
@@ -194,4 +196,12 @@ pub struct DaemonFragment {
 pub struct DaemonNetworkFragment {
     /// `"20000-20999"`.
     pub auto_ports: Option<String>,
+}
+
+/// `[sandbox]` of `pool-managerd.toml`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DaemonSandboxFragment {
+    /// Folders in which models are kept.
+    pub model_folders: Option<Vec<String>>,
 }

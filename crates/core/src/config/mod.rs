@@ -8,6 +8,7 @@ mod duration;
 pub mod fragment;
 mod health;
 mod listen;
+mod models;
 mod ports;
 mod reach;
 mod resources;
@@ -18,6 +19,8 @@ mod subnet;
 
 pub use check::{check, model_path};
 pub use duration::parse_duration;
+pub(crate) use models::seen;
+pub use models::{MODEL_FOLDERS, check_model_folders, check_sight};
 pub use ports::port_conflicts;
 pub use reach::{Credential, Reach};
 pub use resources::Resources;
@@ -46,11 +49,18 @@ pub struct SpecError {
 pub struct Settings {
     /// Ports that `listen = "host:auto"` takes, lowest first.
     pub auto_ports: RangeInclusive<u16>,
+    /// Folders of which an engine sees what its pool's file names alone.
+    #[serde(default = "model_folders")]
+    pub model_folders: Vec<String>,
+}
+
+fn model_folders() -> Vec<String> {
+    MODEL_FOLDERS.map(str::to_owned).to_vec()
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { auto_ports: 20000..=20999 }
+        Settings { auto_ports: 20000..=20999, model_folders: model_folders() }
     }
 }
 

@@ -81,6 +81,8 @@ pub struct Launch<'a> {
     pub share: &'a Share,
     /// The host that it runs on.
     pub host: &'a HostFacts,
+    /// Folders of which it sees what its pool's file names alone.
+    pub model_folders: &'a [String],
 }
 
 /// The unit that runs the engine.
@@ -129,7 +131,7 @@ pub fn engine_unit(name: &UnitName, launch: &Launch<'_>) -> UnitSpec {
         table::WORKING_DIRECTORY.is(format!("/var/cache/{cache}")),
         table::ENVIRONMENT.is(environment(launch, &cache)),
     ];
-    properties.extend(sandbox::common(name, spec));
+    properties.extend(sandbox::common(name, launch));
     properties.extend(place(launch.share));
     properties.extend(limits::lines(&spec.resources, launch.host));
     UnitSpec { name: name.clone(), properties, slice: limits::slice(&spec.resources) }
@@ -208,7 +210,7 @@ pub fn stage_unit(name: &UnitName, launch: &Launch<'_>, address: bool) -> UnitSp
         table::WORKING_DIRECTORY.is("/"),
         table::ENVIRONMENT.is(variables(spec)),
     ];
-    properties.extend(sandbox::common(name, spec));
+    properties.extend(sandbox::common(name, launch));
     properties.extend(place(launch.share));
     properties.extend(limits::lines(&spec.resources, launch.host));
     UnitSpec { name: name.clone(), properties, slice: limits::slice(&spec.resources) }
@@ -324,8 +326,15 @@ mod tests {
         };
         let share = Share { cpus: "0,9".parse().ok(), own: true, node: Some(1) };
         let host = &HostFacts::default();
-        let launch =
-            Launch { spec, spec_digest: "d", endpoint, engine_version: "0.7.0", share: &share, host };
+        let launch = Launch {
+            spec,
+            spec_digest: "d",
+            endpoint,
+            engine_version: "0.7.0",
+            share: &share,
+            host,
+            model_folders: &["/srv".to_owned()],
+        };
         match kind {
             UnitKind::Engine => engine_unit(&name, &launch),
             UnitKind::Stage => stage_unit(&name, &launch, true),

@@ -3,20 +3,20 @@
 
 use super::limits::{pool_slice, shm};
 use super::property::{Allowed, Binds, Fields, Mode, Networks, Pairs, Property};
-use super::{REPORT_FOLDER, table};
-use crate::config::{Listen, PoolSpec, Subnet};
+use super::{Launch, REPORT_FOLDER, table};
+use crate::config::{Listen, PoolSpec, Subnet, seen};
 use crate::name::UnitName;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-pub(super) fn common(name: &UnitName, spec: &PoolSpec) -> Vec<Property> {
+pub(super) fn common(name: &UnitName, launch: &Launch<'_>) -> Vec<Property> {
+    let spec = launch.spec;
     let template = &spec.template.sandbox;
     let names = |list: &[&str]| list.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
     let mut calls = names(&["@system-service"]);
     calls.extend(template.system_calls.iter().cloned());
-    let mut readable: BTreeSet<&str> = spec.reach.files.values().map(String::as_str).collect();
-    readable.extend([spec.model.as_str(), REPORT_FOLDER]);
-    readable.extend(spec.reach.warmup.as_deref());
+    let mut readable: BTreeSet<String> = seen(spec).into_iter().collect();
+    readable.insert(REPORT_FOLDER.to_owned());
     let on_socket = spec.listen == Listen::Unix;
     // Whoever may write to a socket may open it: the helper gives its folder an access list, and this mask leaves it on.
     let umask = if on_socket { 0o007 } else { 0o077 };
@@ -51,8 +51,8 @@ pub(super) fn common(name: &UnitName, spec: &PoolSpec) -> Vec<Property> {
         table::PROTECT_KERNEL_LOGS.is(true),
         table::PROTECT_CONTROL_GROUPS.is(true),
         table::PROTECT_HOSTNAME.is(true),
-        table::TEMPORARY_FILE_SYSTEM.is(Pairs(temporary(&shm(&spec.resources)))),
-        table::BIND_READ_ONLY_PATHS.is(Binds(readable.into_iter().map(str::to_owned).collect())),
+        table::TEMPORARY_FILE_SYSTEM.is(Pairs(temporary(&shm(&spec.resources), launch.model_folders))),
+        table::BIND_READ_ONLY_PATHS.is(Binds(readable.into_iter().collect())),
         // AppArmor's files of policy are open to everybody, and the kernel asks only when they are written.
         table::INACCESSIBLE_PATHS.is(names(&["-/sys/kernel/security"])),
         // What it reaches.
@@ -99,11 +99,11 @@ fn reached(spec: &PoolSpec) -> Vec<Property> {
 /// A `/dev/shm` of the unit's own: the host's is shared by everyone. And the homes once more: what `ProtectHome=tmpfs`
 /// mounts is writable for everyone and without limit on systemd 252. And the daemon's folders, empty but for what is bound
 /// into them. And two more folders that everybody may write to, which a read-only system leaves out: the locks of Debian,
-/// and the message queues.
-fn temporary(shm: &str) -> Vec<(String, String)> {
+/// and the message queues. And where models are kept, but for what is its own.
+fn temporary(shm: &str, models: &[String]) -> Vec<(String, String)> {
     const EMPTY: &str = "ro,nosuid,nodev,mode=0755,size=4m";
     let shm = format!("size={shm},mode=1777,nosuid,nodev,noexec");
-    [
+    let fixed = [
         ("/dev/shm", shm.as_str()),
         ("/home", EMPTY),
         ("/root", EMPTY),
@@ -112,9 +112,9 @@ fn temporary(shm: &str) -> Vec<(String, String)> {
         ("/etc/llamaorch", EMPTY),
         ("/run/lock", EMPTY),
         ("/dev/mqueue", EMPTY),
-    ]
-    .map(|(path, options)| (path.to_owned(), options.to_owned()))
-    .to_vec()
+    ];
+    let models = models.iter().map(|folder| (folder.as_str(), EMPTY));
+    fixed.into_iter().chain(models).map(|(path, options)| (path.to_owned(), options.to_owned())).collect()
 }
 
 /// What stands on every line that the engine prints, so that `journalctl POOL_ID=…` is the whole story of a pool.

@@ -29,6 +29,7 @@ pub fn unit_lines(state: &State, id: &ReplicaId) -> Option<Vec<UnitLine>> {
         engine_version: &replica.engine_version,
         share: &state.cpus.known(id),
         host: &state.host,
+        model_folders: &state.settings.model_folders,
     };
     let unit = engine_unit(&replica.unit_name(UnitKind::Engine), &launch);
     let sent = unit.properties.iter().filter(|property| !state.left_out.contains(property.name()));

@@ -253,6 +253,7 @@ fn check(pool: &mut Pool, turn: &mut Turn<'_>) {
         engine_version: "",
         share: &Share { cpus: turn.cpus.allowed(&replica.id), ..Share::default() },
         host: turn.host,
+        model_folders: &turn.settings.model_folders,
     };
     turn.effects.push(Effect::StartUnit(stage_unit(&name, &launch, false)));
     replica.taken.insert(name, turn.hold(false));

@@ -286,6 +286,7 @@ pub(crate) fn begin(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
         engine_version: "",
         share: &share,
         host: turn.host,
+        model_folders: &turn.settings.model_folders,
     };
     turn.effects.push(Effect::StartUnit(stage_unit(&name, &launch, true)));
     turn.effects.push(Effect::SaveRuntime);
@@ -358,6 +359,7 @@ pub(super) fn launch(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
         engine_version: &replica.engine_version,
         share: &share,
         host: turn.host,
+        model_folders: &turn.settings.model_folders,
     };
     turn.effects.push(Effect::StartUnit(engine_unit(&name, &launch)));
     replica.taken.insert(name, turn.hold(false));
