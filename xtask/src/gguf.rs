@@ -7,10 +7,20 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-const DIMENSIONS: u32 = 64;
-const LAYERS: u32 = 2;
-const HEADS: u32 = 4;
-const FEED_FORWARD: u32 = 128;
+/// How large a model is.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape {
+    /// Numbers that stand for a token: a multiple of twice the heads.
+    pub dimensions: u32,
+    /// Layers.
+    pub layers: u32,
+    /// Heads of attention in each.
+    pub heads: u32,
+    /// Width of each layer's inner network.
+    pub feed_forward: u32,
+}
+
+const TINY: Shape = Shape { dimensions: 64, layers: 2, heads: 4, feed_forward: 128 };
 const CONTEXT: u32 = 512;
 /// `<unk>`, `<s>`, `</s>` and the 256 bytes.
 const VOCABULARY: u32 = 3 + 256;
@@ -36,24 +46,30 @@ pub fn write(path: &Path) -> io::Result<()> {
     fs::write(path, tiny_llama())
 }
 
-/// The model's bytes.
+/// The tiny model's bytes.
 pub fn tiny_llama() -> Vec<u8> {
+    random_llama(TINY)
+}
+
+/// The bytes of a model of that size.
+pub fn random_llama(shape: Shape) -> Vec<u8> {
+    let Shape { dimensions, layers, heads, feed_forward } = shape;
     let mut metadata = Metadata::default();
     metadata.text("general.architecture", "llama");
     metadata.text("general.name", "tiny-random");
     metadata.number("general.file_type", 0);
     metadata.number("llama.context_length", CONTEXT);
-    metadata.number("llama.embedding_length", DIMENSIONS);
-    metadata.number("llama.block_count", LAYERS);
-    metadata.number("llama.feed_forward_length", FEED_FORWARD);
-    metadata.number("llama.attention.head_count", HEADS);
-    metadata.number("llama.attention.head_count_kv", HEADS);
+    metadata.number("llama.embedding_length", dimensions);
+    metadata.number("llama.block_count", layers);
+    metadata.number("llama.feed_forward_length", feed_forward);
+    metadata.number("llama.attention.head_count", heads);
+    metadata.number("llama.attention.head_count_kv", heads);
     metadata.real("llama.attention.layer_norm_rms_epsilon", 1e-5);
-    metadata.number("llama.rope.dimension_count", DIMENSIONS / HEADS);
+    metadata.number("llama.rope.dimension_count", dimensions / heads);
     metadata.number("llama.vocab_size", VOCABULARY);
     vocabulary(&mut metadata);
 
-    let tensors = tensors();
+    let tensors = tensors(shape);
     let mut file = Vec::with_capacity(512 * 1024);
     file.extend(b"GGUF");
     file.extend(VERSION.to_le_bytes());
@@ -150,28 +166,29 @@ struct Tensor {
     values: Vec<f32>,
 }
 
-fn tensors() -> Vec<Tensor> {
+fn tensors(shape: Shape) -> Vec<Tensor> {
+    let Shape { dimensions, layers, feed_forward, .. } = shape;
     let mut noise = Noise(0x9e37_79b9_7f4a_7c15);
-    let mut tensors = vec![matrix(&mut noise, "token_embd", DIMENSIONS, VOCABULARY)];
-    for layer in 0..LAYERS {
+    let mut tensors = vec![matrix(&mut noise, "token_embd", dimensions, VOCABULARY)];
+    for layer in 0..layers {
         let name = |part: &str| format!("blk.{layer}.{part}");
-        tensors.push(ones(&name("attn_norm")));
+        tensors.push(ones(&name("attn_norm"), dimensions));
         for part in ["attn_q", "attn_k", "attn_v", "attn_output"] {
-            tensors.push(matrix(&mut noise, &name(part), DIMENSIONS, DIMENSIONS));
+            tensors.push(matrix(&mut noise, &name(part), dimensions, dimensions));
         }
-        tensors.push(ones(&name("ffn_norm")));
-        tensors.push(matrix(&mut noise, &name("ffn_gate"), DIMENSIONS, FEED_FORWARD));
-        tensors.push(matrix(&mut noise, &name("ffn_up"), DIMENSIONS, FEED_FORWARD));
-        tensors.push(matrix(&mut noise, &name("ffn_down"), FEED_FORWARD, DIMENSIONS));
+        tensors.push(ones(&name("ffn_norm"), dimensions));
+        tensors.push(matrix(&mut noise, &name("ffn_gate"), dimensions, feed_forward));
+        tensors.push(matrix(&mut noise, &name("ffn_up"), dimensions, feed_forward));
+        tensors.push(matrix(&mut noise, &name("ffn_down"), feed_forward, dimensions));
     }
-    tensors.push(ones("output_norm"));
-    tensors.push(matrix(&mut noise, "output", DIMENSIONS, VOCABULARY));
+    tensors.push(ones("output_norm", dimensions));
+    tensors.push(matrix(&mut noise, "output", dimensions, VOCABULARY));
     tensors
 }
 
-fn ones(name: &str) -> Tensor {
-    let values = vec![1.0; DIMENSIONS as usize];
-    Tensor { name: format!("{name}.weight"), shape: vec![DIMENSIONS], values }
+fn ones(name: &str, dimensions: u32) -> Tensor {
+    let values = vec![1.0; dimensions as usize];
+    Tensor { name: format!("{name}.weight"), shape: vec![dimensions], values }
 }
 
 fn matrix(noise: &mut Noise, name: &str, columns: u32, rows: u32) -> Tensor {
@@ -203,7 +220,7 @@ mod tests {
         let number = |at: usize| u64::from_le_bytes(file[at..at + 8].try_into().expect("eight bytes"));
         assert_eq!(&file[..4], b"GGUF");
         assert_eq!(file[4..8], VERSION.to_le_bytes());
-        assert_eq!(number(8), 3 + 9 * u64::from(LAYERS));
+        assert_eq!(number(8), 3 + 9 * u64::from(TINY.layers));
         assert_eq!(number(16), 19);
         assert_eq!(number(24), "general.architecture".len() as u64);
     }

@@ -11,7 +11,7 @@
 //! | [`mutants`] | small changes to the core that its tests have to notice |
 //! | [`mod@reference`] | the reference page of the D-Bus API, and its examples |
 //! | [`replay`] | stepping through a record of the daemon's inputs |
-//! | [`mod@bench`] | what the D-Bus API costs, beside what others serve |
+//! | [`mod@bench`] | what the D-Bus API and the sandbox cost, beside what others do |
 //! | [`test_levels`], [`demo`], [`ci`] | the commands of those names |
 //! | [`Failure`] | why a command ended, and its exit code |
 //!

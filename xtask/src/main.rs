@@ -154,6 +154,8 @@ enum Bench {
         #[arg(long, value_name = "BUS")]
         on: Vec<Bus>,
     },
+    /// A real llama-server in the sandbox of a pool beside the same one outside: tokens a second.
+    Engine,
 }
 
 fn main() -> ExitCode {
@@ -186,6 +188,7 @@ fn run(task: Task) -> Result<ExitCode, Failure> {
             let buses = if on.is_empty() { Bus::ALL.to_vec() } else { on };
             return Ok(ExitCode::from(u8::from(!bench::bus(&buses)?)));
         }
+        Task::Bench { what: Bench::Engine } => return Ok(ExitCode::from(u8::from(!bench::engine()?))),
         Task::Image { prune: true, .. } => {
             for tree in image::prune()? {
                 println!("removed {}", tree.display());

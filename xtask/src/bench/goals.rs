@@ -72,7 +72,7 @@ const GOALS: [(&str, Rule, &str); 15] = [
         Rule::MostTimes("crash.systemd.us", 1.5),
         "SIGKILL to HealthChanged beside PID 1's own signal",
     ),
-    ("adoption.adopted", Rule::Least(super::HELD as f64), "leases taken up after kill -9"),
+    ("adoption.adopted", Rule::Least(super::bus::HELD as f64), "leases taken up after kill -9"),
     ("adoption.ms", Rule::Most(1_000.0), "ms from the daemon's start until all are"),
     ("large.health.p99.us", Rule::Most(5_000.0), "GetHealth while somebody takes all objects, p99"),
     ("calls.health.p99.us", Rule::Most(5_000.0), "GetHealth while 10,000 calls are not read, p99"),
