@@ -9,4 +9,5 @@ mod forging;
 mod host;
 mod limits;
 mod machine;
+mod meeting;
 mod prober;

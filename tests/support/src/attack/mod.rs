@@ -1,7 +1,7 @@
 //! Owns ways out of a unit, as a hostile engine tries them: each is one act with arguments, and says how it ended.
 //!
 //! ```text
-//! list of acts ──> each in a process of its own ──> in_this_process ──> files | processes | kernel | network | notify
+//! list of acts ──> each in a process of its own ──> in_this_process ──> files | processes | kernel | network | notify | meeting
 //! ```
 //!
 //! An act that succeeds undoes what it did, as far as it can: the same act is run outside the sandbox to prove that it
@@ -10,6 +10,7 @@
 
 mod files;
 mod kernel;
+mod meeting;
 mod network;
 mod notify;
 mod processes;
@@ -81,7 +82,7 @@ impl From<io::Error> for Refusal {
 pub fn in_this_process(words: &[String]) -> Outcome {
     let (way, arguments) =
         words.split_first().map_or(("", [].as_slice()), |(way, rest)| (way.as_str(), rest));
-    let rooms = [files::act, processes::act, kernel::act, network::act, notify::act];
+    let rooms = [files::act, processes::act, kernel::act, network::act, notify::act, meeting::act];
     let done = rooms.into_iter().find_map(|act| act(way, arguments));
     match done {
         Some(Ok(detail)) => Outcome::Succeeded(detail),

@@ -51,8 +51,13 @@ pub(super) fn pidfd_signal(pid: i32) -> Call {
 }
 
 pub(super) fn take_descriptor(pid: i32) -> Call {
+    descriptor_of(pid, 0).map(drop)
+}
+
+/// A copy of another process's descriptor.
+pub(super) fn descriptor_of(pid: i32, number: RawFd) -> Result<OwnedFd, Errno> {
     let process = pidfd(pid)?;
-    descriptor(unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), 0, 0) }).map(drop)
+    descriptor(unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), number, 0) })
 }
 
 /// Without stopping it; it is let go when this process ends.

@@ -1,10 +1,11 @@
 //! `hostile-engine`: an engine that tries to get out of its unit, on request.
 //!
-//! With the options of `conformance-engine` it serves as that does, and `POST /attempts` takes a list of acts as JSON,
+//! With the options of `conformance-engine`, or as `hostile-engine serve MODEL OPTION…`, it serves as that does, and `POST /attempts` takes a list of acts as JSON,
 //! `[["read", "/etc/shadow"], …]`, and answers how each ended. `hostile-engine attempts` does the same with a list on its
 //! standard input, which is the proof that an act succeeds outside; `hostile-engine attempt ACT ARGUMENT…` does one.
 
 use std::error::Error;
+use std::ffi::OsString;
 use std::io::Read;
 use std::process::ExitCode;
 
@@ -21,6 +22,12 @@ fn main() -> ExitCode {
             Ok(())
         }
         Some(("attempts", [])) => attempts(),
+        // As vLLM takes its model.
+        Some(("serve", [model, options @ ..])) => {
+            let words = ["hostile-engine", "--model", model].into_iter().map(OsString::from);
+            let words = words.chain(options.iter().map(OsString::from));
+            return engine::run_with(Options::parse_from(normalized(words)), answer);
+        }
         _ => return engine::run_with(Options::parse_from(normalized(std::env::args_os())), answer),
     };
     match done {
