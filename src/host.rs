@@ -1,25 +1,23 @@
-//! Owns what is read of the host, once, when the daemon starts: its processors and memory, the control group controllers
+//! Owns what is read of the host, once, when the daemon starts: its memory, the control group controllers
 //! that limits need, the GPU driver. What cannot be read counts as not known, and nothing fails.
 //!
 //! The daemon's unit sees processes alone in `/proc`, so all of it comes from `/sys` and from the kernel's own calls.
 
 use nix::sys::sysinfo::sysinfo;
-use pool_core::cpu::CpuSet;
 use pool_core::host::HostFacts;
 use std::collections::BTreeSet;
 use std::fs;
 
 /// The controllers that an engine's limits need.
-const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
+const CONTROLLERS: [&str; 4] = ["cpu", "cpuset", "memory", "pids"];
 
-/// What the core is told of the host, beside a systemd of that version.
+/// What the core is told of the host, beside a systemd of that version and with that many processors.
 #[must_use]
-pub fn facts(systemd: u16) -> HostFacts {
-    let online = fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
+pub fn facts(systemd: u16, cpus: usize) -> HostFacts {
     let controllers = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
     HostFacts {
         systemd,
-        cpus: online.trim().parse().map_or(0, |cpus: CpuSet| u32::try_from(cpus.len()).unwrap_or(u32::MAX)),
+        cpus: u32::try_from(cpus).unwrap_or(u32::MAX),
         memory: sysinfo().map_or(0, |info| info.ram_total()),
         missing_controllers: missing(&controllers),
     }
@@ -45,11 +43,12 @@ mod tests {
     fn controllers_that_are_not_there_are_named() {
         assert!(missing("cpuset cpu io memory hugetlb pids\n").is_empty());
         assert_eq!(missing("cpuset memory\n"), BTreeSet::from(["cpu".to_owned(), "pids".to_owned()]));
+        assert_eq!(missing("cpu memory pids\n"), BTreeSet::from(["cpuset".to_owned()]));
     }
 
     #[test]
-    fn this_host_has_processors_and_memory() {
-        let facts = facts(252);
-        assert!(facts.cpus > 0 && facts.memory > 1 << 20, "{facts:?}");
+    fn this_host_has_memory_and_the_processors_that_were_counted() {
+        let facts = facts(252, 3);
+        assert!(facts.cpus == 3 && facts.memory > 1 << 20, "{facts:?}");
     }
 }

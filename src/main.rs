@@ -4,6 +4,7 @@ use clap::Parser;
 use pool_managerd::config::Folders;
 use pool_managerd::dbus::{self, Server, Versions};
 use pool_managerd::leases::Fifos;
+use pool_managerd::ports::Processors as _;
 use pool_managerd::processors::Sysfs;
 use pool_managerd::recording::Recorder;
 use pool_managerd::report::Reports;
@@ -68,7 +69,8 @@ async fn run(arguments: &Arguments, log: telemetry::Log) -> Result<(), Box<dyn E
     if let Err(error) = &reports {
         tracing::error!("{}; numbers of engines will not be known", telemetry::chain(error));
     }
-    let host = host::facts(systemd.number());
+    let mut processors = Sysfs::below(Path::new("/"));
+    let host = host::facts(systemd.number(), processors.read().online.len());
     let outside = Outside {
         folders: Folders::below(&arguments.root),
         store: Store::new(&runtime, &folder("STATE_DIRECTORY", "/var/lib/llamaorch")),
@@ -77,7 +79,7 @@ async fn run(arguments: &Arguments, log: telemetry::Log) -> Result<(), Box<dyn E
         leases: Fifos::below(&runtime),
         reports: reports.ok(),
         recorder: Recorder::below(&runtime),
-        processors: Box::new(Sysfs::below(Path::new("/"))),
+        processors: Box::new(processors),
         host,
     };
     let mut supervisor = Supervisor::new(outside, observations, asked, published);

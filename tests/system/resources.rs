@@ -54,7 +54,7 @@ fn a_pool_that_says_nothing_has_a_limit_on_tasks_alone() {
 #[test]
 fn a_status_shows_what_an_engine_may_use_and_uses() {
     let host = host();
-    let file = conformance_file(&[]) + "[resources]\nmemory_max = \"1G\"\ntasks_max = 321\n";
+    let file = conformance_file(&[]) + "[resources]\nmemory_max = \"1G\"\ntasks_max = 321\ncpus = \"0\"\n";
     let pool = host.pool("shown", &file);
     pool.wait_ready();
     let status = text(&host.poolctl(&["status", "shown"]).stdout);
@@ -62,7 +62,7 @@ fn a_status_shows_what_an_engine_may_use_and_uses() {
     // A limit that this host cannot keep is told as such, and the manager says so too.
     let words: Vec<String> = host.property(ROOT, NAME, "Tainted");
     let told = |key: &str| status.lines().any(|line| line.contains(key) && line.contains("not in force"));
-    for (key, controller) in [("Memory:", "memory"), ("Tasks:", "pids")] {
+    for (key, controller) in [("Memory:", "memory"), ("Tasks:", "pids"), ("CPUs:", "cpuset")] {
         assert_eq!(told(key), words.contains(&format!("no-controller:{controller}")), "{words:?}\n{status}");
     }
     let lines = text(&host.poolctl(&["status", "--unit", "shown"]).stdout);

@@ -181,7 +181,8 @@ impl Lines {
         if replica.in_flight > 0 {
             self.add("  Requests", &format!("{} in flight", replica.in_flight));
         }
-        self.add("  CPUs", &replica.allowed_cpus);
+        let usage = replica.usage.clone().unwrap_or_default();
+        self.add("  CPUs", &usage::in_force(replica.allowed_cpus.clone(), "cpuset", &usage));
         for (key, text) in replica.usage.iter().flat_map(usage::rows) {
             self.add(key, &text);
         }

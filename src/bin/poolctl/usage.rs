@@ -15,13 +15,18 @@ pub(crate) fn rows(usage: &Usage) -> Vec<(&'static str, String)> {
         ("  Tasks", "pids", tasks, usage.tasks_max.is_some()),
         ("  CPU time", "cpu", cpu, usage.cpu_quota_usec.is_some()),
     ];
-    let row = |(key, controller, mut text, limited): (&'static str, &str, String, bool)| {
-        if limited && usage.missing_controllers.iter().any(|missing| missing == controller) {
-            text += &format!("; not in force: this host has no control group controller \"{controller}\"");
-        }
-        (key, text)
+    let row = |(key, controller, text, limited): (&'static str, &str, String, bool)| {
+        (key, if limited { in_force(text, controller, usage) } else { text })
     };
     limited.into_iter().filter(|(_, _, text, _)| !text.is_empty()).map(row).collect()
+}
+
+/// A limit's words, and that it is none where the host has not that controller.
+pub(crate) fn in_force(mut text: String, controller: &str, usage: &Usage) -> String {
+    if !text.is_empty() && usage.missing_controllers.iter().any(|missing| missing == controller) {
+        text += &format!("; not in force: this host has no control group controller \"{controller}\"");
+    }
+    text
 }
 
 fn text(number: Option<u64>) -> Option<String> {
@@ -108,6 +113,15 @@ mod tests {
         assert_eq!(rows(&usage), [("  Memory", "1000 bytes".to_owned())]);
         let usage = Usage { memory_max: Some(1 << 40), ..Usage::default() };
         assert_eq!(rows(&usage), [("  Memory", "1 TiB at most".to_owned())]);
+    }
+
+    #[test]
+    fn cpus_are_not_in_force_without_their_controller() {
+        let usage = Usage { missing_controllers: vec!["cpuset".into()], ..Usage::default() };
+        let cpus = |text: &str| in_force(text.to_owned(), "cpuset", &usage);
+        assert_eq!(cpus("0-3"), "0-3; not in force: this host has no control group controller \"cpuset\"");
+        assert_eq!(cpus(""), "");
+        assert_eq!(in_force("0-3".to_owned(), "cpuset", &Usage::default()), "0-3");
     }
 
     #[test]
