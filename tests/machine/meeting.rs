@@ -20,19 +20,24 @@ fn refusals(pool: &Pool<'_>) -> [String; 3] {
 /// An interface that is not loopback, as every server has one: without a name for it NCCL takes that.
 struct Interface<'a>(&'a Host);
 
+/// The tree has no insmod: finit_module, and delete_module.
+const LOAD: &str = "import ctypes, sys; file = open(sys.argv[1]); sys.exit(ctypes.CDLL(None).syscall(313, file.fileno(), b'', 0))";
+const UNLOAD: &str = "import ctypes; ctypes.CDLL(None).syscall(176, b'dummy', 0)";
+
 impl<'a> Interface<'a> {
     fn add(host: &'a Host) -> Self {
-        host.shell(&format!("insmod {SPARE_MODULE_PATH} numdummies=0"));
-        host.shell(
-            "ip link add card type dummy && ip address add 10.8.0.1/24 dev card && ip link set card up",
-        );
-        Interface(host)
+        let loaded = host.run(&["python3", "-c", LOAD, SPARE_MODULE_PATH]);
+        assert!(loaded.status.success(), "{loaded:?}");
+        let added = Interface(host);
+        host.shell("ip address add 10.8.0.1/24 dev dummy0 && ip link set dummy0 up");
+        added
     }
 }
 
 impl Drop for Interface<'_> {
+    /// The attempts load the same module.
     fn drop(&mut self) {
-        drop(self.0.run(&["sh", "-c", "ip link delete card; rmmod dummy"]));
+        drop(self.0.run(&["python3", "-c", UNLOAD]));
     }
 }
 

@@ -63,12 +63,7 @@ const DENIED: &[&str] = &["DENIED"];
 pub const ATTEMPTS: &[Attempt] = &[
     // Other pools.
     row("another pool's model that only its group reads", &["read", "/srv/models/group.gguf"], Root, HIDDEN),
-    open(
-        "another pool's model that everybody reads",
-        &["read", "/srv/models/others.gguf"],
-        Nobody,
-        "a model's folder is not hidden, for the other parts of a split model lie beside it",
-    ),
+    row("another pool's model that everybody reads", &["read", "/srv/models/others.gguf"], Nobody, HIDDEN),
     row("another pool's cache", &["list", "/var/cache/llamaorch/victim/."], Root, HIDDEN),
     row(
         "a file of another pool's cache",
