@@ -112,7 +112,15 @@ fn a_reload_gives_others_and_back_what_it_had_where_the_new_model_fails() {
     world.configure(&[own("own", 3)]);
     assert_eq!(world.pool("own").pending(), ["resources.cpus"]);
     let replaced = |world: &mut World, to: PoolSpec| {
+        let before = allowed(world, "own");
         let job = world.reload(&to, false).expect("a reload");
+        let checks =
+            world.units.keys().filter(|name| name.kind == UnitKind::Stage).cloned().collect::<Vec<_>>();
+        assert_eq!(
+            checks.iter().map(|name| world.allowed(name)).collect::<Vec<_>>(),
+            [before],
+            "where it is"
+        );
         world.checks_pass("own", 0);
         world.pass(seconds(10));
         world.settle();
