@@ -10,16 +10,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::goals::{self, Figures};
+use super::{SUITE, prepare};
 use crate::dist::{self, Place};
 use crate::failure::Failure;
 use crate::gguf;
-use crate::host;
-use crate::image::{self, Recipe, Suite};
 use crate::sandbox::{Bus, Process, Sandbox};
-use crate::test_levels;
 
-/// The release in the sandbox: its systemd is the newest.
-const SUITE: Suite = Suite::Forky;
 const PROGRAM: &str = "/usr/local/bin/bus-bench";
 const MODEL: &str = "/srv/models/tiny.gguf";
 const LIMIT: Duration = Duration::from_secs(180);
@@ -61,19 +57,7 @@ enum Caller {
 
 /// Measures on each of these buses. True where every goal is met.
 pub fn bus(buses: &[Bus]) -> Result<bool, Failure> {
-    let makes = [
-        format!("a {SUITE} tree in {} (once)", image::cache_dir()?.display()),
-        "release binaries, a package and the bench's programs in target/".to_owned(),
-        "a sandbox in target/sandbox for each bus, one at a time, removed again".to_owned(),
-    ];
-    host::prepare(
-        "cargo xtask bench bus",
-        &test_levels::system_needs(),
-        &test_levels::system_tools(),
-        &makes,
-    )?;
-    image::ensure(Recipe::System(SUITE))?;
-    let package = dist::package(Place::default())?;
+    let package = prepare("bus", "a sandbox in target/sandbox for each bus, one at a time, removed again")?;
     let engine = dist::conformance_engine(Place::default())?;
     let program = dist::bus_bench(Place::default())?;
     let mut met = true;

@@ -6,16 +6,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::dist::{self, Place};
+use super::{SUITE, prepare};
 use crate::failure::Failure;
 use crate::gguf::{self, Shape};
-use crate::host;
-use crate::image::{self, Recipe, Suite};
 use crate::sandbox::{Bus, Sandbox};
-use crate::test_levels;
 
-/// The release that has a llama-server.
-const SUITE: Suite = Suite::Forky;
 const MODEL: &str = "/srv/models/small.gguf";
 /// 11 million weights, so that generating is computing and not answering.
 const SHAPE: Shape = Shape { dimensions: 384, layers: 6, heads: 6, feed_forward: 1024 };
@@ -43,19 +38,7 @@ impl Pair {
 
 /// Measures. True where the goal is met.
 pub fn engine() -> Result<bool, Failure> {
-    let makes = [
-        format!("a {SUITE} tree in {} (once)", image::cache_dir()?.display()),
-        "release binaries and a package in target/".to_owned(),
-        "a sandbox in target/sandbox, removed again".to_owned(),
-    ];
-    host::prepare(
-        "cargo xtask bench engine",
-        &test_levels::system_needs(),
-        &test_levels::system_tools(),
-        &makes,
-    )?;
-    image::ensure(Recipe::System(SUITE))?;
-    let package = dist::package(Place::default())?;
+    let package = prepare("engine", "a sandbox in target/sandbox, removed again")?;
     let sandbox = Sandbox::boot_with(SUITE, "bench-engine", Bus::Broker)?;
     println!("xtask: {} is up", sandbox.machine());
     sandbox.install_package(&package)?;
