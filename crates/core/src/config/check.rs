@@ -333,13 +333,13 @@ fn on_change(text: Option<&str>) -> Result<OnChange, String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::config::fragment::{BreakerFragment, DrainFragment, LeasesFragment, StormFragment};
     use crate::config::{Port, Restart};
     use crate::engine::HealthRecipe;
 
-    fn templates() -> BTreeMap<String, EngineTemplate> {
+    pub(in crate::config) fn templates() -> BTreeMap<String, EngineTemplate> {
         let template = EngineTemplate {
             program: "llama-server".into(),
             args: vec!["--model".into(), "{model}".into()],
@@ -355,7 +355,7 @@ mod tests {
         BTreeMap::from([("llama-cpp".into(), template)])
     }
 
-    fn minimal() -> PoolFragment {
+    pub(in crate::config) fn minimal() -> PoolFragment {
         PoolFragment {
             engine: Some("llama-cpp".into()),
             model: Some("file:/srv/m.gguf".into()),

@@ -102,8 +102,8 @@ pub fn check_sight(spec: &PoolSpec, folders: &[String]) -> Result<(), Vec<SpecEr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::fragment::PoolFragment;
-    use crate::engine::{EngineTemplate, HealthRecipe};
+    use crate::config::check::tests::{minimal, templates};
+    use crate::config::{check, fragment::PoolFragment};
     use std::collections::BTreeMap;
 
     #[test]
@@ -130,27 +130,12 @@ mod tests {
 
     fn spec() -> PoolSpec {
         let fragment = PoolFragment {
-            engine: Some("llama-cpp".into()),
             model: Some("file:/srv/a-00001-of-00002.gguf".into()),
             files: Some(BTreeMap::from([("x".into(), "file:/srv/lora".into())])),
             args: Some(vec!["--lora={file:x}".into()]),
-            devices: Some(vec!["none".into()]),
-            ..PoolFragment::default()
+            ..minimal()
         };
-        let template = EngineTemplate {
-            program: "llama-server".into(),
-            args: Vec::new(),
-            env: BTreeMap::new(),
-            version_args: Vec::new(),
-            listen: Default::default(),
-            health: HealthRecipe { path: "/health".into() },
-            progress: None,
-            slots: None,
-            version: None,
-            sandbox: Default::default(),
-        };
-        let templates = BTreeMap::from([("llama-cpp".into(), template)]);
-        super::super::check(&"chat".parse().expect("an id"), "", fragment, &templates).expect("a valid file")
+        check(&"chat".parse().expect("an id"), "", fragment, &templates()).expect("a valid file")
     }
 
     #[test]
