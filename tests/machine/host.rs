@@ -5,8 +5,9 @@ use serde_json::Value;
 use std::env;
 use std::path::PathBuf;
 use std::process::Output;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 use xtask::image::Suite;
 use xtask::machine::{Machine, Start};
 
@@ -20,17 +21,54 @@ pub struct Host {
     pub machine: Machine,
 }
 
-/// The machine. The first test boots it.
-pub fn host() -> &'static Host {
+/// The machine, for a test that runs beside others. The first test boots it.
+pub fn host() -> (&'static Host, Turn) {
+    (booted(), Turn::take(false))
+}
+
+/// The machine, for a test that needs all of it: no other test runs meanwhile, and no pool of another test either.
+pub fn host_alone() -> (&'static Host, Turn) {
+    let (host, turn) = (booted(), Turn::take(true));
+    let stopped = host.run(&["poolctl", "stop", "--all"]);
+    assert!(stopped.status.success(), "{stopped:?}");
+    (host, turn)
+}
+
+fn booted() -> &'static Host {
     static HOST: OnceLock<Host> = OnceLock::new();
     HOST.get_or_init(Host::boot)
 }
 
-/// Held by tests that measure or change what all engines share.
-pub fn turn() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    // A test that failed has said so; the others go on.
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+/// How many tests run now. One that waits to be alone keeps nobody waiting: it comes when there is nobody.
+static RUNNING: Mutex<usize> = Mutex::new(0);
+static CHANGED: Condvar = Condvar::new();
+/// A test runs that has to be alone.
+const ALONE: usize = usize::MAX;
+
+/// A test has the machine, beside others or alone. How long is said at its end, which is where the level's time goes.
+pub struct Turn {
+    begun: Instant,
+}
+
+impl Turn {
+    fn take(alone: bool) -> Turn {
+        // A test that failed has said so; the others go on.
+        let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+        let others = |running: &mut usize| if alone { *running > 0 } else { *running == ALONE };
+        let mut running = CHANGED.wait_while(running, others).unwrap_or_else(PoisonError::into_inner);
+        *running = if alone { ALONE } else { *running + 1 };
+        Turn { begun: Instant::now() }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let test = thread::current();
+        println!("{:6.1} s: {}", self.begun.elapsed().as_secs_f64(), test.name().unwrap_or_default());
+        let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+        *running = if *running == ALONE { 0 } else { *running - 1 };
+        CHANGED.notify_all();
+    }
 }
 
 fn from_environment(name: &str) -> PathBuf {
@@ -50,8 +88,9 @@ impl Host {
         let start = Start { suite, name: "tests", package: &package, agent: &agent };
         let machine = Machine::boot(&start).expect("the machine boots");
         println!(
-            "{suite}: {} after {:.1} s, {}; {}",
+            "{suite}: {}, its disk made in {:.1} s and booted in {:.1} s, {}; {}",
             machine.check(&["uname", "-r"]).expect("a kernel").trim(),
+            machine.disk_time().as_secs_f64(),
             machine.boot_time().as_secs_f64(),
             machine.accelerator().name(),
             machine.check(&["systemctl", "--version"]).expect("a version").lines().next().unwrap_or_default()
@@ -80,9 +119,9 @@ impl Host {
         self.machine.run(argv).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// A pool of an engine with these arguments, ready. It stays: stopping takes time, and nobody needs its name.
-    pub fn pool(&self, id: &str, engine: &str, args: &[&str], more: &str) -> Pool<'_> {
-        let pool = self.new_pool(id, engine, args, more);
+    /// A pool of an engine, ready. It stays: stopping takes time, and nobody needs its name.
+    pub fn pool(&self, id: &str, engine: &str, more: &str) -> Pool<'_> {
+        let pool = self.new_pool(id, engine, more);
         let limit = format!("{}s", SOON.as_secs());
         let waited = self.run(&["poolctl", "wait", "--timeout", &limit, id]);
         assert!(waited.status.success(), "{id}: {waited:?}\n{}", self.journal_end());
@@ -90,10 +129,8 @@ impl Host {
     }
 
     /// The same, whatever becomes of it.
-    pub fn new_pool(&self, id: &str, engine: &str, args: &[&str], more: &str) -> Pool<'_> {
-        let file = format!(
-            "engine = {engine:?}\nmodel = \"file:{MODEL}\"\ndevices = [\"none\"]\nargs = {args:?}\n{more}"
-        );
+    pub fn new_pool(&self, id: &str, engine: &str, more: &str) -> Pool<'_> {
+        let file = format!("engine = {engine:?}\nmodel = \"file:{MODEL}\"\ndevices = [\"none\"]\n{more}");
         self.machine.write(&format!("/etc/llamaorch/pools.d/{id}.toml"), file, 0o644).expect("written");
         let read = self.run(&["poolctl", "reload"]);
         assert!(read.status.success(), "{read:?}");
@@ -150,47 +187,86 @@ impl Pool<'_> {
         self.replica("endpoint").as_str().expect("an endpoint").to_owned()
     }
 
-    /// Whether its engine answers now.
-    pub fn answers(&self) -> bool {
-        let url = format!("{}/health", self.endpoint());
-        self.host.run(&["curl", "-sf", "-m", "20", "-o", "/dev/null", &url]).status.success()
+    /// What curl is told to ask its engine for that path.
+    fn curl(&self, path: &str) -> Vec<String> {
+        let endpoint = self.endpoint();
+        match endpoint.strip_prefix("unix:") {
+            Some(socket) => {
+                vec!["--unix-socket".to_owned(), socket.to_owned(), format!("http://localhost{path}")]
+            }
+            None => vec![format!("{endpoint}{path}")],
+        }
+    }
+
+    /// Whether it takes that request.
+    pub fn post(&self, path: &str) -> bool {
+        let whom = self.curl(path);
+        let argv = ["curl", "-sf", "-m", "60", "-o", "/dev/null", "-X", "POST"].map(str::to_owned);
+        let argv: Vec<&str> = argv.iter().chain(&whom).map(String::as_str).collect();
+        self.host.run(&argv).status.success()
+    }
+
+    /// Asks its engine for one completion after the other for as long as that takes, and for ten at least; says how many it
+    /// gave, and how many it did not.
+    pub fn answers_while<T>(&self, other: impl FnOnce() -> T) -> (T, usize, usize) {
+        let over = format!("/run/{}-is-over", self.id);
+        let curl = "curl -sf -m 30 -o /dev/null --json '{\"prompt\": \"a\"}'";
+        let whom = self.curl("/completion").join(" ");
+        let script = format!(
+            "asked=0; until test -e {over} -a $asked -ge 10; do
+               {curl} {whom} && echo answered || echo failed; asked=$((asked + 1)); done; rm {over}"
+        );
+        thread::scope(|scope| {
+            let asking = scope.spawn(|| self.host.shell(&script));
+            let done = other();
+            self.host.shell(&format!("touch {over}"));
+            let said = asking.join().expect("it ended");
+            let count = |word: &str| said.lines().filter(|line| *line == word).count();
+            (done, count("answered"), count("failed"))
+        })
     }
 
     /// Has the engine try all acts; its answers in their order.
     pub fn attempts(&self, acts: &[Vec<String>]) -> Vec<Value> {
-        let url = format!("{}/attempts", self.endpoint());
-        let body = serde_json::to_vec(acts).expect("a list");
-        let argv = ["curl", "-sS", "-m", "600", "--data-binary", "@-", &url];
-        let output = self.host.machine.run_with_input(Duration::from_secs(620), &argv, &body);
-        let output = output.unwrap_or_else(|error| panic!("{error}"));
+        let output = self.asked(acts);
         serde_json::from_slice(&output.stdout)
             .unwrap_or_else(|error| panic!("{error}: {output:?}\n{}", self.host.journal_end()))
     }
 
+    /// The same, whatever comes back.
+    pub fn asked(&self, acts: &[Vec<String>]) -> Output {
+        let whom = self.curl("/attempts");
+        let argv = ["curl", "-sS", "-m", "600", "--data-binary", "@-"].map(str::to_owned);
+        let argv: Vec<&str> = argv.iter().chain(&whom).map(String::as_str).collect();
+        let body = serde_json::to_vec(acts).expect("a list");
+        let output = self.host.machine.run_with_input(Duration::from_secs(620), &argv, &body);
+        output.unwrap_or_else(|error| panic!("{error}"))
+    }
+
     /// One of them.
     pub fn attempt(&self, act: &[&str]) -> Value {
-        self.attempts(&[act.iter().map(|&word| word.to_owned()).collect()]).remove(0)
+        self.attempts(&[words(act)]).remove(0)
     }
 
-    /// Changes limits of its running unit, as an operator could.
-    pub fn limit(&self, properties: &[&str]) {
-        let unit = self.unit();
-        let argv = [&["systemctl", "set-property", "--runtime", unit.as_str()], properties].concat();
-        let set = self.host.run(&argv);
-        assert!(set.status.success(), "{set:?}");
+    /// The folder of its unit's cgroup.
+    pub fn cgroup(&self) -> String {
+        format!("/sys/fs/cgroup{}", self.host.unit_property(&self.unit(), "ControlGroup"))
     }
+}
 
-    /// A file of its unit's cgroup.
-    pub fn cgroup(&self, file: &str) -> String {
-        let group = self.host.unit_property(&self.unit(), "ControlGroup");
-        self.host.shell(&format!("cat /sys/fs/cgroup{group}/{file}"))
-    }
+/// An act and its arguments.
+pub fn words(act: &[&str]) -> Vec<String> {
+    act.iter().map(|&word| word.to_owned()).collect()
 }
 
 const TEMPLATE: &str = r#"
 program = "PROGRAM"
-args = ["--model", "{model}", "--host", "{host}", "--port", "{port}"]
+args = ["--model", "{model}"]
 version_args = ["--version"]
+[listen.tcp]
+args = ["--host", "{host}", "--port", "{port}"]
+[listen.unix]
+args = ["--host", "{socket}"]
 [health]
 path = "/health"
 [progress]

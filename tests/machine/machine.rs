@@ -6,7 +6,7 @@ use std::time::Duration;
 
 #[test]
 fn it_has_a_kernel_of_its_own_and_all_controllers() {
-    let host = host();
+    let (host, _turn) = host();
     assert_eq!(host.shell("cat /proc/1/comm"), "systemd\n");
     let controllers = host.shell("cat /sys/fs/cgroup/cgroup.controllers");
     for controller in ["cpu", "cpuset", "io", "memory", "pids"] {
@@ -23,7 +23,7 @@ fn it_has_a_kernel_of_its_own_and_all_controllers() {
 
 #[test]
 fn commands_have_a_status_two_outputs_and_a_limit_and_run_side_by_side() {
-    let host = host();
+    let (host, _turn) = host();
     let ran = host.run(&["sh", "-c", "echo out; echo err >&2; exit 7"]);
     assert_eq!((ran.stdout.as_slice(), ran.stderr.as_slice()), (&b"out\n"[..], &b"err\n"[..]));
     assert_eq!(ran.status.code(), Some(7));
@@ -44,7 +44,7 @@ fn commands_have_a_status_two_outputs_and_a_limit_and_run_side_by_side() {
 
 #[test]
 fn files_go_in_with_their_mode() {
-    let host = host();
+    let (host, _turn) = host();
     let big = vec![b'x'; 3 << 20];
     host.machine.write("/srv/a/b/big", &big, 0o640).expect("written");
     assert_eq!(host.shell("stat -c '%s %a' /srv/a/b/big"), format!("{} 640\n", big.len()));

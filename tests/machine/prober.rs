@@ -4,8 +4,8 @@ use crate::host::host;
 
 #[test]
 fn an_engine_that_kills_its_prober_is_ended_and_the_reason_is_told() {
-    let host = host();
-    let pool = host.pool("unwatched", "hostile", &[], "[health]\nstall_timeout = \"10s\"\n");
+    let (host, _turn) = host();
+    let pool = host.pool("unwatched", "hostile", "[health]\nstall_timeout = \"10s\"\n");
     let (before, unit) = (pool.main_pid(), pool.unit());
     let killed = pool.attempt(&["kill-prober"]);
     assert_eq!(killed["outcome"], "succeeded", "it runs as the same user, so it can: {killed}");

@@ -3,17 +3,35 @@
 
 mod table;
 
-use crate::host::{HOSTILE, Host, MODEL, Pool, host, turn};
+use crate::host::{HOSTILE, Host, MODEL, Pool, host};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::time::Duration;
-use table::{ATTEMPTS, Attempt, Control, Ends};
+use table::{ATTEMPTS, Attempt, Control, Ends, ON_A_SOCKET};
 use xtask::machine::SPARE_MODULE_PATH;
-use xtask::test_levels::LEFT_OUT;
 
 /// The fewest ways that this is about.
 const LEAST: usize = 25;
+
+/// What has to be there before the engines start.
+const BEFORE: &str = r#"
+install -d -m 0700 /etc/credstore
+(umask 077; echo secret >/etc/credstore/own; echo secret >/etc/credstore/others)
+for address in 10.9.0.1/32 10.9.0.2/32 fd09::1/128; do ip address add $address dev lo; done
+"#;
+
+/// The engine that tries it all: what it may use is in its pool's file, as for any other.
+const HOSTILE_POOL: &str = r#"
+credentials = { OWN_TOKEN = "own" }
+[network]
+allow = ["10.9.0.2/32"]
+[resources]
+cpus = "0"
+tasks_max = 100
+shm = "16MiB"
+memory_max = "512MiB"
+"#;
 
 /// What the acts are tried on: all of it is there, and reachable for who may.
 const TARGETS: &str = r#"
@@ -21,8 +39,7 @@ install -m 0640 MODEL /srv/models/group.gguf
 install -m 0644 MODEL /srv/models/others.gguf
 install -d -m 0755 /home/alice
 echo secret >/home/alice/secret
-install -d -m 0700 /etc/credstore
-for file in /root/secret /var/cache/private/llamaorch/victim/secret /etc/credstore/token; do
+for file in /root/secret /var/cache/private/llamaorch/victim/secret; do
   (umask 077; echo secret >$file)
 done
 (umask 000; echo secret >/dev/shm/others)
@@ -30,31 +47,25 @@ cp MODULE /srv/dummy.ko
 install -m 4755 /usr/bin/id /usr/local/bin/id-as-root
 mknod -m 0666 /dev/nvidia0 c 195 0
 mknod -m 0666 /dev/disk-of-all b 254 0
-ip address add 10.9.0.1/32 dev lo
-ip address add fd09::1/128 dev lo nodad
-systemd-run --quiet --unit=far4 /usr/local/bin/conformance-engine --host 10.9.0.1 --port 9000
-systemd-run --quiet --unit=far6 /usr/local/bin/conformance-engine --host fd09::1 --port 9000
+serve() { systemd-run --quiet --unit=$1 /usr/local/bin/conformance-engine --host $2 --port 9000; }
+serve far4 10.9.0.1
+serve near4 10.9.0.2
+serve far6 fd09::1
 systemd-run --quiet --unit=spare sleep infinity
-systemd-run --quiet --unit=keeper --property=SetCredential=token:secret sleep infinity
-systemd-run --quiet --unit=listener --property=UMask=0 python3 -c '
-import socket, time
-listener = socket.socket(socket.AF_UNIX)
-listener.bind("/run/llamaorch/victim-r0/socket")
-listener.listen()
-time.sleep(1e6)'
-until curl -sf -o /dev/null http://10.9.0.1:9000/health && curl -sf -o /dev/null 'http://[fd09::1]:9000/health' &&
-  test -S /run/llamaorch/victim-r0/socket; do sleep 0.1; done
+for address in 10.9.0.1 10.9.0.2 '[fd09::1]'; do
+  until curl -sf -o /dev/null "http://$address:9000/health"; do sleep 0.1; done
+done
 poolctl stop spare >/dev/null
 "#;
 
 /// One way, as it was tried inside and outside.
-struct Tried<'a> {
-    attempt: &'a Attempt,
+struct Tried {
+    attempt: &'static Attempt,
     inside: Value,
     outside: Value,
 }
 
-impl Tried<'_> {
+impl Tried {
     /// What is wrong with it.
     fn fault(&self) -> Option<String> {
         let (inside, outside) = (brief(&self.inside), brief(&self.outside));
@@ -65,8 +76,9 @@ impl Tried<'_> {
         match self.attempt.ends {
             Ends::Refused(expected) if refused.is_some_and(|errno| expected.contains(&errno)) => None,
             Ends::Refused(expected) => Some(format!("{inside}, where {expected:?} was expected")),
-            Ends::Open(_) if refused.is_none() => None,
+            Ends::Open(_) | Ends::Given if refused.is_none() => None,
             Ends::Open(_) => Some(format!("{inside}: it is not open any more, say so in the table")),
+            Ends::Given => Some(format!("{inside}, and it is the engine's own")),
         }
     }
 }
@@ -74,20 +86,12 @@ impl Tried<'_> {
 fn brief(outcome: &Value) -> String {
     let text = |key: &str| outcome[key].as_str().unwrap_or_default().to_owned();
     let detail: String = text("detail").chars().take(160).collect();
-    format!("{} {} ({detail})", text("outcome"), text("errno"))
+    let slow = outcome["ms"].as_u64().filter(|ms| *ms > 1000).map(|ms| format!(" in {ms} ms"));
+    format!("{} {} ({detail}){}", text("outcome"), text("errno"), slow.unwrap_or_default())
 }
 
 /// The act's words with what is only known now.
-fn filled(attempt: &Attempt, host: &Host, victim: &Pool<'_>, hostile: &Pool<'_>) -> Vec<String> {
-    let blanks = [
-        ("{victim}", victim.main_pid().to_string()),
-        ("{victim-port}", victim.endpoint().trim_start_matches("http://").to_owned()),
-        ("{daemon}", host.unit_property("pool-managerd", "MainPID")),
-        ("{own}", "/var/cache/private/llamaorch/hostile".to_owned()),
-        ("{runtime}", "/run/llamaorch/hostile-r0".to_owned()),
-        ("{own-unit}", hostile.unit()),
-        ("{module}", SPARE_MODULE_PATH.to_owned()),
-    ];
+fn filled(attempt: &Attempt, blanks: &[(&str, String)]) -> Vec<String> {
     let fill = |word: &&str| {
         blanks.iter().fold((*word).to_owned(), |word, (blank, value)| {
             if word.contains(blank) { word.replace(blank, value) } else { word }
@@ -107,68 +111,119 @@ fn outside(host: &Host, control: Control, acts: &[Vec<String>]) -> Vec<Value> {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
 }
 
-#[test]
-fn no_way_out_of_the_sandbox_is_open_that_the_list_does_not_name() {
-    let host = host();
-    let _turn = turn();
-    let victim = host.pool("victim", "conformance", &[], "");
-    host.new_pool("spare", "conformance", &[], "activation = \"manual\"\n");
-    let hostile = host.pool("hostile", "hostile", &[], "");
-    hostile.limit(&["TasksMax=100", "AllowedCPUs=0"]);
-    host.shell(&TARGETS.replace("MODEL", MODEL).replace("MODULE", SPARE_MODULE_PATH));
-    let own = format!("{}/write?path=/dev/shm/own", victim.endpoint());
-    assert!(host.run(&["curl", "-sf", "-m", "20", "-X", "POST", &own]).status.success());
-    let before = (victim.main_pid(), host.unit_property("pool-managerd", "MainPID"), hostile.main_pid());
+/// What is tried on this release: the attempts of a list with their words, and those that it leaves out.
+struct Chosen {
+    acts: Vec<(&'static Attempt, Vec<String>)>,
+    left_out: Vec<&'static Attempt>,
+}
 
-    let (left_out, tried): (Vec<_>, Vec<_>) =
-        ATTEMPTS.iter().partition(|attempt| attempt.left_out.iter().any(|(suite, _)| *suite == host.suite()));
-    let acts: Vec<_> = tried.iter().map(|attempt| filled(attempt, host, &victim, &hostile)).collect();
-    let inside = hostile.attempts(&acts);
+fn chosen(host: &Host, list: &'static [Attempt], blanks: &[(&str, String)]) -> Chosen {
+    let here = |attempt: &&Attempt| attempt.left_out.iter().any(|(suite, _)| *suite == host.suite());
+    let (left_out, tried): (Vec<&Attempt>, Vec<&Attempt>) = list.iter().partition(here);
+    let acts = tried.into_iter().map(|attempt| (attempt, filled(attempt, blanks))).collect();
+    Chosen { acts, left_out }
+}
+
+/// What came of it inside and, done now, outside.
+fn compared(host: &Host, acts: &[(&'static Attempt, Vec<String>)], inside: Vec<Value>) -> Vec<Tried> {
     assert_eq!(inside.len(), acts.len(), "not every attempt was answered");
-
-    // Nobody noticed anything: before those outside do the same.
-    let after = (victim.main_pid(), host.unit_property("pool-managerd", "MainPID"), hostile.main_pid());
-    assert_eq!(before, after, "another process than before");
-    assert_eq!(victim.text("phase"), "ready");
-    assert_eq!(host.unit_property("spare.service", "ActiveState"), "active");
-
     let mut answers = vec![Value::Null; acts.len()];
     for control in [Control::Nobody, Control::Root] {
-        let rows: Vec<usize> = (0..tried.len()).filter(|&row| tried[row].control == control).collect();
-        let its: Vec<_> = rows.iter().map(|&row| acts[row].clone()).collect();
+        let rows: Vec<usize> = (0..acts.len()).filter(|&row| acts[row].0.control == control).collect();
+        let its: Vec<_> = rows.iter().map(|&row| acts[row].1.clone()).collect();
         for (row, answer) in rows.into_iter().zip(outside(host, control, &its)) {
             answers[row] = answer;
         }
     }
+    let both = acts.iter().zip(inside).zip(answers);
+    both.map(|((&(attempt, _), inside), outside)| Tried { attempt, inside, outside }).collect()
+}
 
-    let mut report = String::new();
-    let mut faults = Vec::new();
-    let mut ran = 0;
-    for ((attempt, inside), outside) in tried.into_iter().zip(inside).zip(answers) {
-        let tried = Tried { attempt, inside, outside };
-        ran += usize::from(tried.inside["outcome"].is_string() && tried.outside["outcome"].is_string());
-        let open = match attempt.ends {
+/// Says what came of each, and what is wrong.
+fn report(host: &Host, title: &str, tried: &[Tried], left_out: &[&Attempt]) {
+    let mut report = format!("{title}\n");
+    for tried in tried {
+        let open = match tried.attempt.ends {
             Ends::Open(why) => format!(" OPEN: {why}"),
-            Ends::Refused(_) => String::new(),
+            Ends::Given | Ends::Refused(_) => String::new(),
         };
         let sides = format!("inside {}; outside {}", brief(&tried.inside), brief(&tried.outside));
-        writeln!(report, "{}: {sides}{open}", attempt.name).expect("a string");
-        faults.extend(tried.fault().map(|fault| format!("{}: {fault}", attempt.name)));
+        writeln!(report, "{}: {sides}{open}", tried.attempt.name).expect("a string");
     }
-    for attempt in &left_out {
+    for attempt in left_out {
         let why =
             attempt.left_out.iter().find(|(suite, _)| *suite == host.suite()).map_or("", |(_, why)| why);
-        writeln!(report, "{LEFT_OUT} on {}: {}: {why}", host.suite(), attempt.name).expect("a string");
+        writeln!(report, "not on {}: {}: {why}", host.suite(), attempt.name).expect("a string");
     }
-    println!("{report}{ran} of {} attempts on {}", ATTEMPTS.len(), host.suite());
+    println!("{report}");
+}
+
+#[test]
+fn no_way_out_of_the_sandbox_is_open_that_the_list_does_not_name() {
+    let (host, _turn) = host();
+    host.shell(BEFORE);
+    host.new_pool("spare", "conformance", "activation = \"manual\"\n");
+    let victim = host.pool("victim", "conformance", "credentials = { TOKEN = \"others\" }\n");
+    let mute = host.pool("mute", "hostile", "[network]\nlisten = \"unix\"\n");
+    let hostile = host.pool("hostile", "hostile", HOSTILE_POOL);
+    host.shell(&TARGETS.replace("MODEL", MODEL).replace("MODULE", SPARE_MODULE_PATH));
+    assert!(victim.post("/write?path=/dev/shm/own"));
+    let blanks = [
+        ("{victim}", victim.main_pid().to_string()),
+        ("{victim-unit}", victim.unit()),
+        ("{victim-port}", victim.endpoint().trim_start_matches("http://").to_owned()),
+        ("{mute-socket}", mute.endpoint().trim_start_matches("unix:").to_owned()),
+        ("{daemon}", host.unit_property("pool-managerd", "MainPID")),
+        ("{own}", "/var/cache/private/llamaorch/hostile".to_owned()),
+        ("{runtime}", "/run/llamaorch/hostile-r0".to_owned()),
+        ("{own-unit}", hostile.unit()),
+        ("{own-cgroup}", hostile.cgroup()),
+        ("{module}", SPARE_MODULE_PATH.to_owned()),
+    ];
+    let noticed = || {
+        let processes = [&victim, &mute, &hostile].map(Pool::main_pid);
+        let spare = host.unit_property("spare.service", "ActiveState");
+        (processes, host.unit_property("pool-managerd", "MainPID"), victim.text("phase"), spare)
+    };
+    let lists =
+        [("listening on TCP", &hostile, ATTEMPTS), ("listening on a unix socket", &mute, ON_A_SOCKET)];
+    let before = noticed();
+    let inside = lists.map(|(title, engine, list)| {
+        let chosen = chosen(host, list, &blanks);
+        let acts: Vec<_> = chosen.acts.iter().map(|(_, act)| act.clone()).collect();
+        (title, engine.attempts(&acts), chosen, list)
+    });
+    // Before those outside do the same.
+    assert_eq!(noticed(), before, "somebody noticed");
+
+    let mut faults = Vec::new();
+    let mut ran = 0;
+    for (title, inside, Chosen { acts, left_out }, list) in inside {
+        let tried = compared(host, &acts, inside);
+        report(host, title, &tried, &left_out);
+        let answered = tried.iter().filter(|tried| {
+            [&tried.inside, &tried.outside].iter().all(|answer| answer["outcome"].is_string())
+        });
+        let answered = answered.count();
+        assert_eq!(answered + left_out.len(), list.len(), "fewer ran than are listed");
+        ran += answered;
+        let fault = |tried: &Tried| Some(format!("{}: {}", tried.attempt.name, tried.fault()?));
+        faults.extend(tried.iter().filter_map(fault));
+    }
+    // What root did outside.
+    host.shell("poolctl unregister of-an-engine");
+    println!("{ran} of {} attempts on {}", ATTEMPTS.len() + ON_A_SOCKET.len(), host.suite());
     assert!(faults.is_empty(), "{}", faults.join("\n"));
-    assert_eq!(ran + left_out.len(), ATTEMPTS.len(), "fewer ran than are listed");
     assert!(ran >= LEAST, "only {ran} ran");
 }
 
 #[test]
 fn every_way_of_the_list_is_another_one() {
-    let names: BTreeSet<_> = ATTEMPTS.iter().map(|attempt| attempt.name).collect();
-    let acts: BTreeSet<_> = ATTEMPTS.iter().map(|attempt| attempt.act).collect();
-    assert_eq!((names.len(), acts.len()), (ATTEMPTS.len(), ATTEMPTS.len()));
+    let both = || ATTEMPTS.iter().chain(ON_A_SOCKET);
+    let names: BTreeSet<_> = both().map(|attempt| attempt.name).collect();
+    assert_eq!(names.len(), both().count());
+    for list in [ATTEMPTS, ON_A_SOCKET] {
+        let acts: BTreeSet<_> = list.iter().map(|attempt| attempt.act).collect();
+        assert_eq!(acts.len(), list.len());
+    }
 }

@@ -1,6 +1,7 @@
-//! Every way out that is tried: the one list of them.
+//! Every way out that is tried: the one list of them, for an engine on TCP, and a short one for an engine on a unix socket.
 //!
 //! What stands in braces is filled in: `{victim}` and `{daemon}` are process ids, `{own}` is the hostile engine's cache.
+//! What is the engine's own is tried too: where all of it were refused, nothing would be proved about the rest.
 
 use xtask::image::Suite;
 
@@ -20,6 +21,8 @@ pub enum Ends {
     Refused(&'static [&'static str]),
     /// It succeeds, and why that is known and not mended here.
     Open(&'static str),
+    /// It succeeds, for it is the engine's own.
+    Given,
 }
 
 /// One way.
@@ -51,6 +54,10 @@ const fn open(
     Attempt { name, act, control, ends: Ends::Open(why), left_out: &[] }
 }
 
+const fn given(name: &'static str, act: &'static [&'static str], control: Control) -> Attempt {
+    Attempt { name, act, control, ends: Ends::Given, left_out: &[] }
+}
+
 use Control::{Nobody, Root};
 
 /// A path that is not there, or may not be entered: which one is a matter of how it is hidden.
@@ -58,6 +65,8 @@ const HIDDEN: &[&str] = &["ENOENT", "EACCES"];
 /// The filter of system calls ends the process.
 const FILTERED: &[&str] = &["SIGSYS"];
 const DENIED: &[&str] = &["DENIED"];
+/// Not even the family of addresses is there.
+const NO_NETWORK: &[&str] = &["EAFNOSUPPORT"];
 
 /// The list.
 pub const ATTEMPTS: &[Attempt] = &[
@@ -71,9 +80,10 @@ pub const ATTEMPTS: &[Attempt] = &[
         Root,
         HIDDEN,
     ),
-    row("another pool's socket", &["connect-unix", "/run/llamaorch/victim-r0/socket"], Root, HIDDEN),
-    row("another unit's credential", &["read", "/run/credentials/keeper.service/token"], Root, HIDDEN),
-    row("the store of credentials", &["read", "/etc/credstore/token"], Root, HIDDEN),
+    row("another pool's socket", &["connect-unix", "{mute-socket}"], Root, HIDDEN),
+    row("another pool's credential", &["read", "/run/credentials/{victim-unit}/others"], Root, HIDDEN),
+    given("its own credential", &["read", "/run/credentials/{own-unit}/own"], Root),
+    row("the store of credentials", &["read", "/etc/credstore/own"], Root, HIDDEN),
     row("another's shared memory", &["read", "/dev/shm/others"], Nobody, HIDDEN),
     row(
         "another engine's shared memory, by its process",
@@ -97,7 +107,15 @@ pub const ATTEMPTS: &[Attempt] = &[
         &["ALL-REFUSED"],
     ),
     row("a setting of the kernel", &["walk-files", "/proc/sys"], Root, &["ALL-REFUSED"]),
-    row("a switch of the kernel's devices", &["walk-files", "/sys"], Root, &["ALL-REFUSED"]),
+    // systemd lets a unit ask to be told of its own pressure, and of nothing else.
+    row(
+        "a switch of the kernel's devices",
+        &["walk-files", "/sys", "{own-cgroup}/memory.pressure"],
+        Root,
+        &["ALL-REFUSED"],
+    ),
+    given("a file in its cache", &["create", "{own}/made"], Root),
+    given("its model", &["read", "/srv/models/tiny.gguf"], Nobody),
     // Other processes.
     row("tracing another engine", &["trace", "{victim}"], Root, FILTERED),
     row("another engine's memory", &["read-memory", "{victim}"], Root, &["EPERM", "SIGSYS"]),
@@ -157,6 +175,8 @@ pub const ATTEMPTS: &[Attempt] = &[
         &["ETIMEDOUT", "EPERM"],
     ),
     row("a datagram beyond loopback, IPv6", &["send", "[fd09::1]:9000"], Nobody, &["EPERM"]),
+    given("a connection that its pool allows", &["connect", "10.9.0.2:9000"], Nobody),
+    given("a datagram that its pool allows", &["send", "10.9.0.2:9000"], Nobody),
     row("a raw socket", &["socket", "raw"], Root, &["EPERM"]),
     row("a socket below the protocols", &["socket", "packet"], Root, &["EAFNOSUPPORT"]),
     row("the kernel's tables of the network", &["socket", "netlink"], Nobody, &["EAFNOSUPPORT"]),
@@ -246,7 +266,20 @@ pub const ATTEMPTS: &[Attempt] = &[
     row("reading the pools' files anew", &["run", "poolctl", "reload"], Root, DENIED),
     row("a lease of another pool", &["run", "poolctl", "lease", "victim", "--", "/bin/true"], Root, DENIED),
     row("a pool of its own", &["run", "poolctl", "register", "of-an-engine"], Root, DENIED),
-    // What it is given.
+    // What it may use.
     row("a CPU outside its set", &["cpu", "1"], Nobody, &["EINVAL"]),
+    given("a CPU of its set", &["cpu", "0"], Nobody),
     row("more tasks than it may have", &["threads", "150"], Nobody, &["EAGAIN"]),
+    given("as many tasks as it may have", &["threads", "50"], Nobody),
+    row("more shared memory than it may have", &["fill", "/dev/shm/much", "32"], Nobody, &["ENOSPC"]),
+    given("as much shared memory as it may have", &["fill", "/dev/shm/some", "8"], Nobody),
+];
+
+/// What an engine on a unix socket tries: it has no network at all.
+pub const ON_A_SOCKET: &[Attempt] = &[
+    row("an engine's port from a unix socket", &["connect", "{victim-port}"], Nobody, NO_NETWORK),
+    row("a datagram from a unix socket", &["send", "{victim-port}"], Nobody, NO_NETWORK),
+    row("an address beyond loopback from a unix socket", &["connect", "10.9.0.2:9000"], Nobody, NO_NETWORK),
+    row("the network's tables from a unix socket", &["socket", "netlink"], Nobody, NO_NETWORK),
+    given("its own socket", &["connect-unix", "{mute-socket}"], Root),
 ];

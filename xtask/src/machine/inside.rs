@@ -64,9 +64,9 @@ impl Machine {
 
     /// Writes a file in the machine, making folders as needed.
     pub fn write(&self, inside: &str, contents: impl AsRef<[u8]>, mode: u32) -> Result<(), Error> {
-        // A new file under the name, never the old one rewritten: a running program keeps what it mapped.
-        let script =
-            r#"mkdir -p "$(dirname "$1")" && rm -f "$1" && umask 077 && cat >"$1" && chmod "$0" "$1""#;
+        // A whole new file under the name, never the old one rewritten: a running program keeps what it mapped, and one that
+        // reads the folder now sees no half of a file.
+        let script = r#"mkdir -p "$(dirname "$1")" && umask 077 && cat >"$1.new" && chmod "$0" "$1.new" && mv -fT "$1.new" "$1""#;
         let argv = ["sh", "-c", script, &format!("{mode:o}"), inside];
         let output = self.run_with_input(DEFAULT_TIMEOUT, &argv, contents.as_ref())?;
         succeeded(&["write", inside], output).map(drop)

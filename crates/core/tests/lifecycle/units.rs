@@ -235,6 +235,23 @@ fn what_was_lost_with_the_signals_is_asked_for_again() {
 }
 
 #[test]
+fn what_systemd_forgot_before_it_took_a_unit_was_another_of_that_name() {
+    let mut world = World::with(&[spec("a")]);
+    world.slow = true;
+    world.checks_pass("a", 0);
+    let engine = unit(UnitKind::Engine, "a", 0);
+    world.event(Event::UnitForgotten(engine.clone()));
+    assert_eq!(world.phase("a"), PoolPhase::Starting, "{:?}", world.lines.last());
+    world.slow = false;
+    world.event(Event::UnitTaken(engine.clone()));
+    world.becomes_ready("a", 0);
+    assert_eq!(world.phase("a"), PoolPhase::Ready);
+    // From then on it is its own.
+    world.forgotten(&engine);
+    assert_eq!(world.phase("a"), PoolPhase::Stopped);
+}
+
+#[test]
 fn waiting_callers_are_bounded() {
     let mut world = World::with(&[spec("a")]);
     let wait = |world: &mut World| world.ask(Request::WaitReady { pool: "a".into(), timeout: Usec(0) });

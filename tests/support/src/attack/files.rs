@@ -1,7 +1,7 @@
 //! Owns acts on files, folders and device nodes.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -20,6 +20,7 @@ pub(super) fn act(way: &str, arguments: &[String]) -> Option<Done> {
         "list" => list(arguments),
         "create" => create(arguments),
         "open-write" => open_write(arguments),
+        "fill" => fill(arguments),
         "device" => device(arguments),
         "mknod" => mknod(arguments),
         "set-uid-bit" => set_uid_bit(arguments),
@@ -54,6 +55,17 @@ fn create(arguments: &[String]) -> Done {
 fn open_write(arguments: &[String]) -> Done {
     OpenOptions::new().write(true).open(text(arguments, 0)?)?;
     Ok("opened it".to_owned())
+}
+
+/// Writes so many MiB to a file that was not there, and removes it: `fill FILE MIB`.
+fn fill(arguments: &[String]) -> Done {
+    let (path, size) = (Path::new(text(arguments, 0)?), number::<u32>(arguments, 1)?);
+    let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
+    let block = vec![1; 1 << 20];
+    let written = (0..size).try_for_each(|_| file.write_all(&block));
+    fs::remove_file(path)?;
+    written?;
+    Ok(format!("wrote {size} MiB"))
 }
 
 /// Opens a device node. One without a driver was allowed, which is what counts.
@@ -109,13 +121,14 @@ fn walk_folders(arguments: &[String]) -> Done {
     ended(tried, found)
 }
 
-/// Opens every file below the argument for writing, as far as the mount and the file's mode let it.
+/// Opens every file below the first argument for writing, but not the others.
 fn walk_files(arguments: &[String]) -> Done {
+    let own: Vec<PathBuf> = arguments.iter().skip(1).map(PathBuf::from).collect();
     let mut found = Vec::new();
     let mut tried = 0_u32;
     walk(Path::new(text(arguments, 0)?), &mut |folder| {
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            if entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            if entry.file_type().is_ok_and(|kind| kind.is_file()) && !own.contains(&entry.path()) {
                 tried += 1;
                 if OpenOptions::new().write(true).open(entry.path()).is_ok() {
                     found.push(entry.path().display().to_string());

@@ -134,14 +134,22 @@ fn spawn(words: &[String]) -> io::Result<Outcome> {
     })
 }
 
-/// Does all acts of a list, `[["read", "/etc/shadow"], …]`, one after the other; the answers in the same order.
+/// Does all acts of a list, `[["read", "/etc/shadow"], …]`, one after the other; the answers in the same order, each with
+/// the milliseconds that it took.
 ///
 /// # Errors
 ///
 /// Where it is no such list.
 pub fn all(list: &[u8]) -> Result<Value, serde_json::Error> {
     let acts: Vec<Vec<String>> = serde_json::from_slice(list)?;
-    Ok(acts.iter().map(|words| in_a_process(words).to_json()).collect())
+    let one = |words: &Vec<String>| {
+        let begun = Instant::now();
+        let mut answer = in_a_process(words).to_json();
+        let took = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        answer.as_object_mut().map(|answer| answer.insert("ms".to_owned(), took.into()));
+        answer
+    };
+    Ok(acts.iter().map(one).collect())
 }
 
 /// The argument at that place.

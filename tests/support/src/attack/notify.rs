@@ -2,9 +2,9 @@
 //! ends the engine's own prober.
 
 use std::fs;
-use std::io::IoSlice;
+use std::io::{IoSlice, Read};
 use std::os::fd::AsRawFd;
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -15,6 +15,8 @@ use super::{Done, Refusal, number, raw, text};
 
 /// Where systemd listens, whatever an engine's environment says.
 const NOTIFY: &str = "/run/systemd/notify";
+/// How long systemd may take to read it.
+const READ_LIMIT: Duration = Duration::from_secs(30);
 /// Where the daemon listens to probers.
 const REPORT: &str = "/run/pool-managerd/report/socket";
 
@@ -31,8 +33,30 @@ pub(super) fn act(way: &str, arguments: &[String]) -> Option<Done> {
 
 /// Tells systemd something: `notify WORD…`, each word a line.
 fn notify(arguments: &[String]) -> Done {
-    UnixDatagram::unbound()?.send_to(arguments.join("\n").as_bytes(), NOTIFY)?;
-    Ok("sent".to_owned())
+    let socket = UnixDatagram::unbound()?;
+    socket.send_to(arguments.join("\n").as_bytes(), NOTIFY)?;
+    await_read(&socket)?;
+    Ok("systemd has read it".to_owned())
+}
+
+/// Waits until systemd has read what was sent, by a descriptor that it closes then: newer ones take no word of a process
+/// that has ended meanwhile.
+fn await_read(socket: &UnixDatagram) -> Result<(), Refusal> {
+    let (mut ours, its) = UnixStream::pair()?;
+    let passed = [its.as_raw_fd()];
+    let barrier = [IoSlice::new(b"BARRIER=1")];
+    let address = UnixAddr::new(NOTIFY)?;
+    sendmsg(
+        socket.as_raw_fd(),
+        &barrier,
+        &[ControlMessage::ScmRights(&passed)],
+        MsgFlags::empty(),
+        Some(&address),
+    )?;
+    drop(its);
+    ours.set_read_timeout(Some(READ_LIMIT))?;
+    ours.read_to_end(&mut Vec::new())?;
+    Ok(())
 }
 
 /// The same with another process's credentials: `notify-as PID WORD…`.
@@ -48,7 +72,8 @@ fn notify_as(arguments: &[String]) -> Done {
         MsgFlags::empty(),
         Some(&address),
     )?;
-    Ok("sent".to_owned())
+    await_read(&socket)?;
+    Ok("systemd has read it".to_owned())
 }
 
 /// Sends the daemon a report: `report TEXT`.

@@ -1,12 +1,15 @@
 //! Owns acts on other processes, on this one's rights, and on what it may use.
 
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::str::FromStr;
 use std::sync::RwLock;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sched::{CpuSet, sched_getcpu, sched_setaffinity};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -25,6 +28,7 @@ pub(super) fn act(way: &str, arguments: &[String]) -> Option<Done> {
         "realtime" => raw::realtime().map(|()| "is a realtime task".to_owned()).map_err(Into::into),
         "cpu" => cpu(arguments),
         "threads" => threads(arguments),
+        "burn" => burn(arguments),
         "allocate" => allocate(arguments),
         "run" => run(arguments),
         _ => return None,
@@ -101,6 +105,40 @@ fn threads(arguments: &[String]) -> Done {
         drop(shut);
         outcome
     })
+}
+
+/// Computes in that many threads until a file is there, or so many seconds are over, and asks for every CPU again and again:
+/// `burn THREADS SECONDS FILE`. Says which CPUs it ran on.
+fn burn(arguments: &[String]) -> Done {
+    let (count, seconds): (u32, u64) = (number(arguments, 0)?, number(arguments, 1)?);
+    let (stop, end) = (Path::new(text(arguments, 2)?), Instant::now() + Duration::from_secs(seconds));
+    let mut seen = BTreeSet::new();
+    thread::scope(|scope| {
+        let burners: Vec<_> = (0..count).map(|_| scope.spawn(|| burn_until(end, stop))).collect();
+        for burner in burners {
+            seen.extend(burner.join().unwrap_or_default());
+        }
+    });
+    let seen: Vec<_> = seen.into_iter().map(|cpu| cpu.to_string()).collect();
+    Ok(format!("ran on {}", seen.join(",")))
+}
+
+fn burn_until(end: Instant, stop: &Path) -> BTreeSet<usize> {
+    let mut seen = BTreeSet::new();
+    let mut round = 0_usize;
+    while Instant::now() < end && !stop.exists() {
+        round = round.wrapping_add(1);
+        let mut wanted = CpuSet::new();
+        // Refused for all but its own.
+        wanted.set(round % 8).and_then(|()| sched_setaffinity(Pid::from_raw(0), &wanted)).unwrap_or_default();
+        for step in 0..200_000_u32 {
+            std::hint::black_box(step.wrapping_mul(2_654_435_761));
+            if step % 20_000 == 0 {
+                seen.extend(sched_getcpu());
+            }
+        }
+    }
+    seen
 }
 
 /// Uses that many MiB of memory.

@@ -85,11 +85,14 @@ pub(super) fn ended(pool: &mut Pool, index: usize, seen: &UnitObservation, turn:
 /// said last.
 fn memory_had(replica: &Replica, seen: &UnitObservation, turn: &Turn<'_>) -> String {
     let reported = replica.report.as_ref().filter(|report| report.invocation == seen.invocation);
-    let peak = seen.memory_peak.or_else(|| reported?.memory_peak).map(Bytes);
     let limit = replica.revision.as_ref().and_then(|revision| revision.spec.resources.memory_max);
     let limit = limit.and_then(|limit| limit.of(turn.host.memory));
-    let peak =
-        peak.map_or("how much it had is not known".to_owned(), |peak| format!("it had {peak} at its peak"));
+    // What grows fast has grown since its prober looked.
+    let peak = match (seen.memory_peak, reported.and_then(|report| report.memory_peak)) {
+        (Some(peak), _) => format!("it had {} at its peak", Bytes(peak)),
+        (None, Some(least)) => format!("it had at least {} at its peak", Bytes(least)),
+        (None, None) => "how much it had is not known".to_owned(),
+    };
     let limit = limit.map_or("resources.memory_max is not set".to_owned(), |limit| {
         format!("resources.memory_max is {limit}")
     });

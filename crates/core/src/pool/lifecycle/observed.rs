@@ -8,7 +8,7 @@ use crate::host::{Effect, LogKind, Purpose, Turn, UnitFacts};
 use crate::name::{Endpoint, InvocationId, UnitKind, UnitName, Usec};
 use crate::pool::{Pool, Wish};
 use crate::refusal::Refusal;
-use crate::replica::{ActiveState, ExitClass, Phase, Reached, Replica, Report, Seen, UnitObservation};
+use crate::replica::{ActiveState, ExitClass, Hold, Phase, Reached, Replica, Report, Seen, UnitObservation};
 
 /// Where systemd's answer to a start says so: the unit's name is still taken.
 pub(crate) enum StartProblem {
@@ -207,6 +207,12 @@ impl Pool {
 pub(crate) fn unit_forgotten(pool: &mut Pool, index: usize, name: &UnitName, turn: &mut Turn<'_>) {
     let checks_new_spec = pool.checks_new_spec(name);
     let Some(replica) = pool.replicas.get_mut(index) else { return };
+    // Whoever asks systemd for a unit that is not there has it make one and forget it at once, also right before ours: it
+    // is ours from when systemd took it.
+    let ours = |hold: &Hold| hold.confirmed || hold.ran || hold.let_go.is_some();
+    if !replica.taken.get(name).is_some_and(ours) {
+        return;
+    }
     let Some(hold) = replica.taken.remove(name) else { return };
     for timer in [hold.kill, hold.give_up].into_iter().flatten() {
         turn.cancel(timer);
