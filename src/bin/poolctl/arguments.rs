@@ -136,11 +136,11 @@ pub(crate) enum Verb {
         #[arg(long, value_name = "TIME", value_parser = duration)]
         timeout: Option<Duration>,
     },
-    /// Check pool files, without the daemon
+    /// Check pool files and devices.toml, without the daemon
     ///
     /// Prints every error with file, line and column. Without a file, checks all that
-    /// the daemon would read: settings, engine templates and pools in /etc/llamaorch,
-    /// /run/llamaorch and /usr/share/llamaorch.
+    /// the daemon would read: settings, devices, engine templates and pools in
+    /// /etc/llamaorch, /run/llamaorch and /usr/share/llamaorch.
     #[command(verbatim_doc_comment)]
     Check {
         /// Pool files

@@ -185,17 +185,17 @@ fn in_words(reloaded: &Reloaded) -> String {
 
 fn check(out: Output, files: &[PathBuf], root: Option<&Path>) -> Result<Exit, Failure> {
     let folders = root.map_or_else(Folders::default, Folders::below);
-    let (pools, errors) = if files.is_empty() {
+    let (count, noun, errors) = if files.is_empty() {
         let read = config::read(&folders);
-        (read.pools.len(), read.errors)
+        (read.pools.len(), "pool", read.errors)
     } else {
-        (files.len(), config::check_files(&folders, files))
+        (files.len(), "file", config::check_files(&folders, files))
     };
     let errors: Vec<ConfigurationError> =
         errors.into_iter().map(|error| ConfigurationError { file: error.file, error: error.error }).collect();
-    out.show(&Read { read: json!({ "pools": pools }), errors: &errors }, |_| {
-        let noun = if pools == 1 { "pool" } else { "pools" };
-        if errors.is_empty() { format!("{pools} {noun}, no errors\n") } else { String::new() }
+    out.show(&Read { read: json!({ format!("{noun}s"): count }), errors: &errors }, |_| {
+        let plural = if count == 1 { "" } else { "s" };
+        if errors.is_empty() { format!("{count} {noun}{plural}, no errors\n") } else { String::new() }
     })?;
     Ok(end_of_reading(out, &errors))
 }
