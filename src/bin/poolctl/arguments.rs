@@ -81,6 +81,30 @@ pub(crate) enum Verb {
         #[arg(value_name = "POOL")]
         pools: Vec<String>,
     },
+    /// List the devices of this host
+    ///
+    /// Those that devices.toml states: whether each can be used, and which pools may.
+    #[command(verbatim_doc_comment)]
+    Devices,
+    /// Take a device out of use
+    ///
+    /// Engines that run on it go on; none is started on it until "poolctl readmit", also
+    /// over a reboot.
+    #[command(verbatim_doc_comment)]
+    Quarantine {
+        /// The device's UUID
+        device: String,
+        /// Why, in words
+        reason: String,
+    },
+    /// Take a device into use again
+    ///
+    /// A pool that was refused because of it is started by "poolctl start".
+    #[command(verbatim_doc_comment)]
+    Readmit {
+        /// The device's UUID
+        device: String,
+    },
     /// Start pools and wait until they are ready
     ///
     /// Fails when no engine of a pool is on its way any more: the daemon may still try
