@@ -182,6 +182,7 @@ impl Lines {
             self.add("  Requests", &format!("{} in flight", replica.in_flight));
         }
         self.add("  CPUs", &replica.allowed_cpus);
+        self.add("  Devices", &replica.devices.join(", "));
         for (key, text) in replica.usage.iter().flat_map(usage::rows) {
             self.add(key, &text);
         }
