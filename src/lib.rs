@@ -23,6 +23,7 @@
 //! | [`host`] | what is read of the host at start | core |
 //! | [`report`] | numbers from probers | core, `ports` |
 //! | [`processors`] | which CPUs this host has | core, `ports` |
+//! | [`gpu`] | what the kernel knows of devices | core, `ports` |
 //! | [`recording`] | the last inputs of the loop | core |
 //! | [`dbus`] | the served objects, the publisher, who may do what, the sockets to the bus | core, `supervisor`'s handle, `notify`, `telemetry` |
 //! | [`telemetry`] | lines for the journal | core |
@@ -40,6 +41,7 @@
 pub mod client;
 pub mod config;
 pub mod dbus;
+pub mod gpu;
 pub mod host;
 pub mod leases;
 pub mod notify;

@@ -11,7 +11,7 @@ use pool_managerd::report::Reports;
 use pool_managerd::store::Store;
 use pool_managerd::supervisor::{Ended, HostClock, Outside, Signal, Signals, Supervisor, calls};
 use pool_managerd::systemd::Client;
-use pool_managerd::{host, notify, telemetry};
+use pool_managerd::{gpu, host, notify, telemetry};
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -80,6 +80,7 @@ async fn run(arguments: &Arguments, log: telemetry::Log) -> Result<(), Box<dyn E
         reports: reports.ok(),
         recorder: Recorder::below(&runtime),
         processors: Box::new(processors),
+        gpus: Box::new(gpu::Sysfs::below(Path::new("/"))),
         host,
     };
     let mut supervisor = Supervisor::new(outside, observations, asked, published);

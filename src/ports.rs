@@ -1,4 +1,4 @@
-//! Owns what the loop needs of the world around it, as traits: systemd, files, probers, processors, the clocks. `main` wires the real ones; the
+//! Owns what the loop needs of the world around it, as traits: systemd, files, probers, processors, devices, the clocks. `main` wires the real ones; the
 //! simulation in `tests/simulation` wires scripted ones and runs the same loop on paused time.
 //!
 //! These are ports in the sense of plugs; those that engines listen on are the core's. Timers are tokio's, whose paused
@@ -6,6 +6,7 @@
 
 use pool_core::config::Configuration;
 use pool_core::cpu::Topology;
+use pool_core::device::Inventory;
 use pool_core::host::UnitFacts;
 use pool_core::name::{UnitName, Usec};
 use pool_core::replica::{Report, UnitObservation};
@@ -117,6 +118,12 @@ pub trait Probers: Send {
 pub trait Processors: std::fmt::Debug + Send + Sync {
     /// The CPUs that run now, and their nodes; nothing, where the host does not say.
     fn read(&mut self) -> Topology;
+}
+
+/// What the kernel knows of devices.
+pub trait Gpus: std::fmt::Debug + Send + Sync {
+    /// Adds to an inventory what it does not say and the kernel does: which CPUs and which node a device is near to.
+    fn complete(&mut self, inventory: &mut Inventory);
 }
 
 /// What an input of the core carries besides its event.

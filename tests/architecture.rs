@@ -17,7 +17,7 @@ struct Room {
 
 const EVERYWHERE: [&str; 6] = ["std", "core", "pool_core", "thiserror", "serde", "tracing"];
 
-const ROOMS: [Room; 16] = [
+const ROOMS: [Room; 17] = [
     Room {
         name: "ports",
         rooms: &[],
@@ -53,6 +53,12 @@ const ROOMS: [Room; 16] = [
         rooms: &["ports"],
         crates: &[],
         why: "it reads what the kernel says, and knows no loop",
+    },
+    Room {
+        name: "gpu",
+        rooms: &["ports"],
+        crates: &[],
+        why: "it reads what the kernel and the driver say of devices, and knows no loop",
     },
     Room {
         name: "host",
@@ -113,6 +119,7 @@ const ROOMS: [Room; 16] = [
         rooms: &[
             "config",
             "dbus",
+            "gpu",
             "host",
             "leases",
             "notify",

@@ -12,10 +12,13 @@ _poolctl() {
     local pools=
     case $verb in
         '')
-            mapfile -t COMPREPLY < <(compgen -W 'list status watch statistics start stop drain wait explain bugreport reset cancel lease register unregister report check reload diff apply --json --help --version' -- "$word")
+            mapfile -t COMPREPLY < <(compgen -W 'list status watch statistics devices quarantine readmit start stop drain wait explain bugreport reset cancel lease register unregister report check reload diff apply --json --help --version' -- "$word")
             return
             ;;
-        list | cancel | bugreport)
+        quarantine | readmit)
+            mapfile -t COMPREPLY < <(compgen -W "$(poolctl devices 2>/dev/null | awk 'NR > 1 { print $2 }') --json" -- "$word")
+            ;;
+        list | devices | cancel | bugreport)
             mapfile -t COMPREPLY < <(compgen -W '--json' -- "$word"; [[ $verb != bugreport ]] || compgen -f -- "$word")
             ;;
         register)

@@ -1,9 +1,13 @@
 # fish completion for poolctl(1)
 
-set -l verbs list status watch statistics start stop drain wait explain bugreport reset cancel lease register unregister report check reload diff apply
+set -l verbs list status watch statistics devices quarantine readmit start stop drain wait explain bugreport reset cancel lease register unregister report check reload diff apply
 
 function __poolctl_pools
     poolctl list 2>/dev/null | awk 'NR > 1 { print $1 }'
+end
+
+function __poolctl_devices
+    poolctl devices 2>/dev/null | awk 'NR > 1 { print $2 }'
 end
 
 complete -c poolctl -f
@@ -13,6 +17,9 @@ complete -c poolctl -n "not __fish_seen_subcommand_from $verbs" -a list -d 'List
 complete -c poolctl -n "not __fish_seen_subcommand_from $verbs" -a status -d 'Show how a pool and its replicas stand'
 complete -c poolctl -n "not __fish_seen_subcommand_from $verbs" -a watch -d 'Follow what happens, until interrupted'
 complete -c poolctl -n "not __fish_seen_subcommand_from $verbs" -a statistics -d 'Show the numbers that change fast'
+complete -c poolctl -n "not __fish_seen_subcommand_from $verbs" -a devices -d 'List the devices of this host'
+complete -c poolctl -n "not __fish_seen_subcommand_from $verbs" -a quarantine -d 'Take a device out of use'
+complete -c poolctl -n "not __fish_seen_subcommand_from $verbs" -a readmit -d 'Take a device into use again'
 complete -c poolctl -n "not __fish_seen_subcommand_from $verbs" -a start -d 'Start pools and wait until they are ready'
 complete -c poolctl -n "not __fish_seen_subcommand_from $verbs" -a stop -d 'Stop pools, or all'
 complete -c poolctl -n "not __fish_seen_subcommand_from $verbs" -a drain -d 'Let pools run empty, then stop them'
@@ -30,6 +37,7 @@ complete -c poolctl -n "not __fish_seen_subcommand_from $verbs" -a reload -d 'Ma
 complete -c poolctl -n "not __fish_seen_subcommand_from $verbs" -a diff -d 'Show which changes of pool files wait'
 complete -c poolctl -n "not __fish_seen_subcommand_from $verbs" -a apply -d 'Apply changes of pool files to engines that run'
 complete -c poolctl -n '__fish_seen_subcommand_from status watch statistics start stop drain wait explain reset lease unregister report reload diff apply' -a '(__poolctl_pools)' -d Pool
+complete -c poolctl -n '__fish_seen_subcommand_from quarantine readmit' -a '(__poolctl_devices)' -d Device
 complete -c poolctl -l json -d 'Print JSON, errors too'
 complete -c poolctl -n '__fish_seen_subcommand_from status' -l unit -d 'Show the units of its engines'
 complete -c poolctl -n '__fish_seen_subcommand_from start stop drain reload apply' -l no-wait -d 'Print the job and do not wait'

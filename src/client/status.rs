@@ -89,6 +89,8 @@ pub struct PoolStatus {
     pub activation: String,
     /// Ascending device indices joined by commas, or "none".
     pub device_mask: String,
+    /// The same devices by UUID.
+    pub devices: Vec<String>,
     /// Memory of devices that is reserved for its engines, in bytes.
     pub vram_reserved: u64,
     /// Identifies the settings that the engines run with.
@@ -136,6 +138,8 @@ pub struct ReplicaStatus {
     pub in_flight: u32,
     /// The CPUs that it may use, as a list of ranges; empty: all of them.
     pub allowed_cpus: String,
+    /// Its devices, by UUID, in the order in which it counts them.
+    pub devices: Vec<String>,
 }
 
 /// The pools among the objects of the daemon, sorted by id.
@@ -232,6 +236,7 @@ impl Properties {
             config_path: self.take("ConfigPath"),
             activation: self.take("Activation"),
             device_mask: self.take("DeviceMask"),
+            devices: self.take("Devices"),
             vram_reserved: self.take("VramReserved"),
             spec_digest: self.take("SpecDigest"),
             job: 0,
@@ -259,6 +264,7 @@ impl Properties {
             active_leases: self.take("ActiveLeases"),
             in_flight: self.take("InFlight"),
             allowed_cpus: self.take("AllowedCpus"),
+            devices: self.take("Devices"),
             object: OwnedObjectPath::default(),
             usage: None,
         }
@@ -394,6 +400,7 @@ mod tests {
                 "config_path",
                 "detail",
                 "device_mask",
+                "devices",
                 "draining",
                 "endpoints",
                 "engine",
@@ -432,6 +439,7 @@ mod tests {
             [
                 "active_leases",
                 "allowed_cpus",
+                "devices",
                 "endpoint",
                 "exit_class",
                 "id",

@@ -40,6 +40,21 @@ pub(super) fn at_key(text: &str, key: &[&str]) -> Place {
     found
 }
 
+/// The place of a key in an entry of an array of tables, or of the entry where it has no such key.
+pub(super) fn at_entry(text: &str, array: &str, entry: usize, key: &str) -> Place {
+    let Ok(document) = DeTable::parse(text) else { return Place::default() };
+    let table = document.get_ref().iter().find(|(name, _)| name.get_ref() == array);
+    let Some(DeValue::Array(entries)) = table.map(|(_, value)| value.get_ref()) else {
+        return Place::default();
+    };
+    let Some(found) = entries.get(entry) else { return Place::default() };
+    let keys = match found.get_ref() {
+        DeValue::Table(inner) => inner.iter().find(|(name, _)| name.get_ref() == key),
+        _ => None,
+    };
+    at_offset(text, keys.map_or(found.span().start, |(name, _)| name.span().start))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

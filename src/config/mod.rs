@@ -3,13 +3,14 @@
 //!
 //! A file that cannot be used never stops the others from being read.
 
+mod devices;
 mod locate;
 
 use locate::{Place, at_key, at_offset};
 use nix::fcntl::OFlag;
 use pool_core::config::fragment::{DaemonFragment, PoolFragment};
 use pool_core::config::{
-    Configuration, FileError, PoolSpec, Revision, Settings, check, check_model_folders, check_sight,
+    Configuration, FileError, PoolSpec, Revision, Settings, check, check_model_folders, check_sight, is_mask,
     model_path, port_conflicts,
 };
 use pool_core::engine::EngineTemplate;
@@ -82,29 +83,35 @@ pub fn read(folders: &Folders) -> Configuration {
             errors.push(error);
         }
     }
+    let inventory = devices::read(folders, &mut errors);
     errors.sort_by(|a, b| a.file.cmp(&b.file));
-    Configuration { settings, pools, broken, errors, incomplete }
+    Configuration { settings, pools, broken, errors, incomplete, inventory }
 }
 
 /// Every configuration file that counts.
 #[must_use]
 pub fn files(folders: &Folders) -> Vec<PathBuf> {
     let Folders(roots) = folders;
-    let settings = roots.iter().map(|root| root.join("pool-managerd.toml")).find(|file| file.exists());
-    let mut found: Vec<PathBuf> = settings.into_iter().collect();
+    let single = ["pool-managerd.toml", devices::NAME];
+    let first = |name| roots.iter().map(|root| root.join(name)).find(|file: &PathBuf| file.exists());
+    let mut found: Vec<PathBuf> = single.into_iter().filter_map(first).collect();
     for folder in ["engines.d", "pools.d"] {
         found.extend(entries(folders, folder, &mut false, &mut Vec::new()).into_values());
     }
     found
 }
 
-/// Checks single pool files, against the engine templates of the folders.
+/// Checks single pool files, and files of the name `devices.toml` by what those may say, against the engine templates of the folders.
 #[must_use]
 pub fn check_files(folders: &Folders, files: &[PathBuf]) -> Vec<FileError> {
     let mut errors = Vec::new();
     let settings = settings(folders, &mut errors);
     let templates = templates(folders, &mut errors);
     for file in files {
+        if devices::is_one(file) {
+            errors.extend(devices::read_file(file).err().unwrap_or_default());
+            continue;
+        }
         let named = file.file_stem().and_then(OsStr::to_str).unwrap_or_default().parse::<PoolId>();
         match named {
             Ok(id) => errors.extend(read_pool(&id, file, &templates, &settings).err().unwrap_or_default()),
@@ -192,6 +199,10 @@ fn check_template(file: &Path, text: &str, template: &EngineTemplate) -> Result<
     }
     if let Err((key, problem)) = template.check_arguments() {
         return complain(key, format!("{}: {problem}", key.join(".")));
+    }
+    if let Some(name) = template.env.keys().find(|name| is_mask(name)) {
+        let problem = format!("env: {name} is set by the daemon, to what a pool's `devices` says");
+        return complain(&["env"], problem);
     }
     Ok(())
 }

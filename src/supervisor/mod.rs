@@ -27,7 +27,7 @@ pub use handle::{Asked, Call, Handle, Refused, ReloadPool, Told, answer, calls};
 use crate::leases::Fifos;
 use crate::notify;
 pub use crate::ports::Usage;
-use crate::ports::{Clock, Files, Observation, Probers, Processors, Systemd, SystemdError};
+use crate::ports::{Clock, Files, Gpus, Observation, Probers, Processors, Systemd, SystemdError};
 use crate::recording::Recorder;
 use crate::store::{Store, Wishes};
 use effects::{Lanes, TimerTasks};
@@ -100,6 +100,8 @@ pub struct Outside<S, C, F, P> {
     pub recorder: Recorder,
     /// The CPUs of this host.
     pub processors: Box<dyn Processors>,
+    /// What the kernel knows of devices.
+    pub gpus: Box<dyn Gpus>,
     /// What is known of the host.
     pub host: HostFacts,
 }
@@ -182,7 +184,8 @@ impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
     /// # Errors
     /// systemd could not be asked.
     pub async fn take_stock(&mut self) -> Result<Effects, Ended> {
-        let configuration = self.outside.folders.read().await;
+        let mut configuration = self.outside.folders.read().await;
+        self.complete(&mut configuration);
         let (saved, wishes, complaints) = self.outside.store.load();
         let Wishes { stopped, quarantined } = wishes;
         for complaint in complaints {
@@ -208,7 +211,7 @@ impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
         effects.extend(self.apply(Event::Started {
             configuration,
             units,
-            saved,
+            saved: Box::new(saved),
             stopped,
             quarantined,
             leases,
@@ -279,6 +282,13 @@ impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
         apply(&mut self.state, input)
     }
 
+    /// What the files do not say of devices.
+    fn complete(&mut self, configuration: &mut Configuration) {
+        if let Some(inventory) = &mut configuration.inventory {
+            self.outside.gpus.complete(inventory);
+        }
+    }
+
     fn observed(&mut self, seen: Observation, events: &mut Vec<Event>) -> Result<(), Ended> {
         if let (
             Some(reading),
@@ -312,7 +322,8 @@ impl<S: Systemd, C: Clock, F: Files, P: Probers> Supervisor<S, C, F, P> {
                     self.read_anew |= again;
                 }
             }
-            Returned::Configuration(configuration, requests) => {
+            Returned::Configuration(mut configuration, requests) => {
+                self.complete(&mut configuration);
                 events.push(Event::ConfigurationRead { configuration: *configuration, requests });
                 if let Some(FilesReading { late, again: true }) = self.reading.take() {
                     self.read_configuration(late);

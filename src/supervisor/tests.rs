@@ -5,6 +5,7 @@ use pool_core::Denied;
 use pool_core::Request;
 use pool_core::config::Activation;
 use pool_core::cpu::Topology;
+use pool_core::device::Inventory;
 use pool_core::host::{Answer, Caller, HostFacts};
 use pool_core::name::{InvocationId, Usec};
 use pool_core::unit::{Property, UnitSpec};
@@ -80,6 +81,14 @@ impl Files for HeldFiles {
     }
 }
 
+/// A host whose kernel says nothing of devices.
+#[derive(Debug)]
+struct NoGpus;
+
+impl Gpus for NoGpus {
+    fn complete(&mut self, _: &mut Inventory) {}
+}
+
 /// A host that does not say which CPUs it has.
 #[derive(Debug)]
 struct NoProcessors;
@@ -142,6 +151,7 @@ impl Bench {
             reports,
             recorder: Recorder::below(&folder),
             processors: Box::new(NoProcessors),
+            gpus: Box::new(NoGpus),
             host: HostFacts::default(),
         };
         let mut supervisor = Supervisor::new(outside, observations, asked, published);

@@ -58,7 +58,7 @@ fn encode(value: &Value) -> Variant<'_> {
         Value::Bool(flag) => Variant::new(*flag),
         Value::I32(number) => Variant::new(*number),
         Value::Mode(mode) => Variant::new(*mode),
-        Value::U64(number) => Variant::new(*number),
+        Value::U64(number) | Value::Limit(number) => Variant::new(*number),
         Value::Text(text) => Variant::new(text.as_str()),
         Value::Texts(texts) => Variant::new(texts.iter().map(String::as_str).collect::<Vec<_>>()),
         Value::Command(command) => {

@@ -10,11 +10,13 @@ mod observe;
 use crate::ports::{Observation, Systemd, SystemdError, Usage};
 use manager::ManagerProxy;
 use pool_core::cpu::CpuSet;
+use pool_core::device::Part;
 use pool_core::host::UnitFacts;
 use pool_core::name::{Endpoint, UnitName, Usec, path_element};
 use pool_core::replica::{ActiveState, UnitObservation};
 use pool_core::unit::{
-    ENDPOINT_VARIABLE, OWN_CPUS_VARIABLE, Property, SPEC_VARIABLE, UnitSpec, VERSION_VARIABLE, pool_slice,
+    DEVICES_VARIABLE, ENDPOINT_VARIABLE, NODES_VARIABLE, OWN_CPUS_VARIABLE, Property, SPEC_VARIABLE,
+    UnitSpec, VERSION_VARIABLE, pool_slice,
 };
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -197,6 +199,7 @@ struct Facts {
     became_active: Usec,
     environment: Vec<String>,
     allowed_cpus: CpuSet,
+    device_allow: BTreeSet<String>,
     /// Whether a job of it waits or runs.
     has_job: bool,
 }
@@ -216,6 +219,16 @@ impl Facts {
                     _ => None,
                 });
                 self.environment = texts.collect();
+            }
+            ("DeviceAllow", Variant::Array(rules)) => {
+                let node = |rule: &Variant<'_>| match rule {
+                    Variant::Structure(rule) => match rule.fields().first() {
+                        Some(Variant::Str(node)) => Some(node.to_string()),
+                        _ => None,
+                    },
+                    _ => None,
+                };
+                self.device_allow = rules.inner().iter().filter_map(node).collect();
             }
             ("Job", Variant::Structure(job)) => {
                 self.has_job = matches!(job.fields().first(), Some(Variant::U32(id)) if *id != 0);
@@ -242,6 +255,8 @@ impl Facts {
             became_active: self.became_active,
             own_cpus: variable(OWN_CPUS_VARIABLE).parse().unwrap_or_default(),
             allowed_cpus: Some(self.allowed_cpus.clone()).filter(|cpus| !cpus.is_empty()),
+            devices: Part::of_marks(variable(DEVICES_VARIABLE), variable(NODES_VARIABLE)),
+            device_allow: self.device_allow.clone(),
             seen,
         }
     }

@@ -19,6 +19,7 @@ const LEASE: &str = "org.llamaorch.PoolManager.lease";
 /// A daemon with the ready pools `a` and `b`.
 pub async fn serving() -> (Bench, Daemon) {
     let bench = Bench::new().await;
+    bench.devices(1);
     bench.pool_file("a", "");
     bench.pool_file("b", "");
     let daemon = bench.daemon().await;
@@ -364,8 +365,7 @@ async fn every_method_that_does_more_than_read_is_asked_about_as_its_action() {
             ".Pool" => format!("{MANAGER}/pool/a"),
             ".Replica" => format!("{MANAGER}/replica/a_2dr0"),
             ".Job" => job.to_string(),
-            // There is none without a driver.
-            ".Device" => continue,
+            ".Device" => format!("{MANAGER}/device/GPU_2d0"),
             other => panic!("{other}: say which object has it"),
         };
         // Each by a caller of its own: what was said of one action is kept.

@@ -132,8 +132,23 @@ impl Bench {
     }
 
     pub fn pool_file(&self, id: &str, more: &str) {
-        let text = format!("engine = \"test\"\nmodel = \"file:/srv/m\"\ndevices = [\"none\"]\n{more}");
+        self.pool_on(id, "none", more);
+    }
+
+    /// A pool with that device.
+    pub fn pool_on(&self, id: &str, device: &str, more: &str) {
+        let text = format!("engine = \"test\"\nmodel = \"file:/srv/m\"\ndevices = [\"{device}\"]\n{more}");
         fs::write(self.folder.join(format!("etc/llamaorch/pools.d/{id}.toml")), text).unwrap();
+    }
+
+    /// States that this host has the devices `GPU-0` and so on.
+    pub fn devices(&self, count: u32) {
+        let device = |index| {
+            format!("[[device]]\nuuid = \"GPU-{index}\"\nindex = {index}\nnodes = [\"/dev/nvidia{index}\"]\n")
+        };
+        let all: String = (0..count).map(device).collect();
+        let text = format!("common = [\"/dev/nvidiactl\"]\n{all}");
+        fs::write(self.folder.join("etc/llamaorch/devices.toml"), text).expect("a file of the test's own");
     }
 
     fn command(&self) -> Command {

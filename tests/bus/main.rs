@@ -7,6 +7,7 @@ mod bench;
 mod broker;
 mod compatibility;
 mod contract;
+mod devices;
 mod external;
 mod flood;
 mod folding;

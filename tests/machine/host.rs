@@ -5,7 +5,7 @@ use serde_json::Value;
 use std::env;
 use std::path::PathBuf;
 use std::process::Output;
-use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 use xtask::image::Suite;
@@ -32,6 +32,12 @@ pub fn host_alone() -> (&'static Host, Turn) {
     let stopped = host.run(&["poolctl", "stop", "--all"]);
     assert!(stopped.status.success(), "{stopped:?}");
     (host, turn)
+}
+
+/// Held by who loads the module that machines have to spare: there is one. Taken before the machine.
+pub fn spare_module() -> MutexGuard<'static, ()> {
+    static MODULE: Mutex<()> = Mutex::new(());
+    MODULE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn booted() -> &'static Host {

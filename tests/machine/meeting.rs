@@ -1,6 +1,6 @@
 //! The workers of an engine on several cards meet in the sandbox of vLLM's template, and not without what it loosens.
 
-use crate::host::{HOSTILE, Host, Pool, host, turn};
+use crate::host::{HOSTILE, Host, Pool, host, spare_module};
 use serde_json::Value;
 use xtask::machine::SPARE_MODULE_PATH;
 
@@ -35,7 +35,6 @@ impl<'a> Interface<'a> {
 }
 
 impl Drop for Interface<'_> {
-    /// The attempts load the same module.
     fn drop(&mut self) {
         drop(self.0.run(&["python3", "-c", UNLOAD]));
     }
@@ -43,8 +42,8 @@ impl Drop for Interface<'_> {
 
 #[test]
 fn workers_meet_in_vllm_s_sandbox_and_not_without_what_it_loosens() {
-    let host = host();
-    let _turn = turn();
+    let _module = spare_module();
+    let (host, _turn) = host();
     let _interface = Interface::add(host);
     let program = format!("program = {HOSTILE:?}\n");
 
@@ -55,12 +54,12 @@ fn workers_meet_in_vllm_s_sandbox_and_not_without_what_it_loosens() {
         assert_eq!(said["outcome"], "succeeded", "outside: {said}");
     }
 
-    let workers = host.pool("workers", "vllm", &[], &program);
+    let workers = host.pool("workers", "vllm", &program);
     assert_eq!(refusals(&workers), ["", "", ""], "in the template's sandbox");
 
     // Without a network's name they meet on an address of this host, which is not loopback's.
     let more = format!("{program}env = {{ NCCL_SOCKET_IFNAME = \"\" }}\n[resources]\nshm = \"1MiB\"\n");
-    let unnamed = host.pool("unnamed", "vllm", &[], &more);
+    let unnamed = host.pool("unnamed", "vllm", &more);
     assert_eq!(
         refusals(&unnamed),
         ["ETIMEDOUT", "ENOSPC", ""],
@@ -68,6 +67,6 @@ fn workers_meet_in_vllm_s_sandbox_and_not_without_what_it_loosens() {
     );
 
     // No list of interfaces, no descriptors.
-    let plain = host.pool("plain", "hostile", &[], "");
+    let plain = host.pool("plain", "hostile", "");
     assert_eq!(refusals(&plain), ["EAFNOSUPPORT", "", "SIGSYS"], "without what the template loosens");
 }

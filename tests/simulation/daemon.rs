@@ -15,6 +15,7 @@ use pool_core::replica::Report;
 use pool_core::unit::{Property, UnitSpec};
 use pool_core::view::{JobView, View};
 use pool_managerd::config::{self, Folders};
+use pool_managerd::gpu;
 use pool_managerd::leases::Fifos;
 use pool_managerd::ports::{Clock, Files, Probers, Systemd, SystemdError, Usage};
 use pool_managerd::processors::Sysfs;
@@ -114,6 +115,7 @@ impl Daemon {
             reports: Some(Engines(reported)),
             recorder: Recorder::below(&saved),
             processors: Box::new(Sysfs::below(root)),
+            gpus: Box::new(gpu::Sysfs::below(root)),
             host: HostFacts::default(),
             systemd: Client { shared: shared.clone(), grave: grave.clone(), run },
             clock: PausedClock { shared: shared.clone(), dice: Dice::new(dice.next(), "clock") },

@@ -2,13 +2,16 @@
 
 use crate::dice::Dice;
 use pool_core::cpu::CpuSet;
+use pool_core::device::Part;
 use pool_core::host::UnitFacts;
 use pool_core::name::{InvocationId, UnitKind, Usec};
 use pool_core::refusal::Refusal;
 use pool_core::replica::{ActiveState, UnitObservation};
 use pool_core::unit::{
-    ENDPOINT_VARIABLE, OWN_CPUS_VARIABLE, Property, SPEC_VARIABLE, UnitSpec, VERSION_VARIABLE, Value,
+    DEVICES_VARIABLE, ENDPOINT_VARIABLE, NODES_VARIABLE, OWN_CPUS_VARIABLE, Property, SPEC_VARIABLE,
+    UnitSpec, VERSION_VARIABLE, Value,
 };
+use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -87,6 +90,8 @@ impl Unit {
             became_active: Usec(0),
             own_cpus: variable(OWN_CPUS_VARIABLE).parse().expect("a list of CPUs"),
             allowed_cpus: None,
+            devices: Part::of_marks(variable(DEVICES_VARIABLE), variable(NODES_VARIABLE)),
+            device_allow: BTreeSet::new(),
         };
         let mut unit = Unit {
             facts,
@@ -103,8 +108,12 @@ impl Unit {
         unit
     }
 
-    /// Takes in which CPUs it may use; nothing else of its properties matters here.
+    /// Takes in which CPUs it may use and which nodes it may open; nothing else of its properties matters here.
     pub fn change(&mut self, property: &Property) {
+        if let ("DeviceAllow", Value::Pairs(rules)) = (property.name(), property.value()) {
+            // As systemd does: rules are added to those that are there.
+            self.facts.device_allow.extend(rules.iter().map(|(node, _)| node.clone()));
+        }
         if let ("AllowedCPUs", Value::Mask(mask)) = (property.name(), property.value()) {
             self.facts.allowed_cpus = Some(CpuSet::of_mask(mask)).filter(|cpus| !cpus.is_empty());
         }

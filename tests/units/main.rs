@@ -9,6 +9,7 @@
 
 use pool_core::config::Settings;
 use pool_core::cpu::Share;
+use pool_core::device::{DeviceFacts, Devices, Inventory};
 use pool_core::host::HostFacts;
 use pool_core::name::{Endpoint, ReplicaId, UnitKind, UnitName};
 use pool_core::unit::{Launch, Property, UnitSpec, engine_unit, pool_slice, stage_unit};
@@ -27,9 +28,11 @@ impl Drop for Tree {
 }
 
 /// A pool of each template: what else its file says.
-const POOLS: [(&str, &str); 2] = [("llama-cpp", ""), ("vllm", RESOURCES)];
+const POOLS: [(&str, &str); 2] = [("llama-cpp", "devices = [\"none\"]\n"), ("vllm", LARGE)];
 
-const RESOURCES: &str = "\
+const LARGE: &str = "\
+devices = [\"all\"]
+args = [\"--tensor-parallel-size\", \"{devices}\"]
 [resources]
 memory_high = \"60%\"
 memory_max = \"48GiB\"
@@ -39,6 +42,19 @@ cpu_weight = 200
 cpu_quota = \"400%\"
 ";
 
+/// Two devices.
+fn devices() -> Devices {
+    let device = |index: u32| {
+        let facts =
+            DeviceFacts { index, nodes: vec![format!("/dev/nvidia{index}")], ..DeviceFacts::default() };
+        (format!("GPU-{index}a").parse().expect("a UUID"), facts)
+    };
+    let common = vec!["/dev/nvidiactl".to_owned(), "/dev/nvidia-uvm".to_owned()];
+    let mut devices = Devices::default();
+    devices.find(Inventory { common, devices: (0..2).map(device).collect() });
+    devices
+}
+
 fn units(template: &str, more: &str) -> Vec<(&'static str, UnitSpec)> {
     let tree = Tree(std::env::temp_dir().join(format!("pool-units-{template}-{}", std::process::id())));
     let (engines, pools) = (tree.0.join("etc/llamaorch/engines.d"), tree.0.join("etc/llamaorch/pools.d"));
@@ -47,8 +63,7 @@ fn units(template: &str, more: &str) -> Vec<(&'static str, UnitSpec)> {
     }
     let shipped = format!("packaging/engines.d/{template}.toml");
     fs::copy(shipped, engines.join(format!("{template}.toml"))).expect("the template is shipped");
-    let text =
-        format!("engine = \"{template}\"\nmodel = \"file:/srv/models/m\"\ndevices = [\"none\"]\n{more}");
+    let text = format!("engine = \"{template}\"\nmodel = \"file:/srv/models/m\"\n{more}");
     fs::write(pools.join("chat.toml"), text).expect("a folder of the test's own");
     let read = read(&Folders::below(&tree.0));
     assert!(read.errors.is_empty(), "{:?}", read.errors);
@@ -56,12 +71,14 @@ fn units(template: &str, more: &str) -> Vec<(&'static str, UnitSpec)> {
     let endpoint = Endpoint::Tcp { host: "127.0.0.1".into(), port: 20000 };
     let host = HostFacts { systemd: 262, cpus: 8, memory: 64 << 30, ..HostFacts::default() };
     let share = Share { cpus: "2-3".parse().ok(), own: true, node: Some(1) };
+    let devices = devices().part(&spec.devices, spec.replicas, 0).expect("they are there");
     let launch = Launch {
         spec,
         spec_digest: "0123abcd",
         endpoint: &endpoint,
         engine_version: "1.0",
         share: &share,
+        devices: &devices,
         host: &host,
         model_folders: &Settings::default().model_folders,
     };

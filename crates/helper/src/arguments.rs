@@ -15,18 +15,18 @@ const HELP: &str = "\
 pool-helper: runs inside the units of pool-managerd, not by hand
 
   pool-helper stage --program PROGRAM --model PATH [--file NAME=PATH]... [--credential VARIABLE=NAME]...
-                    [--warmup FILE] [--digest sha256:HEX] [--listen ADDRESS] [--version-arg ARG]...
+                    [--node PATH]... [--warmup FILE] [--digest sha256:HEX] [--listen ADDRESS] [--version-arg ARG]...
       Check, as the engine's user, that an engine could start: its program, its model, its other files, its secrets (by
-      their names in $CREDENTIALS_DIRECTORY), its warm-up, the model's SHA-256 and its address. With --version-arg, run the program with these arguments and report the version that it prints.
+      their names in $CREDENTIALS_DIRECTORY), the nodes of its devices, its warm-up, the model's SHA-256 and its address. With --version-arg, run the program with these arguments and report the version that it prints.
 
   pool-helper launch --health URL --listen ADDRESS --model PATH --start-timeout USEC --start-limit USEC
                      --interval USEC --timeout USEC --failures N --stall-timeout USEC
                      --computing-timeout USEC --report PATH
-                     [--file NAME=PATH]... [--credential VARIABLE=NAME]...
+                     [--file NAME=PATH]... [--credential VARIABLE=NAME]... [--node PATH]...
                      [--warmup FILE] [--progress URL [--in-flight NAME]... --counter NAME...]
                      [--slots URL --slots-pointer POINTER] [--version-url URL --version-pointer POINTER]
                      -- PROGRAM [ARG]...
-      Check program, model, files and address, detach a prober, and become the program, with each VARIABLE set to what
+      Check program, model, files, nodes and address, detach a prober, and become the program, with each VARIABLE set to what
       is in the credential NAME. The prober asks URL
       (http://HOST:PORT/PATH or unix:SOCKET:/PATH) until it answers 200, sends the request in
       FILE and waits for a good answer, then reports READY=1. While loading makes progress the start

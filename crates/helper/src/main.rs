@@ -25,6 +25,7 @@ mod listener;
 mod liveness;
 mod metrics;
 mod model;
+mod node;
 mod notify;
 mod obstacle;
 mod pace;

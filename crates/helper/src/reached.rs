@@ -1,4 +1,5 @@
-//! Owns what a pool names besides its model: files that have to be readable, and secrets that have to be there.
+//! Owns what a pool names besides its model: files that have to be readable, secrets that have to be there, and the nodes
+//! of its devices.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -6,16 +7,18 @@ use std::path::PathBuf;
 use crate::arguments::Given;
 use crate::credential::{self, Secret};
 use crate::model::{self, Depth, Subject};
+use crate::node;
 use crate::refused::Refused;
 
 /// The options that `stage` and `launch` share.
-pub(crate) const OPTIONS: [&str; 2] = ["--file", "--credential"];
+pub(crate) const OPTIONS: [&str; 3] = ["--file", "--credential", "--node"];
 
 /// What was named.
 #[derive(Debug)]
 pub(crate) struct Reached {
     files: Vec<(String, PathBuf)>,
     secrets: Vec<Secret>,
+    nodes: Vec<PathBuf>,
 }
 
 impl Reached {
@@ -27,6 +30,7 @@ impl Reached {
         Ok(Reached {
             files: given.each("--file", "NAME=PATH", file)?,
             secrets: given.each("--credential", "VARIABLE=NAME", Secret::parse)?,
+            nodes: given.every("--node").into_iter().map(PathBuf::from).collect(),
         })
     }
 
@@ -35,6 +39,7 @@ impl Reached {
         for (name, path) in &self.files {
             model::check(Subject::file(name, path), depth)?;
         }
+        self.nodes.iter().try_for_each(|path| node::check(path))?;
         let folder = std::env::var_os(credential::FOLDER);
         self.secrets.iter().map(|secret| secret.read(folder.as_deref())).collect()
     }

@@ -81,6 +81,30 @@ pub(crate) enum Verb {
         #[arg(value_name = "POOL")]
         pools: Vec<String>,
     },
+    /// List the devices of this host
+    ///
+    /// Those that devices.toml states: whether each can be used, and which pools may.
+    #[command(verbatim_doc_comment)]
+    Devices,
+    /// Take a device out of use
+    ///
+    /// Engines that run on it go on; none is started on it until "poolctl readmit", also
+    /// over a reboot.
+    #[command(verbatim_doc_comment)]
+    Quarantine {
+        /// The device's UUID
+        device: String,
+        /// Why, in words
+        reason: String,
+    },
+    /// Take a device into use again
+    ///
+    /// A pool that was refused because of it is started by "poolctl start".
+    #[command(verbatim_doc_comment)]
+    Readmit {
+        /// The device's UUID
+        device: String,
+    },
     /// Start pools and wait until they are ready
     ///
     /// Fails when no engine of a pool is on its way any more: the daemon may still try
@@ -136,11 +160,11 @@ pub(crate) enum Verb {
         #[arg(long, value_name = "TIME", value_parser = duration)]
         timeout: Option<Duration>,
     },
-    /// Check pool files, without the daemon
+    /// Check pool files and devices.toml, without the daemon
     ///
     /// Prints every error with file, line and column. Without a file, checks all that
-    /// the daemon would read: settings, engine templates and pools in /etc/llamaorch,
-    /// /run/llamaorch and /usr/share/llamaorch.
+    /// the daemon would read: settings, devices, engine templates and pools in
+    /// /etc/llamaorch, /run/llamaorch and /usr/share/llamaorch.
     #[command(verbatim_doc_comment)]
     Check {
         /// Pool files

@@ -4,6 +4,7 @@ mod agent;
 mod arguments;
 mod bugreport;
 mod columns;
+mod devices;
 #[cfg(test)]
 mod documented;
 mod explain;

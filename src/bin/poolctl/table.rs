@@ -183,6 +183,7 @@ impl Lines {
         }
         let usage = replica.usage.clone().unwrap_or_default();
         self.add("  CPUs", &usage::in_force(replica.allowed_cpus.clone(), "cpuset", &usage));
+        self.add("  Devices", &replica.devices.join(", "));
         for (key, text) in replica.usage.iter().flat_map(usage::rows) {
             self.add(key, &text);
         }

@@ -51,7 +51,7 @@ fn used(current: Option<String>, most: Option<String>, notes: Vec<String>) -> St
 }
 
 /// An amount of memory.
-fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     const UNITS: [(&str, u32); 4] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
     let Some((unit, power)) = UNITS.iter().find(|(_, power)| bytes >> power > 0) else {
         return format!("{bytes} bytes");

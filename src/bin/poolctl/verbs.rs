@@ -4,7 +4,7 @@ use super::agent::Agent;
 use super::arguments::Verb;
 use super::operations::{self, Operation};
 use super::output::{Failure, Output, complain_of_file};
-use super::{bugreport, explain, external, lease, moment, statistics, table, usage, watch};
+use super::{bugreport, devices, explain, external, lease, moment, statistics, table, usage, watch};
 use pool_managerd::client::{Client, ConfigurationError, Exit, Reloaded, Reloading, UnitLine};
 use pool_managerd::config::{self, Folders};
 use serde::Serialize;
@@ -24,6 +24,9 @@ pub(crate) fn run(verb: Verb, out: Output) -> Result<Exit, Failure> {
         Verb::Status { pool, unit: false } => on_the_bus(status(out, pool)),
         Verb::Status { pool, unit: true } => on_the_bus(units(out, pool)),
         Verb::Watch { pools } => on_the_bus(watch::watch(out, pools)),
+        Verb::Devices => on_the_bus(devices::list(out)),
+        Verb::Quarantine { device, reason } => asking(devices::quarantine(out, device, reason)),
+        Verb::Readmit { device } => asking(devices::readmit(out, device)),
         Verb::Statistics { pools } => on_the_bus(statistics::show(out, pools)),
         Verb::Start { pools, waiting } => operate(Operation::Start, pools, waiting.no_wait),
         Verb::Stop { pools: _, all: true, waiting } => asking(operations::stop_all(out, waiting.no_wait)),
@@ -185,17 +188,17 @@ fn in_words(reloaded: &Reloaded) -> String {
 
 fn check(out: Output, files: &[PathBuf], root: Option<&Path>) -> Result<Exit, Failure> {
     let folders = root.map_or_else(Folders::default, Folders::below);
-    let (pools, errors) = if files.is_empty() {
+    let (count, noun, errors) = if files.is_empty() {
         let read = config::read(&folders);
-        (read.pools.len(), read.errors)
+        (read.pools.len(), "pool", read.errors)
     } else {
-        (files.len(), config::check_files(&folders, files))
+        (files.len(), "file", config::check_files(&folders, files))
     };
     let errors: Vec<ConfigurationError> =
         errors.into_iter().map(|error| ConfigurationError { file: error.file, error: error.error }).collect();
-    out.show(&Read { read: json!({ "pools": pools }), errors: &errors }, |_| {
-        let noun = if pools == 1 { "pool" } else { "pools" };
-        if errors.is_empty() { format!("{pools} {noun}, no errors\n") } else { String::new() }
+    out.show(&Read { read: json!({ format!("{noun}s"): count }), errors: &errors }, |_| {
+        let plural = if count == 1 { "" } else { "s" };
+        if errors.is_empty() { format!("{count} {noun}{plural}, no errors\n") } else { String::new() }
     })?;
     Ok(end_of_reading(out, &errors))
 }

@@ -3,7 +3,7 @@
 
 mod table;
 
-use crate::host::{HOSTILE, Host, MODEL, Pool, host};
+use crate::host::{HOSTILE, Host, MODEL, Pool, host, spare_module};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -160,6 +160,7 @@ fn report(host: &Host, title: &str, tried: &[Tried], left_out: &[&Attempt]) {
 
 #[test]
 fn no_way_out_of_the_sandbox_is_open_that_the_list_does_not_name() {
+    let _module = spare_module();
     let (host, _turn) = host();
     host.shell(BEFORE);
     host.new_pool("spare", "conformance", "activation = \"manual\"\n");

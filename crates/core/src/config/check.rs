@@ -6,6 +6,7 @@ use super::restart::{self, number};
 use super::spec::{Activation, DrainNumbers, Health, LeaseNumbers, Listen, OnChange, PoolSpec};
 use super::{SpecError, health, listen, parse_duration, resources};
 use crate::cpu::{CpuSet, CpuWish};
+use crate::device::{DeviceMask, DeviceWish};
 use crate::engine::{EngineTemplate, Scope, check_placeholders};
 use crate::name::{PoolId, Usec};
 use std::collections::BTreeMap;
@@ -48,8 +49,9 @@ pub fn check(
     );
     let model = model.and_then(|text| found.keep(&["model"], model_path(&text)));
     let digest = fragment.digest.and_then(|text| found.keep(&["digest"], digest(&text)));
-    devices(fragment.devices.as_deref(), &mut found);
     let replicas = found.keep(&["replicas"], replicas(fragment.replicas.unwrap_or(1)));
+    let per_replica = fragment.devices_per_replica;
+    let devices = devices(fragment.devices.as_deref(), per_replica, replicas, &mut found);
     let network = fragment.network.unwrap_or_default();
     let (listen, allow) = listen::check(&network, replicas, template.as_ref(), &mut found);
     reach.allow = allow;
@@ -88,7 +90,7 @@ pub fn check(
         capacity.map(|value| number(&["leases", "capacity"], Some(value), (1, 100_000), 1, &mut found));
     let on_change = found.keep(&["on_change"], on_change(fragment.on_change.as_deref()));
 
-    match (template, model, replicas, activation, listen, health, on_change, cpus) {
+    match (template, model, replicas, activation, listen, health, on_change, cpus, devices) {
         (
             Some((engine, template)),
             Some(model),
@@ -98,6 +100,7 @@ pub fn check(
             Some(health),
             Some(on_change),
             Some(cpus),
+            Some(devices),
         ) if found.0.is_empty() => {
             let mut env = template.env.clone();
             env.extend(pool_env);
@@ -122,6 +125,7 @@ pub fn check(
                 leases: LeaseNumbers { capacity },
                 on_change,
                 cpus,
+                devices,
             })
         }
         _ => Err(found.0),
@@ -130,14 +134,8 @@ pub fn check(
 
 fn unsupported(fragment: &PoolFragment, found: &mut Findings) {
     let resources = fragment.resources.clone().unwrap_or_default();
-    let keys: [(&[&'static str], bool); 2] = [
-        (&["devices_per_replica"], fragment.devices_per_replica.is_some()),
-        (&["resources", "vram"], resources.vram.is_some()),
-    ];
-    for (key, set) in keys {
-        if set {
-            found.add(key, UNSUPPORTED);
-        }
+    if resources.vram.is_some() {
+        found.add(&["resources", "vram"], UNSUPPORTED);
     }
 }
 
@@ -203,13 +201,26 @@ fn digest(text: &str) -> Result<String, String> {
         })
 }
 
-fn devices(devices: Option<&[String]>, found: &mut Findings) {
-    match devices {
-        None => {
-            found.add(&["devices"], "missing; a pool runs on the CPU only where it says devices = [\"none\"]")
+fn devices(
+    devices: Option<&[String]>,
+    per_replica: Option<i64>,
+    replicas: Option<u16>,
+    found: &mut Findings,
+) -> Option<DeviceMask> {
+    let wish = devices.map_or_else(
+        || Err("missing; a pool runs on the CPU only where it says devices = [\"none\"]".to_owned()),
+        DeviceWish::parse,
+    );
+    let wish = found.keep(&["devices"], wish)?;
+    // What is out of range is told by the check, which says the range.
+    let per_replica = per_replica.map(|count| u32::try_from(count).unwrap_or(0));
+    let mask = DeviceMask { wish, per_replica };
+    match mask.check(replicas?) {
+        Ok(()) => Some(mask),
+        Err((key, problem)) => {
+            found.add(&[key], problem);
+            None
         }
-        Some([one]) if one == "none" => {}
-        Some(_) => found.add(&["devices"], format!("GPUs are {UNSUPPORTED}; expected [\"none\"]")),
     }
 }
 
@@ -226,6 +237,12 @@ fn check_env(env: &BTreeMap<String, String>, found: &mut Findings) {
         }
         if is_reserved(name) {
             found.add(&["env"], format!("{name} is the daemon's and systemd's own"));
+        }
+        if is_mask(name) {
+            found.add(
+                &["env"],
+                format!("{name} is set by the daemon, to what `devices` says; name them there"),
+            );
         }
         if value.chars().any(|c| c.is_control() && c != '\t') {
             found.add(&["env"], format!("the value of {name} contains a control character"));
@@ -244,6 +261,12 @@ fn check_env(env: &BTreeMap<String, String>, found: &mut Findings) {
 pub(super) fn is_variable(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+/// Whether the variable says to an engine which devices it has.
+#[must_use]
+pub fn is_mask(name: &str) -> bool {
+    matches!(name, "CUDA_VISIBLE_DEVICES" | "ROCR_VISIBLE_DEVICES")
 }
 
 /// Whether the daemon or systemd sets the variable.
@@ -393,7 +416,7 @@ pub(super) mod tests {
     #[test]
     fn each_wrong_value_is_refused_at_its_key() {
         type Spoil = fn(&mut PoolFragment);
-        let cases: [(&str, Spoil); 48] = [
+        let cases: [(&str, Spoil); 51] = [
             ("model", |f| f.model = Some("file:/srv/a\0b".into())),
             ("program", |f| f.program = Some("/bin/x\0y".into())),
             ("args", |f| f.args = Some(vec!["a\0b".into()])),
@@ -404,8 +427,17 @@ pub(super) mod tests {
             ("model", |f| f.model = Some("file:/srv/../m".into())),
             ("model", |f| f.model = Some("hf:org/repo@rev::f".into())),
             ("digest", |f| f.digest = Some("sha256:12".into())),
-            ("devices", |f| f.devices = Some(vec!["0".into()])),
+            ("devices", |f| f.devices = Some(vec!["0".into(), "none".into()])),
+            ("devices", |f| {
+                f.devices = Some(vec!["0".into(), "1".into()]);
+                f.replicas = Some(3);
+            }),
             ("devices_per_replica", |f| f.devices_per_replica = Some(2)),
+            ("devices_per_replica", |f| {
+                f.devices = Some(vec!["all".into()]);
+                f.devices_per_replica = Some(-1);
+            }),
+            ("env", |f| f.env = Some(BTreeMap::from([("CUDA_VISIBLE_DEVICES".into(), "1".into())]))),
             ("args", |f| f.args = Some(vec!["{modle}".into()])),
             ("env", |f| f.env = Some(BTreeMap::from([("HF_TOKEN".into(), "x".into())]))),
             ("program", |f| f.program = Some("./x".into())),

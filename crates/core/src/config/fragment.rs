@@ -18,8 +18,8 @@ pub struct PoolFragment {
     pub digest: Option<String>,
     /// The device mask.
     pub devices: Option<Vec<String>>,
-    /// Not yet supported.
-    pub devices_per_replica: Option<u32>,
+    /// So many of them for each engine.
+    pub devices_per_replica: Option<i64>,
     /// `file:` and an absolute path, by name.
     pub files: Option<BTreeMap<String, String>>,
     /// Supplementary groups.

@@ -17,7 +17,7 @@ mod size;
 mod spec;
 mod subnet;
 
-pub use check::{check, model_path};
+pub use check::{check, is_mask, model_path};
 pub use duration::parse_duration;
 pub(crate) use models::seen;
 pub use models::{MODEL_FOLDERS, check_model_folders, check_sight};
@@ -29,6 +29,7 @@ pub use size::{Bytes, Size, parse_size};
 pub use spec::{Activation, DrainNumbers, Health, LeaseNumbers, Listen, OnChange, PoolSpec, Port, Revision};
 pub use subnet::Subnet;
 
+use crate::device::Inventory;
 use crate::name::PoolId;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -87,4 +88,7 @@ pub struct Configuration {
     /// Whether a folder of pool files could not be read: a pool that is not here is not gone.
     #[serde(default)]
     pub incomplete: bool,
+    /// The devices that are stated; `None`: their file is wrong, and what was known of them still holds.
+    #[serde(default)]
+    pub inventory: Option<Inventory>,
 }

@@ -2,6 +2,7 @@
 
 use super::{Reach, Resources, Restart};
 use crate::cpu::CpuWish;
+use crate::device::DeviceMask;
 use crate::engine::EngineTemplate;
 use crate::name::{PoolId, Usec};
 use serde::{Deserialize, Serialize};
@@ -57,6 +58,9 @@ pub struct PoolSpec {
     /// Where each engine computes.
     #[serde(default)]
     pub cpus: CpuWish,
+    /// The devices that its engines compute on.
+    #[serde(default)]
+    pub devices: DeviceMask,
 }
 
 /// `[drain]`: how a pool is emptied before its engines end.
@@ -191,6 +195,8 @@ impl PoolSpec {
             ("groups", self.reach.groups != other.reach.groups),
             ("files", self.reach.files != other.reach.files),
             ("credentials", self.reach.credentials != other.reach.credentials),
+            ("devices", self.devices.wish != other.devices.wish),
+            ("devices_per_replica", self.devices.per_replica != other.devices.per_replica),
             ("replicas", self.replicas != other.replicas),
             ("network.listen", self.listen != other.listen),
             ("network.allow", self.reach.allow != other.reach.allow),

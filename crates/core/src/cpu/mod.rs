@@ -250,12 +250,19 @@ impl Cpus {
     }
 
     /// An engine that runs already has what it was started with and what systemd says of it. `own`: those that were its
-    /// own; `told`: those that it may use, `None`: all.
-    pub fn keep(&mut self, engine: &ReplicaId, own: &CpuSet, wish: &CpuWish, told: Option<CpuSet>) {
+    /// own; `near`: those near to its devices; `told`: those that it may use, `None`: all.
+    pub fn keep(
+        &mut self,
+        engine: &ReplicaId,
+        own: &CpuSet,
+        wish: &CpuWish,
+        near: &CpuSet,
+        told: Option<CpuSet>,
+    ) {
         let kind = match wish {
             _ if !own.is_empty() => ClaimKind::Own(own.clone()),
             CpuWish::List(list) => ClaimKind::Some(list.clone()),
-            CpuWish::Numa | CpuWish::Exclusive(_) => ClaimKind::Near(CpuSet::default()),
+            CpuWish::Numa | CpuWish::Exclusive(_) => ClaimKind::Near(near.clone()),
         };
         self.claims.insert(engine.clone(), Claim { kind, told });
         self.stale = true;
@@ -375,8 +382,8 @@ mod tests {
     fn what_runs_keeps_what_it_has_over_a_restart_of_the_daemon() {
         let mut cpus = cpus();
         let none = CpuSet::default();
-        cpus.keep(&engine("own"), &set("2-3"), &CpuWish::Exclusive(2), Some(set("2-3")));
-        cpus.keep(&engine("all"), &none, &CpuWish::Numa, None);
+        cpus.keep(&engine("own"), &set("2-3"), &CpuWish::Exclusive(2), &none, Some(set("2-3")));
+        cpus.keep(&engine("all"), &none, &CpuWish::Numa, &none, None);
         assert_eq!(cpus.take_changed(), [(engine("all"), Some(set("0-1,4-7")))]);
         assert_eq!(cpus.give(&engine("new"), &CpuWish::Exclusive(4), &none), Ok(own("4-7", Some(1))));
     }

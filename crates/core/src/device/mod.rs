@@ -1,6 +1,18 @@
-//! Owns the devices of this host as an inventory found them, and how they stand. A device is known by its UUID, never by
-//! its index: an index is another device's after a reboot.
+//! Owns the devices of this host as an inventory found them, how they stand, and which of them an engine is given. A
+//! device is known by its UUID, never by its index: an index is another device's after a reboot.
+//!
+//! What a pool file says of devices becomes devices when an engine is about to be started, for the inventory may have
+//! changed since; what an engine has been given it keeps until it ends.
 
+mod mask;
+mod part;
+mod stated;
+
+pub use mask::{DeviceMask, DeviceWish, Selector};
+pub use part::{DEVICE_MASK_NONE, Part};
+pub use stated::{Inventory, StatedDevice, StatedDevices, StatedError, check as check_stated};
+
+use crate::cpu::{CpuSet, Topology};
 use crate::name::{NameError, Usec};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -17,6 +29,19 @@ impl DeviceUuid {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether it is a MIG instance's.
+    #[must_use]
+    pub fn is_mig(&self) -> bool {
+        self.0.starts_with("MIG-")
+    }
+
+    /// Whether it is as AMD's driver writes one: 16 hexadecimal digits, where NVIDIA's has dashes between them.
+    #[must_use]
+    pub fn is_amd(&self) -> bool {
+        let digits = self.0.strip_prefix("GPU-").unwrap_or_default();
+        digits.len() == 16 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
     }
 }
 
@@ -85,6 +110,9 @@ pub struct DeviceFacts {
     pub parent: Option<DeviceUuid>,
     /// Its index in this boot.
     pub index: u32,
+    /// The nodes that a program opens to use it, besides those that are common to all devices.
+    #[serde(default)]
+    pub nodes: Vec<String>,
     /// The minor number of its node.
     pub minor: u32,
     /// Its model.
@@ -122,6 +150,9 @@ pub struct Quarantine {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Devices {
     found: BTreeMap<DeviceUuid, DeviceFacts>,
+    /// Nodes that a program opens whichever device it uses.
+    #[serde(default)]
+    common: Vec<String>,
     quarantined: BTreeMap<DeviceUuid, Quarantine>,
 }
 
@@ -129,12 +160,30 @@ impl Devices {
     /// Those that an earlier run kept out of use.
     #[must_use]
     pub fn keeping(quarantined: BTreeMap<DeviceUuid, Quarantine>) -> Self {
-        Devices { found: BTreeMap::new(), quarantined }
+        Devices { quarantined, ..Devices::default() }
     }
 
     /// Takes in what an inventory found: all that there is now.
-    pub fn find(&mut self, found: BTreeMap<DeviceUuid, DeviceFacts>) {
-        self.found = found;
+    pub fn find(&mut self, found: Inventory) {
+        (self.common, self.found) = (found.common, found.devices);
+    }
+
+    /// What an inventory found last.
+    #[must_use]
+    pub fn inventory(&self) -> Inventory {
+        Inventory { common: self.common.clone(), devices: self.found.clone() }
+    }
+
+    /// The CPUs that are near to the devices of an engine; none, where the host does not say.
+    #[must_use]
+    pub fn near(&self, part: &Part, topology: &Topology) -> CpuSet {
+        let near = |facts: &DeviceFacts| {
+            let local: CpuSet = facts.local_cpus.parse().unwrap_or_default();
+            let of_node = || topology.nodes.get(&facts.numa_node?).cloned();
+            if local.is_empty() { of_node().unwrap_or_default() } else { local }
+        };
+        let facts = part.uuids().filter_map(|uuid| self.found.get(uuid));
+        facts.flat_map(|facts| near(facts).iter().collect::<Vec<_>>()).collect()
     }
 
     /// All that there are, sorted by UUID.
@@ -197,11 +246,14 @@ mod tests {
     #[test]
     fn what_is_out_of_use_stays_so_while_it_is_away() {
         let uuid: DeviceUuid = "GPU-1".parse().expect("a UUID");
-        let found = BTreeMap::from([(uuid.clone(), DeviceFacts::default())]);
+        let found = Inventory {
+            devices: BTreeMap::from([(uuid.clone(), DeviceFacts::default())]),
+            ..Inventory::default()
+        };
         let mut devices = Devices::default();
         devices.find(found.clone());
         devices.take_out(uuid.clone(), "it smells".to_owned());
-        devices.find(BTreeMap::new());
+        devices.find(Inventory::default());
         assert!(!devices.contains(&uuid));
         let mut later = Devices::keeping(devices.quarantined().clone());
         later.find(found);

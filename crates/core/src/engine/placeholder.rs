@@ -8,12 +8,9 @@ use std::collections::BTreeMap;
 pub enum PlaceholderError {
     /// The name is not one of the design's.
     #[error(
-        "unknown placeholder {{{0}}}; expected one of {{model}}, {{host}}, {{port}}, {{socket}}, {{file:name}}"
+        "unknown placeholder {{{0}}}; expected one of {{model}}, {{devices}}, {{host}}, {{port}}, {{socket}}, {{file:name}}"
     )]
     Unknown(String),
-    /// The name is known but this version cannot fill it.
-    #[error("placeholder {{{0}}} is known but not supported by this version")]
-    Unsupported(String),
     /// A file of a pool, in a template.
     #[error("{{{0}}} is a file of a pool; only the args of a pool's file can name it")]
     File(String),
@@ -29,7 +26,7 @@ pub enum PlaceholderError {
     Socket,
 }
 
-/// What may stand in an argument besides `{model}`.
+/// What may stand in an argument besides `{model}` and `{devices}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Scope {
     /// `{file:name}`
@@ -62,12 +59,11 @@ pub fn files_in(text: &str) -> impl Iterator<Item = &str> {
 pub fn check_placeholders(text: &str, scope: Scope) -> Result<(), PlaceholderError> {
     let named = |inside: &str| inside.to_owned();
     placeholders(text).try_for_each(|inside| match inside {
-        "model" => Ok(()),
+        "model" | "devices" => Ok(()),
         "host" | "port" if scope.address => Ok(()),
         "host" | "port" => Err(PlaceholderError::Address(named(inside))),
         "socket" if scope.socket => Ok(()),
         "socket" => Err(PlaceholderError::Socket),
-        "devices" => Err(PlaceholderError::Unsupported(named(inside))),
         _ if inside.starts_with("file:") && scope.files => Ok(()),
         _ if inside.starts_with("file:") => Err(PlaceholderError::File(named(inside))),
         _ => Err(PlaceholderError::Unknown(named(inside))),
@@ -81,6 +77,8 @@ pub struct Filling<'a> {
     pub model: &'a str,
     /// Paths by the names of files.
     pub files: &'a BTreeMap<String, String>,
+    /// How many devices the engine has.
+    pub devices: usize,
     /// Where the engine listens.
     pub endpoint: &'a Endpoint,
 }
@@ -112,6 +110,7 @@ impl Filling<'_> {
     fn value(&self, inside: &str) -> Option<String> {
         match (inside, self.endpoint) {
             ("model", _) => Some(self.model.to_owned()),
+            ("devices", _) => Some(self.devices.to_string()),
             ("host", Endpoint::Tcp { host, .. }) => Some(host.clone()),
             ("port", Endpoint::Tcp { port, .. }) => Some(port.to_string()),
             ("socket", Endpoint::Unix { path }) => Some(path.clone()),
@@ -129,12 +128,13 @@ mod tests {
     fn filled(text: &str, model: &str) -> String {
         let endpoint = Endpoint::Tcp { host: "127.0.0.1".into(), port: 20000 };
         let files = BTreeMap::from([("sql".to_owned(), "/mnt/{model}".to_owned())]);
-        Filling { model, files: &files, endpoint: &endpoint }.fill(text)
+        Filling { model, files: &files, devices: 4, endpoint: &endpoint }.fill(text)
     }
 
     #[test]
     fn placeholders_are_filled_once() {
         assert_eq!(filled("{host}:{port}", ""), "127.0.0.1:20000");
+        assert_eq!(filled("--tensor-parallel-size={devices}", ""), "--tensor-parallel-size=4");
         assert_eq!(filled("-m={model}", "/srv/{port}.gguf"), "-m=/srv/{port}.gguf");
         assert_eq!(filled("sql={file:sql},{file:sq}", ""), "sql=/mnt/{model},{file:sq}");
         for plain in [r#"{"a":{"b":1}}"#, "{", "}{", "{{"] {
@@ -142,7 +142,7 @@ mod tests {
         }
         assert_eq!(filled("{{port}", "m"), "{20000");
         let endpoint = Endpoint::Unix { path: "/run/a.sock".into() };
-        let filling = Filling { model: "m", files: &BTreeMap::new(), endpoint: &endpoint };
+        let filling = Filling { model: "m", files: &BTreeMap::new(), devices: 0, endpoint: &endpoint };
         assert_eq!(filling.fill("--host={socket}"), "--host=/run/a.sock");
     }
 
@@ -150,7 +150,7 @@ mod tests {
     fn a_placeholder_that_cannot_be_filled_is_named() {
         let check = |text| check_placeholders(text, POOL);
         assert_eq!(check("{modle}"), Err(PlaceholderError::Unknown("modle".into())));
-        assert_eq!(check("{devices}"), Err(PlaceholderError::Unsupported("devices".into())));
+        assert_eq!(check("{devices:x}"), Err(PlaceholderError::Unknown("devices:x".into())));
         assert_eq!(check("{model:x}"), Err(PlaceholderError::Unknown("model:x".into())));
         assert_eq!(check("{socket}"), Err(PlaceholderError::Socket));
         assert_eq!(check(r#"{"model": 1} {host} {file:sql}"#), Ok(()));

@@ -5,6 +5,7 @@ use super::turn::{Clock, Turn};
 use super::{Effect, Effects, LogKind, LogLine, Saved, SavedPool, State, configure, external};
 use crate::config::{Activation, Configuration, Revision};
 use crate::cpu::{CpuSet, CpuWish};
+use crate::device::Part;
 use crate::lease::Given;
 use crate::name::{Endpoint, PoolId, ReplicaId, UnitKind, UnitName, Usec};
 use crate::pool::{Pool, Wish, lifecycle};
@@ -31,6 +32,12 @@ pub struct UnitFacts {
     /// The CPUs that it may use; `None`: all.
     #[serde(default)]
     pub allowed_cpus: Option<CpuSet>,
+    /// The devices that it was given.
+    #[serde(default)]
+    pub devices: Part,
+    /// The nodes that systemd lets it open.
+    #[serde(default)]
+    pub device_allow: BTreeSet<String>,
 }
 
 impl State {
@@ -59,8 +66,11 @@ pub(super) struct Found {
 
 pub(super) fn started(state: &mut State, clock: Clock, effects: &mut Effects, found: Found) {
     let Found { configuration, units, mut saved, stopped, leases } = found;
-    let Configuration { settings, pools, broken, errors, incomplete } = configuration;
+    let Configuration { settings, pools, broken, errors, incomplete, inventory } = configuration;
     configure::log_errors(&errors, effects);
+    if let Some(inventory) = inventory.or(saved.inventory.take()) {
+        state.devices.find(inventory);
+    }
     state.started = clock.real;
     state.settings = settings;
     state.errors = errors;
@@ -102,7 +112,8 @@ pub(super) fn started(state: &mut State, clock: Clock, effects: &mut Effects, fo
         }
         let pool = state.pools.get(&replica.pool);
         let wish = pool.map_or(CpuWish::Numa, |pool| pool.revision.spec.cpus.clone());
-        state.cpus.keep(replica, &facts.own_cpus, &wish, facts.allowed_cpus.clone());
+        let near = state.devices.near(&facts.devices, state.cpus.topology());
+        state.cpus.keep(replica, &facts.own_cpus, &wish, &near, facts.allowed_cpus.clone());
     }
     let (mut adopted, mut orphans) = (0_usize, 0_usize);
     for facts in units {
@@ -304,6 +315,9 @@ pub(super) fn units_read(
     for facts in units {
         let name = facts.seen.name.clone();
         if same(&name) {
+            state.with_replica(clock, effects, &name.replica, |pool, index, turn| {
+                lifecycle::devices::units_read(pool, index, &name, &facts.device_allow, turn);
+            });
             if !heard.contains(&name) {
                 super::unit_seen(state, clock, effects, facts.seen);
             }

@@ -4,9 +4,11 @@
 use super::turn::Clock;
 use super::{Answer, Effect, Effects, LogKind, LogLine, RequestId, State, Turn, adoption};
 use crate::config::{Activation, Configuration, OnChange};
+use crate::device::DeviceWish;
 use crate::job::{JobResult, Operation};
 use crate::name::PoolId;
 use crate::pool::{Pool, Wish, lifecycle};
+use crate::replica::{ExitClass, Replica};
 
 pub(super) fn read_again(
     state: &mut State,
@@ -15,8 +17,14 @@ pub(super) fn read_again(
     configuration: Configuration,
     requests: &[RequestId],
 ) {
-    let Configuration { settings, pools, broken, errors, incomplete } = configuration;
+    let Configuration { settings, pools, broken, errors, incomplete, inventory } = configuration;
     log_errors(&errors, effects);
+    let known = state.devices.inventory();
+    let other_devices = inventory.is_some_and(|found| {
+        let differs = found != known;
+        super::devices_found(state, found);
+        differs
+    });
     state.settings = settings;
     state.errors = errors;
     for (id, error) in &broken {
@@ -60,7 +68,10 @@ pub(super) fn read_again(
                 let apply = differs && applies_by_itself(pool);
                 if back && pool.drain.is_some() {
                     come_back(state, clock, effects, &id);
-                } else if (differs && lifecycle::down_by_failure(pool)) || back {
+                } else if ((differs || (other_devices && kept_back(pool)))
+                    && lifecycle::down_by_failure(pool))
+                    || back
+                {
                     start_resident(state, clock, effects, &id, lifecycle::start);
                 } else if apply {
                     reload(state, clock, effects, &id);
@@ -74,6 +85,13 @@ pub(super) fn read_again(
                 }
             }
         }
+    }
+    let with_devices = state.pools.iter().filter(|(_, pool)| pool.parts().next().is_some());
+    for id in with_devices.map(|(id, _)| id.clone()).collect::<Vec<_>>() {
+        // A node that was missing may be back: nobody tells the daemon but who asks for this.
+        state.with_pool(clock, effects, &id, |pool, turn| {
+            pool.replicas.iter().for_each(|replica| lifecycle::devices::open_nodes_again(replica, turn));
+        });
     }
     if !incomplete {
         let pools = state.pools.keys().cloned().collect::<std::collections::BTreeSet<_>>();
@@ -104,6 +122,12 @@ pub(super) fn log_errors(errors: &[crate::config::FileError], effects: &mut Effe
         line.fields.push(("last_error", error.error.clone()));
         effects.push(Effect::Log(line));
     }
+}
+
+/// Whether an engine of it was not admitted that wants devices: others may be there by now.
+fn kept_back(pool: &Pool) -> bool {
+    let refused = |replica: &Replica| replica.last_exit == Some(ExitClass::NotAdmitted);
+    pool.revision.spec.devices.wish != DeviceWish::None && pool.replicas.iter().any(refused)
 }
 
 /// Its file is gone: it is drained, and goes once nothing of it is left. What it was about besides gives way.

@@ -3,7 +3,7 @@
 use super::{Accepted, Answer, Caller, HostFacts, LogLine, RequestId, Saved, TimerId, UnitFacts};
 use crate::config::Configuration;
 use crate::cpu::Topology;
-use crate::device::{DeviceFacts, DeviceUuid, Quarantine};
+use crate::device::{DeviceUuid, Inventory, Quarantine};
 use crate::lease::{Given, LeaseEnd, LeaseId};
 use crate::name::{PoolId, ReplicaId, UnitName, Usec};
 use crate::replica::{ExitClass, Hold, Report, UnitObservation};
@@ -21,7 +21,7 @@ pub enum Event {
         /// Units of ours that systemd has.
         units: Vec<UnitFacts>,
         /// What the last run saved.
-        saved: Saved,
+        saved: Box<Saved>,
         /// Pools that an operator stopped.
         stopped: BTreeSet<PoolId>,
         /// Devices that an operator took out of use.
@@ -102,7 +102,7 @@ pub enum Event {
     /// The CPUs of this host were looked at: these are all.
     CpusFound(Topology),
     /// An inventory was made of the devices: these are all.
-    DevicesFound(BTreeMap<DeviceUuid, DeviceFacts>),
+    DevicesFound(Inventory),
     /// A lease is over, or never began.
     LeaseEnded {
         /// Which.

@@ -3,7 +3,6 @@
 use super::Caller;
 use crate::name::{UnitKind, Usec};
 use crate::pool::Pool;
-use crate::view::DEVICE_MASK_NONE;
 
 /// How much a line matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -200,11 +199,15 @@ impl LogLine {
         let spec = replica
             .and_then(|replica| replica.revision.as_ref())
             .map_or(&pool.revision.spec, |revision| &revision.spec);
+        let mask = match replica {
+            Some(replica) => replica.device_mask(spec),
+            None => pool.device_mask(),
+        };
         let mut fields = vec![
             ("pool_id", spec.id.to_string()),
             ("engine", spec.engine.clone()),
             ("model_id", spec.model_id().to_owned()),
-            ("device_mask", DEVICE_MASK_NONE.to_owned()),
+            ("device_mask", mask),
             ("restart_count", pool.restart_count.to_string()),
         ];
         let tells_error = matches!(

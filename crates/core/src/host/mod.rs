@@ -40,7 +40,7 @@ pub use waiting::{Waiter, Waits};
 
 use crate::config::{FileError, Settings};
 use crate::cpu::{Cpus, Topology};
-use crate::device::Devices;
+use crate::device::{Devices, Inventory};
 use crate::job::Jobs;
 use crate::lease::{LeaseEnd, Leases};
 use crate::name::{PoolId, UnitName, Usec};
@@ -129,6 +129,7 @@ macro_rules! outside {
             starts: &mut $state.starts,
             settings: &$state.settings,
             host: &$state.host,
+            devices: &$state.devices,
         }
     };
 }
@@ -143,7 +144,7 @@ pub fn apply(state: &mut State, input: Input) -> Effects {
         Event::Started { configuration, units, saved, stopped, quarantined, leases, host } => {
             facts::found(state, &mut effects, host);
             state.devices = Devices::keeping(quarantined);
-            let found = adoption::Found { configuration, units, saved, stopped, leases };
+            let found = adoption::Found { configuration, units, saved: *saved, stopped, leases };
             adoption::started(state, clock, &mut effects, found);
         }
         Event::ConfigurationRead { configuration, requests } => {
@@ -195,7 +196,10 @@ pub fn apply(state: &mut State, input: Input) -> Effects {
             });
         }
         Event::CpusFound(topology) => cpus_found(state, &mut effects, topology),
-        Event::DevicesFound(found) => state.devices.find(found),
+        Event::DevicesFound(found) => {
+            devices_found(state, found);
+            effects.push(Effect::SaveRuntime);
+        }
         Event::LeaseEnded { lease, how } => leasing::ended(state, clock, &mut effects, &lease, &how),
         Event::EngineCondemned { replica, class, text } => {
             state.with_replica(clock, &mut effects, &replica, |pool, index, turn| {
@@ -426,6 +430,12 @@ fn cpus_found(state: &mut State, effects: &mut Effects, topology: Topology) {
         .collect();
     let message = format!("this host's CPUs are {now} by now, they were {before}{lost}");
     effects.push(Effect::Log(LogLine::plain(LogKind::CpusChanged, message)));
+}
+
+/// Takes in which devices there are by now. Engines that run keep theirs.
+fn devices_found(state: &mut State, found: Inventory) {
+    state.devices.find(found);
+    state.touched.extend(state.pools.keys().cloned());
 }
 
 impl State {

@@ -3,6 +3,7 @@
 
 use super::{Purpose, SavedExternal, State, Turn, external};
 use crate::config::Revision;
+use crate::device::Inventory;
 use crate::name::{InvocationId, PoolId};
 use crate::pool::{
     BreakerState, Drain, Kind, LastError, Pool, Reload, ReloadStage, Troubles, Wish, lifecycle,
@@ -19,6 +20,8 @@ pub struct Saved {
     pub pools: BTreeMap<PoolId, SavedPool>,
     /// Pools that somebody else runs.
     pub externals: BTreeMap<PoolId, SavedExternal>,
+    /// The devices that there were, for the next run may find their file broken.
+    pub inventory: Option<Inventory>,
 }
 
 /// What survives of a pool.
@@ -101,6 +104,7 @@ impl State {
         Saved {
             pools: pools.map(|(id, pool)| (id.clone(), saved_pool(pool))).collect(),
             externals: external::saved(self).collect(),
+            inventory: Some(self.devices.inventory()).filter(|inventory| *inventory != Inventory::default()),
         }
     }
 }

@@ -5,6 +5,7 @@ use super::{
 };
 use crate::config::Settings;
 use crate::cpu::Cpus;
+use crate::device::Devices;
 use crate::job::{self, Details, JobId, JobResult, Jobs};
 use crate::lease::{Given, Held, LeaseId, Leases, Terms};
 use crate::name::{PoolId, ReplicaId, UnitName, Usec};
@@ -105,6 +106,7 @@ pub(super) struct Outside<'a> {
     pub(super) starts: &'a mut u64,
     pub(super) settings: &'a Settings,
     pub(super) host: &'a HostFacts,
+    pub(super) devices: &'a Devices,
 }
 
 /// One event's handling.
@@ -124,6 +126,7 @@ pub(crate) struct Turn<'a> {
     starts: &'a mut u64,
     pub(crate) settings: &'a Settings,
     pub(crate) host: &'a HostFacts,
+    pub(crate) devices: &'a Devices,
 }
 
 impl<'a> Turn<'a> {
@@ -142,6 +145,7 @@ impl<'a> Turn<'a> {
             starts,
             settings,
             host,
+            devices,
         } = outside;
         let Clock { mono, real, .. } = clock;
         Turn {
@@ -160,6 +164,7 @@ impl<'a> Turn<'a> {
             starts,
             settings,
             host,
+            devices,
         }
     }
 

@@ -12,6 +12,7 @@ pub use troubles::{Breaker, BreakerState, Kind, Troubles};
 pub(crate) use troubles::{Leave, Opening, Verdict};
 
 use crate::config::Revision;
+use crate::device::{DeviceWish, Part};
 use crate::job::{JobId, Operation};
 use crate::name::{Endpoint, PoolId, ReplicaId, Usec};
 use crate::replica::{ExitClass, Phase, Replica};
@@ -231,6 +232,18 @@ impl Pool {
     #[must_use]
     pub fn engine_version(&self) -> &str {
         self.replicas.iter().map(|replica| replica.engine_version.as_str()).max().unwrap_or_default()
+    }
+
+    /// The devices of its engines, each engine's part.
+    pub fn parts(&self) -> impl Iterator<Item = &Part> {
+        self.replicas.iter().map(|replica| &replica.devices).filter(|part| !part.is_empty())
+    }
+
+    /// The devices of its engines as a mask; "" where they should have some and have none yet.
+    #[must_use]
+    pub fn device_mask(&self) -> String {
+        let waits = self.parts().next().is_none() && self.in_force().spec.devices.wish != DeviceWish::None;
+        if waits { String::new() } else { Part::mask(self.parts()) }
     }
 
     /// Its phase: the first that holds.

@@ -235,7 +235,7 @@ impl ExitClass {
             },
             ExitClass::NotAdmitted => {
                 format!(
-                    "stop one of those that hold memory, or lower resources.memory_max here or there; then: poolctl start {id}"
+                    "lower what it asks for (resources.memory_max, devices), or stop one of those that hold it; then: poolctl start {id}"
                 )
             }
             ExitClass::Stopped => format!("poolctl start {id}"),

@@ -13,7 +13,8 @@ pub use exit::ExitClass;
 pub use observation::{ActiveState, UnitObservation};
 pub use report::{Report, ReportError};
 
-use crate::config::{LeaseNumbers, Revision};
+use crate::config::{LeaseNumbers, PoolSpec, Revision};
+use crate::device::{DeviceWish, Part};
 use crate::host::TimerId;
 use crate::name::{Endpoint, InvocationId, ReplicaId, UnitKind, UnitName, Usec};
 use serde::{Deserialize, Serialize};
@@ -36,6 +37,9 @@ pub struct Replica {
     pub endpoint: Option<Endpoint>,
     /// The engine's version, where its checks could tell.
     pub engine_version: String,
+    /// The devices that its engine has.
+    #[serde(default)]
+    pub devices: Part,
     /// Unit names that systemd has not forgotten yet.
     pub taken: BTreeMap<UnitName, Hold>,
     /// Failures in a row.
@@ -167,6 +171,7 @@ impl Replica {
             revision: None,
             endpoint: None,
             engine_version: String::new(),
+            devices: Part::default(),
             taken: BTreeMap::new(),
             failures: 0,
             ports_tried: 0,
@@ -193,6 +198,13 @@ impl Replica {
     #[must_use]
     pub fn in_flight(&self) -> Option<u32> {
         self.report.as_ref().filter(|_| self.ready()).and_then(|report| report.in_flight)
+    }
+
+    /// Its devices as a mask; "" where it should have some and has none yet.
+    #[must_use]
+    pub fn device_mask(&self, spec: &PoolSpec) -> String {
+        let waits = self.devices.is_empty() && spec.devices.wish != DeviceWish::None;
+        if waits { String::new() } else { Part::mask([&self.devices]) }
     }
 
     /// The name of its unit of that kind.

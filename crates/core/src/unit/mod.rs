@@ -11,18 +11,18 @@ mod table;
 
 pub use limits::{UNSET, pool_slice};
 pub use property::{Property, Row, Value};
-pub use sandbox::DEVICE_MASK_NONE;
 pub use table::{NEEDED, TABLE, unknown_to};
 
 use crate::config::PoolSpec;
 use crate::cpu::{CpuSet, Share};
+use crate::device::Part;
 use crate::engine::Filling;
 use crate::host::HostFacts;
 use crate::name::{Endpoint, ReplicaId, UnitName, Usec};
-use property::{CommandLine, Mask, Mode};
+use property::{CommandLine, Mask, Mode, Pairs};
 
-/// So many stall time-outs may one step of an engine take that computes on the CPU, as every pool's does. On a device it
-/// would be 1: what waits for a hung device may spin as well.
+/// So many stall time-outs may one step of an engine take that computes on the CPU. On a device it is one: what waits for a
+/// hung device may spin as well.
 const COMPUTING: u64 = 10;
 /// Where the helper is installed.
 pub const HELPER: &str = "/usr/libexec/llamaorch/pool-helper";
@@ -39,6 +39,10 @@ pub const ENDPOINT_VARIABLE: &str = "LLAMAORCH_ENDPOINT";
 pub const SPEC_VARIABLE: &str = "LLAMAORCH_SPEC";
 /// In a unit's environment: the CPUs that are nobody else's, read back on adoption.
 pub const OWN_CPUS_VARIABLE: &str = "LLAMAORCH_OWN_CPUS";
+/// In a unit's environment: its devices, each with its index, read back on adoption.
+pub const DEVICES_VARIABLE: &str = "LLAMAORCH_DEVICES";
+/// In a unit's environment: the nodes of its devices, read back on adoption.
+pub const NODES_VARIABLE: &str = "LLAMAORCH_DEVICE_NODES";
 /// In a unit's environment: the engine's version as its checks saw it, read back on adoption.
 pub const VERSION_VARIABLE: &str = "LLAMAORCH_ENGINE_VERSION";
 
@@ -79,6 +83,8 @@ pub struct Launch<'a> {
     pub engine_version: &'a str,
     /// Where it computes.
     pub share: &'a Share,
+    /// Its devices.
+    pub devices: &'a Part,
     /// The host that it runs on.
     pub host: &'a HostFacts,
     /// Folders of which it sees what its pool's file names alone.
@@ -103,10 +109,11 @@ pub fn engine_unit(name: &UnitName, launch: &Launch<'_>) -> UnitSpec {
         "--start-limit".to_owned(),
         spec.health.start_limit.0.to_string(),
     ];
-    command.extend(reached(spec));
+    command.extend(reached(launch));
     command.extend(questions(launch));
     command.extend(["--".to_owned(), spec.program.clone()]);
-    let filling = Filling { model: &spec.model, files: &spec.reach.files, endpoint };
+    let (files, devices) = (&spec.reach.files, launch.devices.len());
+    let filling = Filling { model: &spec.model, files, devices, endpoint };
     command.extend(spec.template.arguments(&spec.listen).chain(&spec.args).map(|arg| filling.fill(arg)));
     let cache = format!("llamaorch/{}", spec.id);
     let mut properties = vec![
@@ -137,13 +144,15 @@ pub fn engine_unit(name: &UnitName, launch: &Launch<'_>) -> UnitSpec {
     UnitSpec { name: name.clone(), properties, slice: limits::slice(&spec.resources) }
 }
 
-/// What the helper looks for besides the model: files, credentials by their names, the warm-up.
-fn reached(spec: &PoolSpec) -> Vec<String> {
+/// What the helper looks for besides the model: files, credentials by their names, the warm-up, nodes of devices.
+fn reached(launch: &Launch<'_>) -> Vec<String> {
+    let spec = launch.spec;
     let files = spec.reach.files.iter().map(|(name, path)| ("--file", format!("{name}={path}")));
     let credentials = spec.reach.credentials.iter();
     let credentials = credentials.map(|(variable, known)| ("--credential", format!("{variable}={known}")));
     let warmup = spec.reach.warmup.iter().map(|file| ("--warmup", file.clone()));
-    let all = files.chain(credentials).chain(warmup);
+    let nodes = launch.devices.nodes().iter().map(|node| ("--node", node.clone()));
+    let all = files.chain(credentials).chain(warmup).chain(nodes);
     all.flat_map(|(option, value)| [option.to_owned(), value]).collect()
 }
 
@@ -152,12 +161,13 @@ fn questions(launch: &Launch<'_>) -> Vec<String> {
     let Launch { spec, endpoint, .. } = launch;
     let (health, template) = (&spec.health, &spec.template);
     let url = |path: &str| endpoint.url(path);
+    let stalls = if launch.devices.is_empty() { COMPUTING } else { 1 };
     let mut options = vec![
         ("--interval", health.interval.0.to_string()),
         ("--timeout", health.timeout.0.to_string()),
         ("--failures", health.failures.to_string()),
         ("--stall-timeout", health.stall_timeout.0.to_string()),
-        ("--computing-timeout", (health.stall_timeout.0.saturating_mul(COMPUTING)).to_string()),
+        ("--computing-timeout", health.stall_timeout.0.saturating_mul(stalls).to_string()),
         ("--report", REPORT_SOCKET.to_owned()),
     ];
     if let Some(progress) = &template.progress {
@@ -194,7 +204,7 @@ pub fn stage_unit(name: &UnitName, launch: &Launch<'_>, address: bool) -> UnitSp
     if let Some(digest) = &spec.digest {
         command.extend(["--digest".to_owned(), format!("sha256:{digest}")]);
     }
-    command.extend(reached(spec));
+    command.extend(reached(launch));
     for arg in &spec.template.version_args {
         command.extend(["--version-arg".to_owned(), arg.clone()]);
     }
@@ -224,14 +234,42 @@ fn environment(launch: &Launch<'_>, cache: &str) -> Vec<String> {
         format!("{VERSION_VARIABLE}={}", launch.engine_version),
         format!("HOME=/var/cache/{cache}"),
         format!("XDG_CACHE_HOME=/var/cache/{cache}"),
-        // Without a card in the mask none may be found by accident.
-        "CUDA_VISIBLE_DEVICES=".to_owned(),
     ];
+    environment.extend(visible(launch.devices));
     if let Some(own) = launch.share.cpus.as_ref().filter(|_| launch.share.own) {
         environment.push(format!("{OWN_CPUS_VARIABLE}={own}"));
     }
+    if !launch.devices.is_empty() {
+        let (devices, nodes) = launch.devices.marks();
+        environment.push(format!("{DEVICES_VARIABLE}={devices}"));
+        environment.push(format!("{NODES_VARIABLE}={nodes}"));
+    }
     environment.extend(variables(launch.spec));
     environment
+}
+
+/// Which devices the engine's libraries are to see. They are named by UUID: by its index a library might take another one.
+fn visible(devices: &Part) -> Vec<String> {
+    let of = |amd: bool| -> Vec<&str> {
+        devices.uuids().filter(|uuid| uuid.is_amd() == amd).map(|uuid| uuid.as_str()).collect()
+    };
+    let (nvidia, amd) = (of(false), of(true));
+    let mut variables = Vec::new();
+    // Without a card in the mask none may be found by accident. AMD's libraries heed this one as well.
+    if amd.is_empty() || !nvidia.is_empty() {
+        variables.push(format!("CUDA_VISIBLE_DEVICES={}", nvidia.join(",")));
+    }
+    if !amd.is_empty() {
+        variables.push(format!("ROCR_VISIBLE_DEVICES={}", amd.join(",")));
+    }
+    variables
+}
+
+/// What an engine may open of devices.
+#[must_use]
+pub fn device_allow(devices: &Part) -> Property {
+    let rules = devices.nodes().iter().map(|node| (node.clone(), "rw".to_owned()));
+    table::DEVICE_ALLOW.is(Pairs(rules.collect()))
 }
 
 /// Where it computes, and where its memory should be: preferred, because bound memory is out of memory beside free memory.
@@ -311,6 +349,7 @@ mod tests {
             leases: Default::default(),
             on_change: Default::default(),
             cpus: Default::default(),
+            devices: Default::default(),
         }
     }
 
@@ -319,6 +358,10 @@ mod tests {
     }
 
     fn unit_of(spec: &PoolSpec, kind: UnitKind) -> UnitSpec {
+        unit_with(spec, &Part::default(), kind)
+    }
+
+    fn unit_with(spec: &PoolSpec, devices: &Part, kind: UnitKind) -> UnitSpec {
         let name = UnitName { kind, replica: ReplicaId { pool: spec.id.clone(), index: 0 }, generation: 1 };
         let endpoint = &match &spec.listen {
             Listen::Tcp { host, .. } => Endpoint::Tcp { host: host.clone(), port: 20000 },
@@ -332,6 +375,7 @@ mod tests {
             endpoint,
             engine_version: "0.7.0",
             share: &share,
+            devices,
             host,
             model_folders: &["/srv".to_owned()],
         };
@@ -348,6 +392,49 @@ mod tests {
             .unwrap_or_else(|| panic!("no {name}"))
             .value()
             .clone()
+    }
+
+    #[test]
+    fn an_engine_with_devices_may_open_their_nodes_and_sees_no_others() {
+        let spec = PoolSpec { args: vec!["--split={devices}".into()], ..spec() };
+        let with = |devices: &str, kind| {
+            unit_with(&spec, &Part::of_marks(devices, "/dev/nvidia1,/dev/nvidiactl"), kind)
+        };
+        let rule = |node: &str| (node.to_owned(), "rw".to_owned());
+        let rules = Value::Pairs(vec![rule("/dev/nvidia1"), rule("/dev/nvidiactl")]);
+        for kind in [UnitKind::Engine, UnitKind::Stage] {
+            let unit = with("7=GPU-b,1=MIG-a", kind);
+            assert_eq!(value(&unit, "DevicePolicy"), Value::Text("closed".into()));
+            assert_eq!(value(&unit, "DeviceAllow"), rules);
+            assert_eq!(value(&unit, "LimitMEMLOCK"), Value::Limit(u64::MAX));
+            let Value::Command(command) = value(&unit, "ExecStart") else { panic!() };
+            let nodes: Vec<_> =
+                command.windows(2).filter(|pair| pair[0] == "--node").map(|pair| &pair[1]).collect();
+            assert_eq!(nodes, ["/dev/nvidia1", "/dev/nvidiactl"]);
+            let Value::Fields(fields) = value(&unit, "LogExtraFields") else { panic!() };
+            assert!(fields.contains(&"DEVICE_MASK=1,7".to_owned()), "{fields:?}");
+            let none = unit_with(&spec, &Part::default(), kind);
+            let named = |name: &str| none.properties.iter().any(|property| property.name() == name);
+            assert!(!named("DeviceAllow") && !named("LimitMEMLOCK") && named("DevicePolicy"));
+        }
+        let engine = with("7=GPU-b,1=MIG-a", UnitKind::Engine);
+        let Value::Command(command) = value(&engine, "ExecStart") else { panic!() };
+        assert_eq!(command.last().map(String::as_str), Some("--split=2"));
+        let after = |option: &str| command.iter().skip_while(|word| *word != option).nth(1);
+        assert_eq!(
+            after("--computing-timeout"),
+            after("--stall-timeout"),
+            "what spins may wait for a hung device"
+        );
+        let visible = |devices: &str| {
+            let Value::Texts(all) = value(&with(devices, UnitKind::Engine), "Environment") else { panic!() };
+            let marks: Vec<String> =
+                all.into_iter().filter(|text| text.contains("_VISIBLE_DEVICES=")).collect();
+            marks.join(" ")
+        };
+        assert_eq!(visible("7=GPU-b,1=MIG-a"), "CUDA_VISIBLE_DEVICES=GPU-b,MIG-a");
+        assert_eq!(visible(""), "CUDA_VISIBLE_DEVICES=");
+        assert_eq!(visible("0=GPU-00112233aabbccdd"), "ROCR_VISIBLE_DEVICES=GPU-00112233aabbccdd");
     }
 
     #[test]

@@ -52,6 +52,8 @@ pub enum Value {
     Mode(u32),
     /// `t`
     U64(u64),
+    /// `t`: a limit of a process; all bits set: none.
+    Limit(u64),
     /// `s`
     Text(String),
     /// `as`
@@ -81,7 +83,8 @@ impl fmt::Display for Value {
             Value::Mode(mode) => write!(f, "{mode:04o}"),
             // How systemd is told to forget a number.
             Value::U64(u64::MAX) => Ok(()),
-            Value::U64(number) => write!(f, "{number}"),
+            Value::Limit(u64::MAX) => f.write_str("infinity"),
+            Value::U64(number) | Value::Limit(number) => write!(f, "{number}"),
             Value::Text(text) => f.write_str(text),
             Value::Texts(texts) | Value::Command(texts) | Value::Fields(texts) => {
                 words(f, texts.iter().map(String::as_str))
@@ -146,6 +149,10 @@ pub(super) struct Binds(pub(super) Vec<String>);
 #[derive(Debug, Clone, Default)]
 pub(super) struct Allowed(pub(super) Vec<String>);
 
+/// A limit of a process.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Limit(pub(super) u64);
+
 /// Permissions of files.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Mode(pub(super) u32);
@@ -179,6 +186,7 @@ typed! {
     bool, "b", value => Value::Bool(value);
     i32, "i", value => Value::I32(value);
     u64, "t", value => Value::U64(value);
+    Limit, "t", value => Value::Limit(value.0);
     Mode, "u", value => Value::Mode(value.0);
     String, "s", value => Value::Text(value);
     Vec<String>, "as", value => Value::Texts(value);

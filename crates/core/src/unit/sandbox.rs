@@ -2,9 +2,10 @@
 //! single ones, with its reason beside them in its file. What a unit may use of the host is in `limits`.
 
 use super::limits::{pool_slice, shm};
-use super::property::{Allowed, Binds, Fields, Mode, Networks, Pairs, Property};
-use super::{Launch, REPORT_FOLDER, table};
+use super::property::{Allowed, Binds, Fields, Limit, Mode, Networks, Pairs, Property};
+use super::{Launch, REPORT_FOLDER, device_allow, table};
 use crate::config::{Listen, PoolSpec, Subnet, seen};
+use crate::device::Part;
 use crate::name::UnitName;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -22,7 +23,7 @@ pub(super) fn common(name: &UnitName, launch: &Launch<'_>) -> Vec<Property> {
     let umask = if on_socket { 0o007 } else { 0o077 };
     let mut properties = vec![
         table::SLICE.is(pool_slice(&spec.id)),
-        table::LOG_EXTRA_FIELDS.is(Fields(journal_fields(name, spec))),
+        table::LOG_EXTRA_FIELDS.is(Fields(journal_fields(name, launch))),
         table::SYSLOG_IDENTIFIER.is(spec.engine.as_str()),
         // Who it is.
         table::DYNAMIC_USER.is(true),
@@ -64,6 +65,11 @@ pub(super) fn common(name: &UnitName, launch: &Launch<'_>) -> Vec<Property> {
         table::REMOVE_IPC.is(true),
     ];
     properties.extend(reached(spec));
+    if !launch.devices.is_empty() {
+        // Single nodes: a kind of them would be all devices. Drivers pin the memory that devices read.
+        properties.push(device_allow(launch.devices));
+        properties.push(table::LIMIT_MEMLOCK.is(Limit(u64::MAX)));
+    }
     properties
 }
 
@@ -118,15 +124,13 @@ fn temporary(shm: &str, models: &[String]) -> Vec<(String, String)> {
 }
 
 /// What stands on every line that the engine prints, so that `journalctl POOL_ID=…` is the whole story of a pool.
-fn journal_fields(name: &UnitName, spec: &PoolSpec) -> Vec<String> {
+fn journal_fields(name: &UnitName, launch: &Launch<'_>) -> Vec<String> {
+    let spec = launch.spec;
     vec![
         format!("POOL_ID={}", spec.id),
         format!("ENGINE={}", spec.engine),
         format!("ENGINE_ID={}", name.replica),
         format!("MODEL_ID={}", spec.model_id()),
-        format!("DEVICE_MASK={}", DEVICE_MASK_NONE),
+        format!("DEVICE_MASK={}", Part::mask([launch.devices])),
     ]
 }
-
-/// How a mask without any device is published and logged.
-pub const DEVICE_MASK_NONE: &str = "none";

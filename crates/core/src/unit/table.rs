@@ -3,7 +3,7 @@
 //! that of its type does not compile.
 
 use super::property::{
-    Allowed, Binds, CommandLine, Fields, Known, Mask, Mode, Networks, Pairs, Row, Typed, same,
+    Allowed, Binds, CommandLine, Fields, Known, Limit, Mask, Mode, Networks, Pairs, Row, Typed, same,
 };
 
 macro_rules! table {
@@ -88,6 +88,7 @@ table! {
     INACCESSIBLE_PATHS = "InaccessiblePaths": Vec<String>, "as", 252;
     // What it reaches.
     DEVICE_POLICY = "DevicePolicy": String, "s", 252;
+    DEVICE_ALLOW = "DeviceAllow": Pairs, "a(ss)", 252;
     PRIVATE_NETWORK = "PrivateNetwork": bool, "b", 252;
     RESTRICT_ADDRESS_FAMILIES = "RestrictAddressFamilies": Allowed, "(bas)", 252;
     IP_ADDRESS_DENY = "IPAddressDeny": Networks, "a(iayu)", 252;
@@ -102,6 +103,7 @@ table! {
     MEMORY_ZSWAP_MAX = "MemoryZSwapMax": u64, "t", 253;
     TASKS_MAX = "TasksMax": u64, "t", 252;
     CPU_WEIGHT = "CPUWeight": u64, "t", 252;
+    LIMIT_MEMLOCK = "LimitMEMLOCK": Limit, "t", 252;
     CPU_QUOTA = "CPUQuotaPerSecUSec": u64, "t", 252;
 }
 

@@ -1,8 +1,11 @@
 //! How a device is published.
 
+use super::PoolView;
 use crate::device::{DeviceFacts, DeviceUuid, Devices};
 use crate::name::{PoolId, Usec};
 use serde::Serialize;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// A device object; names and units as in its D-Bus interface.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -30,7 +33,23 @@ pub struct DeviceView {
     pub pools: Vec<PoolId>,
 }
 
-pub(super) fn view(uuid: &DeviceUuid, facts: &DeviceFacts, devices: &Devices) -> DeviceView {
+/// The pools that may use each device, by its UUID.
+pub(super) fn users(pools: &BTreeMap<PoolId, Arc<PoolView>>) -> BTreeMap<String, Vec<PoolId>> {
+    let mut users: BTreeMap<String, Vec<PoolId>> = BTreeMap::new();
+    for (id, pool) in pools {
+        for uuid in &pool.devices {
+            users.entry(uuid.clone()).or_default().push(id.clone());
+        }
+    }
+    users
+}
+
+pub(super) fn view(
+    uuid: &DeviceUuid,
+    facts: &DeviceFacts,
+    devices: &Devices,
+    pools: Vec<PoolId>,
+) -> DeviceView {
     let quarantine = devices.quarantine(uuid);
     DeviceView {
         uuid: uuid.to_string(),
@@ -52,7 +71,6 @@ pub(super) fn view(uuid: &DeviceUuid, facts: &DeviceFacts, devices: &Devices) ->
         health_reason: quarantine.map_or(String::new(), |quarantine| quarantine.reason.clone()),
         last_xid: facts.last_xid,
         last_xid_timestamp: facts.last_xid_at,
-        // No pool of this version may use a device.
-        pools: Vec::new(),
+        pools,
     }
 }

@@ -11,7 +11,7 @@ pub use progress::Share;
 pub use unit::{UnitLine, unit_lines};
 
 use crate::cpu::Cpus;
-use crate::device::DeviceUuid;
+use crate::device::{DeviceUuid, Devices, Part};
 use crate::host::State;
 use crate::job::{Details, Job, JobId, JobState};
 use crate::name::{PoolId, ReplicaId, Usec};
@@ -21,7 +21,7 @@ use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-pub use crate::unit::DEVICE_MASK_NONE;
+pub use crate::device::DEVICE_MASK_NONE;
 
 /// Everything that is published. What did not change is shared with the view before: to clone and to compare two views
 /// costs what differs.
@@ -183,7 +183,7 @@ impl View {
             match kept {
                 Some(pool) => {
                     let heartbeat = state.registry.get_heartbeat(id).unwrap_or_default();
-                    let view = pool_view(pool, state.unsaved.as_deref(), heartbeat);
+                    let view = pool_view(pool, state.unsaved.as_deref(), heartbeat, &state.devices);
                     refresh(&mut self.pools, id.clone(), view);
                 }
                 None => match state.registry.get_external(id) {
@@ -203,8 +203,10 @@ impl View {
             refresh(&mut self.jobs, id.0, job_view(id, job, state));
         }
         self.devices.retain(|uuid, _| state.devices.contains(uuid));
+        let mut users = device::users(&self.pools);
         for (uuid, facts) in state.devices.iter() {
-            refresh(&mut self.devices, uuid.clone(), device::view(uuid, facts, &state.devices));
+            let pools = users.remove(uuid.as_str()).unwrap_or_default();
+            refresh(&mut self.devices, uuid.clone(), device::view(uuid, facts, &state.devices, pools));
         }
         self.manager = ManagerView {
             pool_count: count(self.pools.len()),
@@ -251,7 +253,22 @@ fn count(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-fn pool_view(pool: &Pool, unsaved: Option<&str>, last_heartbeat: Usec) -> PoolView {
+/// The devices of a pool as a mask, and which they are: those of its engines, and where none has any, those that its mask
+/// comes to now.
+fn masked(pool: &Pool, devices: &Devices) -> (String, Vec<String>) {
+    let told = |parts: &[&Part]| {
+        let uuids = Part::together(parts.iter().copied()).map(|(_, uuid)| uuid.to_string()).collect();
+        (Part::mask(parts.iter().copied()), uuids)
+    };
+    let parts: Vec<&Part> = pool.parts().collect();
+    if !parts.is_empty() {
+        return told(&parts);
+    }
+    devices.whole(&pool.in_force().spec.devices).map_or_else(Default::default, |whole| told(&[&whole]))
+}
+
+fn pool_view(pool: &Pool, unsaved: Option<&str>, last_heartbeat: Usec, devices: &Devices) -> PoolView {
+    let (device_mask, devices) = masked(pool, devices);
     // What is told of engine and model is what runs; the file may be newer.
     let spec = pool
         .replicas
@@ -285,8 +302,8 @@ fn pool_view(pool: &Pool, unsaved: Option<&str>, last_heartbeat: Usec) -> PoolVi
         model_id: spec.model_id().to_owned(),
         model_path: spec.model.clone(),
         model_digest: spec.digest.as_ref().map_or(String::new(), |hex| format!("sha256:{hex}")),
-        device_mask: DEVICE_MASK_NONE.to_owned(),
-        devices: Vec::new(),
+        device_mask,
+        devices,
         replicas: count(pool.replicas.len()),
         ready_replicas: count(pool.replicas.iter().filter(|replica| replica.ready()).count()),
         replica_ids: pool.replicas.iter().map(|replica| replica.id.clone()).collect(),
@@ -358,7 +375,7 @@ fn replica_view(replica: &Replica, cpus: &Cpus) -> ReplicaView {
         live: replica.live(),
         ready: replica.ready(),
         endpoint: replica.endpoint.as_ref().map_or(String::new(), ToString::to_string),
-        devices: Vec::new(),
+        devices: replica.devices.uuids().map(ToString::to_string).collect(),
         status_text: replica.unit.status_text.clone(),
         exit_class: replica.last_exit.as_ref().map_or(String::new(), ToString::to_string),
         start_timestamp: replica.unit.started,

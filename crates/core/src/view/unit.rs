@@ -22,12 +22,16 @@ pub fn unit_lines(state: &State, id: &ReplicaId) -> Option<Vec<UnitLine>> {
     let pool = state.pools.get(&id.pool)?;
     let replica = pool.replicas.iter().find(|replica| replica.id == *id)?;
     let revision = replica.revision.as_ref().unwrap_or(&pool.revision);
+    let spec = &revision.spec;
+    let would = || state.devices.part(&spec.devices, spec.replicas, id.index).unwrap_or_default();
+    let devices = if replica.devices.is_empty() { would() } else { replica.devices.clone() };
     let launch = Launch {
         spec: &revision.spec,
         spec_digest: &revision.digest,
         endpoint: replica.endpoint.as_ref()?,
         engine_version: &replica.engine_version,
         share: &state.cpus.known(id),
+        devices: &devices,
         host: &state.host,
         model_folders: &state.settings.model_folders,
     };

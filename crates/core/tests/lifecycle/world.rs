@@ -2,7 +2,7 @@
 
 use pool_core::config::{Activation, Configuration, Health, Listen, PoolSpec, Port, Revision};
 use pool_core::cpu::{CpuSet, Topology};
-use pool_core::device::{DeviceUuid, Quarantine};
+use pool_core::device::{DeviceUuid, Part, Quarantine};
 use pool_core::engine::{EngineTemplate, HealthRecipe};
 use pool_core::host::{Answer, Caller, HostFacts, LogKind, RequestId, Saved, TimerId, UnitFacts};
 use pool_core::lease::{Given, LeaseId, Terms};
@@ -11,7 +11,8 @@ use pool_core::pool::{Pool, PoolPhase};
 use pool_core::refusal::Refusal;
 use pool_core::replica::{ActiveState, Hold, UnitObservation};
 use pool_core::unit::{
-    ENDPOINT_VARIABLE, OWN_CPUS_VARIABLE, Property, SPEC_VARIABLE, UnitSpec, VERSION_VARIABLE, Value,
+    DEVICES_VARIABLE, ENDPOINT_VARIABLE, NODES_VARIABLE, OWN_CPUS_VARIABLE, Property, SPEC_VARIABLE,
+    UnitSpec, VERSION_VARIABLE, Value,
 };
 use pool_core::view::View;
 use pool_core::{Denied, Effect, Event, Input, Request, State, apply, decide};
@@ -36,6 +37,8 @@ pub struct World {
     pub slow: bool,
     pub lines: Vec<String>,
     pub kinds: Vec<LogKind>,
+    /// The device mask of each line that has one.
+    pub masks: Vec<String>,
     /// Leases whose descriptors are there.
     pub held: BTreeSet<LeaseId>,
     /// Devices that were saved as out of use.
@@ -101,12 +104,13 @@ pub fn spec(id: &str) -> PoolSpec {
         leases: Default::default(),
         on_change: Default::default(),
         cpus: Default::default(),
+        devices: Default::default(),
     }
 }
 
 pub fn revision(spec: &PoolSpec) -> Revision {
     Revision {
-        digest: format!("{:?}", (&spec.args, &spec.model, spec.replicas, &spec.cpus)),
+        digest: format!("{:?}", (&spec.args, &spec.model, spec.replicas, &spec.cpus, &spec.devices)),
         spec: spec.clone(),
     }
 }
@@ -136,6 +140,18 @@ fn marks(spec: &UnitSpec, seen: &UnitObservation) -> UnitFacts {
         became_active: Usec(0),
         own_cpus: variable(OWN_CPUS_VARIABLE).parse().expect("a list of CPUs"),
         allowed_cpus: spec.properties.iter().find_map(allowed),
+        devices: Part::of_marks(variable(DEVICES_VARIABLE), variable(NODES_VARIABLE)),
+        device_allow: spec.properties.iter().find_map(nodes).unwrap_or_default(),
+    }
+}
+
+/// The nodes of a property that says which a unit may open.
+fn nodes(property: &Property) -> Option<BTreeSet<String>> {
+    match property.value() {
+        Value::Pairs(rules) if property.name() == "DeviceAllow" => {
+            Some(rules.iter().map(|(node, _)| node.clone()).collect())
+        }
+        _ => None,
     }
 }
 
@@ -169,6 +185,7 @@ impl World {
             slow: false,
             lines: Vec::new(),
             kinds: Vec::new(),
+            masks: Vec::new(),
             held: BTreeSet::new(),
             host: HostFacts::default(),
             terms: BTreeMap::new(),
@@ -231,6 +248,8 @@ impl World {
                 became_active: Usec(0),
                 own_cpus: CpuSet::default(),
                 allowed_cpus: None,
+                devices: Part::default(),
+                device_allow: BTreeSet::new(),
             },
         };
         self.units.values().map(fact).collect()
@@ -240,6 +259,16 @@ impl World {
     pub fn allowed(&self, name: &UnitName) -> String {
         let allowed = self.marks[name].allowed_cpus.as_ref();
         allowed.map_or(String::new(), ToString::to_string)
+    }
+
+    /// The nodes that a unit may open, as systemd was told.
+    pub fn nodes(&self, name: &UnitName) -> Vec<&str> {
+        self.marks[name].device_allow.iter().map(String::as_str).collect()
+    }
+
+    /// systemd has dropped what a unit may open.
+    pub fn drop_nodes(&mut self, name: &UnitName) {
+        self.marks.get_mut(name).expect("it was started").device_allow.clear();
     }
 
     pub fn event(&mut self, event: Event) {
@@ -278,7 +307,11 @@ impl World {
             }
             Effect::ChangeUnit(name, property) => {
                 assert!(self.units.contains_key(&name), "{name} is not there");
-                self.marks.get_mut(&name).expect("it was started").allowed_cpus = allowed(&property);
+                let marks = self.marks.get_mut(&name).expect("it was started");
+                match nodes(&property) {
+                    Some(nodes) => marks.device_allow.extend(nodes),
+                    None => marks.allowed_cpus = allowed(&property),
+                }
             }
             // What systemd makes of a stop is said by the test, with `stopped`.
             Effect::KillUnit(name) => self.killed.push(name),
@@ -300,6 +333,7 @@ impl World {
             Effect::ForgetCaller(to) => self.forgotten.push(to),
             Effect::Log(line) => {
                 self.kinds.push(line.kind);
+                self.masks.extend(line.field("device_mask").map(str::to_owned));
                 self.lines.push(line.message);
             }
             Effect::OpenLease(given) => {

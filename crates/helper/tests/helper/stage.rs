@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -52,6 +53,31 @@ fn a_program_of_another_group_is_refused_with_the_remedy() {
         said.contains("(mode 0640, ") && said.contains(&format!("chmod o+rx {}", text(&program))),
         "{said}"
     );
+}
+
+#[test]
+fn a_node_that_is_missing_or_closed_is_refused_with_the_remedy() {
+    let stand = Stand::new();
+    let model = stand.model();
+    let run = |node: &str| {
+        let arguments =
+            ["stage", "--program", "sh", "--model", text(&model), "--node", "/dev/null", "--node", node];
+        stand.helper_without_privilege(&arguments)
+    };
+    let said = stand.refusal(&mut run("/dev/nvidia-uvm-none"), 154, "preflight");
+    assert!(
+        said.contains("/dev/nvidia-uvm-none: it does not exist; make it: nvidia-modprobe -u -c=0"),
+        "{said}"
+    );
+    // Whatever it is called here: every host has a console, or the like, that is not everybody's.
+    let closed = fs::read_dir("/dev").expect("a folder").flatten().map(|entry| entry.path()).find(|path| {
+        let found = fs::symlink_metadata(path).expect("it is there");
+        found.file_type().is_char_device() && found.permissions().mode() & 0o006 == 0
+    });
+    let closed = closed.expect("a closed node");
+    let said = stand.refusal(&mut run(text(&closed)), 154, "preflight");
+    let cause = format!("no permission for {}", closed.display());
+    assert!(said.contains(&cause) && said.contains("its group in `groups`"), "{said}");
 }
 
 #[test]

@@ -8,11 +8,13 @@
 //! | `release` | letting go of units that have ended, and getting their names back |
 //! | `failure` | how an engine ended, and what follows |
 //! | `breaker` | breakers, and the lengths of readiness that matter |
+//! | `devices` | which devices an engine gets |
 //! | `drain` | emptying a pool |
 //! | `reload` | giving it another spec |
 //! | `lease` | giving and ending leases |
 
 mod breaker;
+pub(crate) mod devices;
 pub(crate) mod drain;
 mod failure;
 pub(crate) mod lease;

@@ -352,7 +352,9 @@ pub(crate) fn adopt(pool: &mut Pool, index: usize, facts: &UnitFacts, turn: &mut
     }
     // Of several units of it this is the one that counts.
     let spec = &replica.revision.as_ref().unwrap_or(&pool.revision).spec;
-    turn.cpus.keep(&replica.id, &facts.own_cpus, &spec.cpus, facts.allowed_cpus.clone());
+    replica.devices.clone_from(&facts.devices);
+    let near = turn.devices.near(&facts.devices, turn.cpus.topology());
+    turn.cpus.keep(&replica.id, &facts.own_cpus, &spec.cpus, &near, facts.allowed_cpus.clone());
     replica.phase = if stopping { Phase::Stopping } else { Phase::Starting };
     if replica.condemned.is_some() && !stopping {
         replica.phase = Phase::Ending;

@@ -2,6 +2,7 @@
 //! starts; if it fails, the old one starts again. Strictly in that order.
 
 use super::breaker;
+use super::devices::could_have;
 use super::drain::{self, may_rest};
 use super::wishes::{address, begin, down_by_failure, launch_checked, start, start_again, stop_replica};
 use crate::config::{OnChange, Revision};
@@ -240,6 +241,14 @@ fn check(pool: &mut Pool, turn: &mut Turn<'_>) {
         refused(pool, ExitClass::NotAdmitted, text, turn);
         return;
     }
+    // What is checked with the devices of the first engine holds for the others', if all can have theirs.
+    let devices = match could_have(&reload.to.spec, turn) {
+        Ok(parts) => parts.into_iter().next().unwrap_or_default(),
+        Err(text) => {
+            refused(pool, ExitClass::NotAdmitted, text, turn);
+            return;
+        }
+    };
     let listen = &reload.to.spec.listen;
     let Some(endpoint) = known.or_else(|| address(replica, listen, turn)) else {
         let text = "no automatic port is free; widen network.auto_ports in pool-managerd.toml".to_owned();
@@ -252,6 +261,7 @@ fn check(pool: &mut Pool, turn: &mut Turn<'_>) {
         endpoint: &endpoint,
         engine_version: "",
         share: &Share { cpus: turn.cpus.allowed(&replica.id), ..Share::default() },
+        devices: &devices,
         host: turn.host,
         model_folders: &turn.settings.model_folders,
     };

@@ -1,9 +1,10 @@
 //! What somebody wants of a pool, and when that has come true.
 
+use super::devices::admit;
 use super::failure::fail;
 use super::{breaker, drain, lease, reload};
 use crate::config::{Listen, Port};
-use crate::cpu::CpuSet;
+use crate::device::Part;
 use crate::host::{Effect, LogKind, Purpose, Turn};
 use crate::job::{JobResult, Operation};
 use crate::name::{Endpoint, UnitKind, Usec};
@@ -257,7 +258,7 @@ pub(crate) fn begin(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
     }
     replica.generation = replica.generation.max(replica.next_generation);
     let revision = replica.revision.get_or_insert_with(|| pool.revision.clone()).clone();
-    if let Err(text) = turn.promises.ask(&replica.id, &revision.spec, turn.host.memory) {
+    if let Err(text) = admit(replica, &revision.spec, turn) {
         fail(pool, index, turn, ExitClass::NotAdmitted, text);
         return;
     }
@@ -265,7 +266,8 @@ pub(crate) fn begin(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
         no_address(pool, index, turn);
         return;
     };
-    let share = match turn.cpus.give(&replica.id, &revision.spec.cpus, &CpuSet::default()) {
+    let near = turn.devices.near(&replica.devices, turn.cpus.topology());
+    let share = match turn.cpus.give(&replica.id, &revision.spec.cpus, &near) {
         Ok(share) => share,
         Err(text) => {
             fail(pool, index, turn, ExitClass::Refused(Refusal::Preflight), text);
@@ -285,6 +287,7 @@ pub(crate) fn begin(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
         endpoint: &endpoint,
         engine_version: "",
         share: &share,
+        devices: &replica.devices,
         host: turn.host,
         model_folders: &turn.settings.model_folders,
     };
@@ -321,7 +324,7 @@ pub(super) fn launch_checked(pool: &mut Pool, index: usize, version: &str, turn:
     let Some(replica) = pool.replicas.get_mut(index) else { return };
     replica.generation = replica.generation.max(replica.next_generation);
     let Some(revision) = replica.revision.clone() else { return };
-    if let Err(text) = turn.promises.ask(&replica.id, &revision.spec, turn.host.memory) {
+    if let Err(text) = admit(replica, &revision.spec, turn) {
         fail(pool, index, turn, ExitClass::NotAdmitted, text);
         return;
     }
@@ -329,7 +332,8 @@ pub(super) fn launch_checked(pool: &mut Pool, index: usize, version: &str, turn:
         no_address(pool, index, turn);
         return;
     };
-    if let Err(text) = turn.cpus.give(&replica.id, &revision.spec.cpus, &CpuSet::default()) {
+    let near = turn.devices.near(&replica.devices, turn.cpus.topology());
+    if let Err(text) = turn.cpus.give(&replica.id, &revision.spec.cpus, &near) {
         fail(pool, index, turn, ExitClass::Refused(Refusal::Preflight), text);
         return;
     }
@@ -358,6 +362,7 @@ pub(super) fn launch(pool: &mut Pool, index: usize, turn: &mut Turn<'_>) {
         endpoint,
         engine_version: &replica.engine_version,
         share: &share,
+        devices: &replica.devices,
         host: turn.host,
         model_folders: &turn.settings.model_folders,
     };
@@ -378,9 +383,10 @@ pub(crate) fn settle(pool: &mut Pool, turn: &mut Turn<'_>) {
     breaker::release_lost_trial(pool, turn);
     breaker::watch_readiness(pool, turn);
     for replica in
-        pool.replicas.iter().filter(|replica| matches!(replica.phase, Phase::Stopped | Phase::Failed))
+        pool.replicas.iter_mut().filter(|replica| matches!(replica.phase, Phase::Stopped | Phase::Failed))
     {
         turn.cpus.give_back(&replica.id);
+        replica.devices = Part::default();
     }
     let phase = pool.phase();
     if phase != pool.last_phase {
