@@ -17,7 +17,7 @@ use super::{Error, Machine};
 /// The limit of [`Machine::run`] and [`Machine::shell`].
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(180);
 /// How often [`Machine::wait_until`] asks: each question is a process in an emulated machine.
-const ASK_EVERY: Duration = Duration::from_millis(100);
+const ASK_EVERY: Duration = Duration::from_millis(300);
 
 impl Machine {
     /// Runs a command to its end. A command that fails is no error here: look at the output's status.
