@@ -379,8 +379,16 @@ impl World {
         }
     }
 
-    /// Signals get through again, which the daemon is told.
+    /// Signals get through again, which the daemon is told: systemd has read its units again. The nodes of some of them were
+    /// missing meanwhile.
     pub fn hear(&mut self) {
+        if self.bus.deaf {
+            for unit in self.units.values_mut() {
+                if self.dice.chance(50) {
+                    unit.opens.clear();
+                }
+            }
+        }
         if std::mem::take(&mut self.bus.deaf)
             && let Some((run, _)) = self.bus.listener
         {
