@@ -217,6 +217,11 @@ fn an_engine_keeps_its_devices_until_it_ends_whatever_is_found_meanwhile() {
     world.serve("a", 0);
     assert_eq!(mask(&world, "a"), "0 GPU-9", "the next one has what there is by now");
     assert_eq!(world.nodes(&engine("a", 0)), ["/dev/nvidia9", "/dev/nvidiactl"]);
+    world.stop("a");
+    world.settle();
+    assert_eq!(world.view.replicas[&engine("a", 0).replica].devices, [""; 0]);
+    read_again(&mut world, &specs, Some(gpus(1)));
+    assert_eq!(mask(&world, "a"), "0 GPU-0", "what it would have by now");
 }
 
 #[test]
