@@ -4,12 +4,13 @@ use crate::callers::Callers;
 use crate::files::Files;
 use crate::systemd::World;
 use pool_core::State;
+use pool_core::device::DeviceUuid;
 use pool_core::job::JobState;
 use pool_core::name::{InvocationId, UnitKind, UnitName};
 use pool_core::pool::{Pool, ReloadStage, Wish};
 use pool_core::replica::{ActiveState, Phase, Replica};
 use pool_core::view::View;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Engines that serve, each with its invocation.
 pub type Serving = BTreeMap<UnitName, InvocationId>;
@@ -86,6 +87,7 @@ pub fn at_rest(
     }
     leased(state, &serving, callers)?;
     placed(state, world, &serving)?;
+    opened(state, world, &serving)?;
     Ok(serving)
 }
 
@@ -149,6 +151,30 @@ fn placed(state: &State, world: &World, serving: &Serving) -> Result<(), String>
                     unit.own_cpus
                 ));
             }
+        }
+    }
+    Ok(())
+}
+
+/// Every engine may open the nodes of its own devices, which the daemon knows, and those that are common, and no others.
+fn opened(state: &State, world: &World, serving: &Serving) -> Result<(), String> {
+    for name in serving.keys() {
+        let unit = &world.units[name];
+        let node = |uuid: &DeviceUuid| {
+            let index = uuid.as_str().trim_matches(|c: char| !c.is_ascii_digit());
+            format!("/dev/nvidia{index}")
+        };
+        let mut nodes: BTreeSet<String> = unit.facts.devices.uuids().map(node).collect();
+        if !nodes.is_empty() {
+            nodes.insert("/dev/nvidiactl".to_owned());
+        }
+        if unit.opens != nodes {
+            return Err(format!("{name} has {:?} and may open {:?}", unit.facts.devices, unit.opens));
+        }
+        let replicas = state.pools.get(&name.replica.pool).into_iter().flat_map(|pool| &pool.replicas);
+        let known = replicas.filter(|replica| replica.id == name.replica).map(|replica| &replica.devices);
+        if known.clone().any(|known| *known != unit.facts.devices) {
+            return Err(format!("{name} has {:?}, and known is {known:?}", unit.facts.devices));
         }
     }
     Ok(())

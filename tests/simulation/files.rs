@@ -16,6 +16,9 @@ const TEMPLATE: &str = "program = \"server\"\n[health]\npath = \"/health\"\n";
 /// More than all engines together want for themselves.
 const CPUS: &str = "0-15\n";
 
+/// Devices that a host has: fewer than some files ask for.
+const DEVICES: [usize; 3] = [3, 4, 2];
+
 /// A root with configuration, and a folder for what the daemon saves; it goes away with its owner.
 #[derive(Debug)]
 pub struct Files {
@@ -40,6 +43,7 @@ impl Files {
         fs::write(root.join("etc/llamaorch/engines.d/test.toml"), TEMPLATE).unwrap();
         fs::create_dir_all(root.join("sys/devices/system/cpu")).expect("a folder of the test's own");
         fs::write(root.join("sys/devices/system/cpu/online"), CPUS).expect("a file of the test's own");
+        write_devices(&root, DEVICES[0]);
         let mut files = Files { root, ever_removed: BTreeSet::new(), ever_applied: BTreeSet::new() };
         for id in POOLS.iter().take(1 + dice.roll(POOLS.len())) {
             files.write(id, dice);
@@ -86,8 +90,13 @@ impl Files {
         }
         let numbers = numbers(dice);
         let cpus = dice.weighed(&[(4, "numa"), (2, "exclusive:1"), (1, "12-14")]);
+        let devices = match dice.roll(5) {
+            0 => "[\"all\"]\ndevices_per_replica = 1",
+            1 => "[\"2\", \"GPU-0a\", \"1\"]\ndevices_per_replica = 1",
+            _ => "[\"none\"]",
+        };
         let text = format!(
-            "engine = \"test\"\nmodel = \"file:/srv/{model}\"\ndevices = [\"none\"]\nreplicas = {replicas}\n\
+            "engine = \"test\"\nmodel = \"file:/srv/{model}\"\ndevices = {devices}\nreplicas = {replicas}\n\
              activation = \"{activation}\"\non_change = \"{on_change}\"\n[network]\n\
              listen = \"127.0.0.1:{port}\"\n[resources]\ncpus = \"{cpus}\"\n[restart]\npolicy = \"{policy}\"\n{numbers}"
         );
@@ -101,7 +110,16 @@ impl Files {
             return "the folder can be listed again".to_owned();
         }
         let id = *dice.pick(&POOLS);
-        match dice.roll(12) {
+        match dice.roll(14) {
+            12 => {
+                let count = *dice.pick(&DEVICES);
+                write_devices(&self.root, count);
+                format!("there are {count} devices")
+            }
+            13 => {
+                fs::write(self.root.join(INVENTORY), "color = 1\n").expect("a file of the test's own");
+                "the file of the devices is broken".to_owned()
+            }
             0..=5 => {
                 self.write(id, dice);
                 format!("the file of {id} is written")
@@ -139,12 +157,30 @@ impl Files {
     /// Every file that is there can be read again.
     pub fn mend(&mut self, dice: &mut Dice) {
         self.restore();
+        write_devices(&self.root, DEVICES[0]);
         for id in POOLS {
             if fs::read_to_string(self.file(id)).is_ok_and(|text| text.contains("modell")) {
                 self.write(id, dice);
             }
         }
     }
+}
+
+const INVENTORY: &str = "etc/llamaorch/devices.toml";
+
+/// States that there are so many devices, each near to two CPUs.
+fn write_devices(root: &Path, count: usize) {
+    let device = |index| {
+        format!(
+            "[[device]]\nuuid = \"GPU-{index}a\"\nindex = {index}\nnodes = [\"/dev/nvidia{index}\"]\n\
+             local_cpus = \"{}-{}\"\n",
+            index * 2,
+            index * 2 + 1
+        )
+    };
+    let all: String = (0..count).map(device).collect();
+    fs::write(root.join(INVENTORY), format!("common = [\"/dev/nvidiactl\"]\n{all}"))
+        .expect("a file of the test's own");
 }
 
 /// Numbers so small that all they are for happens within a script; or none, for what holds without.

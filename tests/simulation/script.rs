@@ -255,7 +255,9 @@ impl Script {
                 && self.callers.reload(daemon).await
             {
                 daemon.grave.spare();
-                return self.come_to_rest(Duration::from_secs(400)).await;
+                self.come_to_rest(Duration::from_secs(400)).await?;
+                self.shared.lock().read_units_again();
+                return self.let_pass(Duration::from_secs(5)).await;
             }
         }
         Err("the files were not read again".to_owned())
@@ -282,6 +284,7 @@ impl Script {
         }
         let (state, view) = self.finish().await?;
         let serving = checks::at_rest(&state, &view, &self.shared.lock(), &self.files, &self.callers)?;
+        self.shared.lock().read_units_again();
         self.start();
         Ok(serving)
     }

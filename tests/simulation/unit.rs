@@ -20,6 +20,8 @@ use tokio::time::Instant;
 pub struct Unit {
     /// What systemd says of it, with what the daemon wrote into it.
     pub facts: UnitFacts,
+    /// The nodes that it may open by what systemd made of its rules; what systemd shows of them is another thing.
+    pub opens: BTreeSet<String>,
     /// Counts what was asked of it, so that a plan made before is known to be void.
     pub plan: u64,
     /// A stop of it fails, as that of a frozen unit does.
@@ -95,6 +97,7 @@ impl Unit {
         };
         let mut unit = Unit {
             facts,
+            opens: BTreeSet::new(),
             plan: 0,
             frozen: false,
             held: false,
@@ -113,6 +116,7 @@ impl Unit {
         if let ("DeviceAllow", Value::Pairs(rules)) = (property.name(), property.value()) {
             // As systemd does: rules are added to those that are there.
             self.facts.device_allow.extend(rules.iter().map(|(node, _)| node.clone()));
+            self.opens.clone_from(&self.facts.device_allow);
         }
         if let ("AllowedCPUs", Value::Mask(mask)) = (property.name(), property.value()) {
             self.facts.allowed_cpus = Some(CpuSet::of_mask(mask)).filter(|cpus| !cpus.is_empty());
@@ -221,6 +225,7 @@ impl Unit {
             ..UnitObservation::new(name)
         };
         self.facts.became_active = Usec(0);
+        self.opens.clone_from(&self.facts.device_allow);
     }
 
     fn fail(&mut self, result: &str, code: i32, status: i32) {

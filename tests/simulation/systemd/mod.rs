@@ -381,9 +381,19 @@ impl World {
 
     /// Signals get through again, which the daemon is told.
     pub fn hear(&mut self) {
-        if std::mem::take(&mut self.bus.deaf)
-            && let Some((run, _)) = self.bus.listener
-        {
+        if std::mem::take(&mut self.bus.deaf) {
+            self.read_units_again();
+        }
+    }
+
+    /// Systemd reads its units again while nodes of some of them are missing.
+    pub fn read_units_again(&mut self) {
+        for unit in self.units.values_mut() {
+            if self.dice.chance(50) {
+                unit.opens.clear();
+            }
+        }
+        if let Some((run, _)) = self.bus.listener {
             let at = self.bus.arrival_behind_all(Instant::now(), &mut self.dice, true);
             self.due_at(at, Happening::Arrived(run, Parcel::Said(Observation::ReadAnew)));
         }

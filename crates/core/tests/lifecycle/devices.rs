@@ -206,14 +206,22 @@ fn an_engine_keeps_its_devices_until_it_ends_whatever_is_found_meanwhile() {
     other.devices.insert(uuid("GPU-9"), DeviceFacts { nodes: vec!["/dev/nvidia9".into()], ..facts });
     read_again(&mut world, &specs, Some(other));
     assert_eq!(mask(&world, "a"), "0 GPU-0");
+    // While the daemon is away systemd drops what the engine may open.
+    world.drop_nodes(&engine("a", 0));
     world.restart_daemon(&specs);
     assert_eq!((world.phase("a"), mask(&world, "a")), (PoolPhase::Ready, "0 GPU-0".into()));
+    assert_eq!(world.nodes(&engine("a", 0)), ["/dev/nvidia0", "/dev/nvidiactl"]);
     assert_eq!(world.allowed(&engine("a", 0)), "", "nobody knows any more what they are near to");
     world.crash("a", 0);
     world.ring();
     world.serve("a", 0);
     assert_eq!(mask(&world, "a"), "0 GPU-9", "the next one has what there is by now");
     assert_eq!(world.nodes(&engine("a", 0)), ["/dev/nvidia9", "/dev/nvidiactl"]);
+    world.stop("a");
+    world.settle();
+    assert_eq!(world.view.replicas[&engine("a", 0).replica].devices, [""; 0]);
+    read_again(&mut world, &specs, Some(gpus(1)));
+    assert_eq!(mask(&world, "a"), "0 GPU-0", "what it would have by now");
 }
 
 #[test]

@@ -368,6 +368,8 @@ pub(crate) fn adopt(pool: &mut Pool, index: usize, facts: &UnitFacts, turn: &mut
         replica.phase = Phase::Ready { since: Usec(turn.mono.0.saturating_sub(ready_for.0)) };
         replica.unit.became_ready = facts.became_active;
     }
+    // systemd may have read its units again while the daemon was away.
+    super::devices::open_nodes_again(replica, turn);
     unit_seen(pool, index, seen.clone(), turn);
     if stopping {
         stop_replica(pool, index, turn);
