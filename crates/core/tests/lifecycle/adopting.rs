@@ -73,7 +73,7 @@ fn adoption_keeps_an_engine_whose_file_broke() {
         Event::Started {
             configuration,
             units: units.clone(),
-            saved,
+            saved: Box::new(saved),
             stopped: BTreeSet::new(),
             quarantined: BTreeMap::new(),
             leases: vec![],

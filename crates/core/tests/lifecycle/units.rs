@@ -184,7 +184,7 @@ fn an_engine_of_a_broken_pool_that_dies_is_not_taken_for_one_that_serves() {
     world.event(Event::Started {
         configuration,
         units,
-        saved: Saved::default(),
+        saved: Box::default(),
         stopped: BTreeSet::new(),
         quarantined: BTreeMap::new(),
         leases: vec![],
@@ -209,7 +209,7 @@ fn a_folder_that_could_not_be_read_removes_no_pool() {
         world.event(Event::Started {
             configuration: nothing.clone(),
             units,
-            saved,
+            saved: Box::new(saved),
             stopped: BTreeSet::new(),
             quarantined: BTreeMap::new(),
             leases: vec![],

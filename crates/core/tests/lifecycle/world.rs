@@ -227,7 +227,15 @@ impl World {
         let quarantined = self.quarantined.clone();
         self.state.cpus.find(self.topology.clone());
         let host = self.host.clone();
-        self.event(Event::Started { configuration, units, saved, stopped, quarantined, leases, host });
+        self.event(Event::Started {
+            configuration,
+            units,
+            saved: Box::new(saved),
+            stopped,
+            quarantined,
+            leases,
+            host,
+        });
     }
 
     /// The daemon dies and comes back; what it saved is there.
