@@ -4,7 +4,6 @@ use clap::Parser;
 use pool_managerd::config::Folders;
 use pool_managerd::dbus::{self, Server, Versions};
 use pool_managerd::leases::Fifos;
-use pool_managerd::ports::Processors as _;
 use pool_managerd::processors::Sysfs;
 use pool_managerd::recording::Recorder;
 use pool_managerd::report::Reports;
@@ -69,8 +68,8 @@ async fn run(arguments: &Arguments, log: telemetry::Log) -> Result<(), Box<dyn E
     if let Err(error) = &reports {
         tracing::error!("{}; numbers of engines will not be known", telemetry::chain(error));
     }
-    let mut processors = Sysfs::below(Path::new("/"));
-    let host = host::facts(systemd.number(), processors.read().online.len());
+    let processors = Sysfs::below(Path::new("/"));
+    let host = host::facts(systemd.number(), processors.count());
     let outside = Outside {
         folders: Folders::below(&arguments.root),
         store: Store::new(&runtime, &folder("STATE_DIRECTORY", "/var/lib/llamaorch")),

@@ -18,6 +18,16 @@ impl Sysfs {
         Sysfs(root.join("sys/devices/system"))
     }
 
+    /// How many are online; 0: the kernel does not say.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.online().len()
+    }
+
+    fn online(&self) -> CpuSet {
+        self.list("cpu/online").unwrap_or_default()
+    }
+
     fn list(&self, file: impl AsRef<Path>) -> Option<CpuSet> {
         fs::read_to_string(self.0.join(file)).ok()?.trim().parse().ok()
     }
@@ -25,10 +35,12 @@ impl Sysfs {
 
 impl Processors for Sysfs {
     fn read(&mut self) -> Topology {
-        let online = self.list("cpu/online").unwrap_or_default();
         let nodes = self.list("node/online").unwrap_or_default();
         let of_node = |node: u16| Some((node, self.list(format!("node/node{node}/cpulist"))?));
-        Topology { online, nodes: nodes.iter().filter_map(of_node).collect::<BTreeMap<_, _>>() }
+        Topology {
+            online: self.online(),
+            nodes: nodes.iter().filter_map(of_node).collect::<BTreeMap<_, _>>(),
+        }
     }
 }
 
@@ -61,6 +73,7 @@ mod tests {
         let read = Sysfs::below(&root).read();
         let set = |text: &str| text.parse::<CpuSet>().expect("a list");
         let nodes = BTreeMap::from([(0, set("0-1")), (1, set("2-3,6")), (3, set(""))]);
+        assert_eq!(Sysfs::below(&root).count(), 5);
         assert_eq!(read, Topology { online: set("0-3,6"), nodes });
         fs::remove_dir_all(root).expect("a folder of the test's own");
     }
