@@ -50,6 +50,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_example_that_is_shipped_is_right() {
+        let read = read_file(Path::new("packaging/examples/devices.toml")).expect("it is right");
+        assert_eq!((read.devices.len(), read.common.len()), (2, 3));
+    }
+
+    #[test]
+    fn a_pool_may_have_the_file_s_name() {
+        assert!(is_one(Path::new("/etc/llamaorch/devices.toml")) && is_one(Path::new("devices.toml")));
+        assert!(!is_one(Path::new("/etc/llamaorch/pools.d/devices.toml")));
+    }
+
+    #[test]
     fn a_mistake_stands_where_it_is_in_the_file() {
         let folder = std::env::temp_dir().join(format!("pool-devices-{}", std::process::id()));
         fs::create_dir_all(&folder).expect("a folder of the test's own");

@@ -9,6 +9,7 @@ mod configuration;
 mod cpus;
 mod crash;
 mod daemon;
+mod devices;
 mod draining;
 mod examples;
 mod explaining;
