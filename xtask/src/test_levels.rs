@@ -314,7 +314,14 @@ fn machine(choice: &Choice, report: &mut Report) {
         shown.filter.push("--show-output".to_owned());
         let arguments = ["-p", "pool-managerd", "--test", "machine"].map(str::to_owned);
         let ended = require_target("pool-managerd", "machine")
-            .and_then(|()| cargo_test(&arguments, &shown, &environment));
+            .and_then(|()| cargo_test(&arguments, &shown, &environment))
+            .and_then(|tally| match tally {
+                // Nobody asked for single tests: there are some, or something is wrong with them.
+                Tally { passed: 0, failed: 0, .. } if choice.filter.is_empty() => {
+                    Err(Failure::Broken("it has no tests".to_owned()))
+                }
+                tally => Ok(tally),
+            });
         report.push(format!("machine {suite}"), begun, ended);
     }
 }

@@ -141,7 +141,11 @@ fn compared(host: &Host, acts: &[(&'static Attempt, Vec<String>)], inside: Vec<V
 
 /// Says what came of each, and what is wrong.
 fn report(host: &Host, title: &str, tried: &[Tried], left_out: &[&Attempt]) {
-    let mut report = format!("{title}\n");
+    let took = |side: fn(&Tried) -> &Value| -> u64 {
+        tried.iter().filter_map(|tried| side(tried)["ms"].as_u64()).sum()
+    };
+    let (inside, outside) = (took(|tried| &tried.inside), took(|tried| &tried.outside));
+    let mut report = format!("{title}: {inside} ms inside, {outside} ms outside\n");
     for tried in tried {
         let open = match tried.attempt.ends {
             Ends::Open(why) => format!(" OPEN: {why}"),

@@ -11,6 +11,8 @@ use super::{Done, Refusal, number, raw, text};
 
 /// Folders of kernels, where no file can be made.
 const NO_FILES: [&str; 2] = ["/proc", "/sys"];
+/// So many ways that are open are enough to know.
+const ENOUGH: usize = 8;
 /// The name under which files are made and removed again.
 const NAME: &str = ".made-by-an-engine";
 
@@ -99,13 +101,14 @@ fn set_uid_bit(arguments: &[String]) -> Done {
 }
 
 /// Makes a file in every folder below the first argument, on all file systems, but not below the others. It succeeds with
-/// the names of those that let it.
+/// the names of the first that let it.
 fn walk_folders(arguments: &[String]) -> Done {
     let own: Vec<PathBuf> = arguments.iter().skip(1).map(PathBuf::from).collect();
     let mut found = Vec::new();
     let mut tried = 0_u32;
     walk(Path::new(text(arguments, 0)?), &mut |folder| {
-        if NO_FILES.iter().chain(&["/dev/pts"]).any(|kernel| folder == Path::new(kernel))
+        if found.len() >= ENOUGH
+            || NO_FILES.iter().chain(&["/dev/pts"]).any(|kernel| folder == Path::new(kernel))
             || own.iter().any(|own| folder == own)
         {
             return false;
@@ -128,6 +131,9 @@ fn walk_files(arguments: &[String]) -> Done {
     let mut tried = 0_u32;
     walk(Path::new(text(arguments, 0)?), &mut |folder| {
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            if found.len() >= ENOUGH {
+                return false;
+            }
             if entry.file_type().is_ok_and(|kind| kind.is_file()) && !own.contains(&entry.path()) {
                 tried += 1;
                 if OpenOptions::new().write(true).open(entry.path()).is_ok() {
@@ -145,10 +151,7 @@ fn ended(tried: u32, found: Vec<String>) -> Done {
     match (tried, found.is_empty()) {
         (0, _) => Err(Refusal::Word("NOTHING-TRIED", String::new())),
         (_, true) => Err(Refusal::Word("ALL-REFUSED", format!("{tried} tried"))),
-        _ => {
-            let first: Vec<_> = found.iter().take(8).cloned().collect();
-            Ok(format!("{} of {tried}: {}", found.len(), first.join(" ")))
-        }
+        _ => Ok(format!("{} of {tried}: {}", found.len(), found.join(" "))),
     }
 }
 
