@@ -117,8 +117,8 @@ async fn who_floods_is_limited_and_others_hardly_notice() {
         // The bus, or the daemon.
         assert!(outcomes.is_none_or(|outcomes| outcomes.contains_key(LIMITS)), "nobody limited it");
     }
-    // A debug build on a machine that does other things: the figure that counts is the bench's.
-    let most = Duration::from_millis(500).max(50 * quiet.at(0.99));
-    assert!(flooded.at(0.99) < most, "others waited {:?}", flooded.at(0.99));
+    // A debug build on a machine that does other things, and a hundred questions: the figure that counts is the bench's.
+    let most = Duration::from_millis(500).max(50 * quiet.at(0.9));
+    assert!(flooded.at(0.9) < most, "others waited {:?}", flooded.at(0.9));
     assert!(peak < 200 * 1024, "{peak} KiB");
 }

@@ -121,7 +121,7 @@ fn advisories() -> Result<Ended, String> {
 }
 
 /// As many as keep the whole within its time.
-const MOST_MUTANTS: usize = 60;
+const MOST_MUTANTS: usize = 40;
 
 /// The core's tests notice what is changed in the lines that this change is about.
 fn mutants_of_the_change() -> Result<Ended, String> {
