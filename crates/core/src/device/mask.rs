@@ -310,6 +310,10 @@ mod tests {
         DeviceMask { wish: DeviceWish::parse(&texts).expect("a mask"), per_replica }
     }
 
+    fn mask_of(text: &str) -> DeviceMask {
+        mask(&[text], None)
+    }
+
     fn part(texts: &[&str], per_replica: Option<u32>, replicas: u16, index: u16) -> Result<String, String> {
         let part = devices().part(&mask(texts, per_replica), replicas, index)?;
         let (devices, nodes) = part.marks();
@@ -390,6 +394,13 @@ mod tests {
         let error = devices.part(&mask, 2, 1).expect_err("it is out of use");
         assert!(error.starts_with("device 1 (GPU-1a) is out of use: it smells"), "{error}");
         assert_eq!(devices.part(&mask, 2, 0).map(|part| part.len()), Ok(1));
+        // With a device its instances are out of use.
+        devices.take_out(uuid("GPU-3a"), "it is hot".to_owned());
+        let error = devices.part(&mask_of("4"), 1, 0).expect_err("it is out of use");
+        assert!(
+            error.contains("(MIG-4a) is out of use: it is hot") && error.ends_with("readmit GPU-3a"),
+            "{error}"
+        );
     }
 
     #[test]

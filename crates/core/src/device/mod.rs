@@ -244,6 +244,37 @@ mod tests {
     }
 
     #[test]
+    fn what_is_near_to_devices_is_as_the_kernel_says_else_all_of_their_nodes() {
+        let set = |text: &str| text.parse::<CpuSet>().expect("a list");
+        let topology =
+            Topology { online: set("0-15"), nodes: BTreeMap::from([(0, set("0-7")), (1, set("8-15"))]) };
+        let device = |index, local: &str, node| DeviceFacts {
+            index,
+            local_cpus: local.to_owned(),
+            numa_node: node,
+            nodes: vec![format!("/dev/nvidia{index}")],
+            ..DeviceFacts::default()
+        };
+        let named = |facts: DeviceFacts| (format!("GPU-{}", facts.index).parse().expect("a UUID"), facts);
+        let found = [device(0, "0-3", Some(0)), device(1, "", Some(1)), device(2, "", None)];
+        let mut devices = Devices::default();
+        devices.find(Inventory { devices: found.into_iter().map(named).collect(), ..Inventory::default() });
+        let near = |marks: &str| devices.near(&Part::of_marks(marks, ""), &topology).to_string();
+        assert_eq!(near("0=GPU-0"), "0-3");
+        assert_eq!(near("0=GPU-0,1=GPU-1"), "0-3,8-15");
+        assert_eq!((near("2=GPU-2"), near("9=GPU-9"), near("")), ("".into(), "".into(), "".into()));
+    }
+
+    #[test]
+    fn a_uuid_tells_whose_driver_wrote_it() {
+        let uuid = |text: &str| text.parse::<DeviceUuid>().expect("a UUID");
+        assert!(uuid("GPU-00112233aabbccdd").is_amd());
+        for nvidia in ["GPU-8f6f1b2c-4d5e-6f70-8192-a3b4c5d6e7f8", "MIG-00112233aabbccdd", "GPU-0"] {
+            assert!(!uuid(nvidia).is_amd(), "{nvidia}");
+        }
+    }
+
+    #[test]
     fn what_is_out_of_use_stays_so_while_it_is_away() {
         let uuid: DeviceUuid = "GPU-1".parse().expect("a UUID");
         let found = Inventory {
