@@ -114,6 +114,15 @@ fn an_engine_may_open_its_own_device_also_after_systemd_has_read_its_units_again
     host.reload();
     host.wait_until("what it may open is said again", || says_all(&said()));
     holds("after its node was gone");
+    let told =
+        || host.shell("journalctl -q -u pool-managerd -o cat").matches("no longer let it open").count();
+    assert_eq!(told(), 0, "systemd has shown its rules all the time");
+    // Somebody takes them away.
+    host.shell(&format!("systemctl set-property --runtime {} DeviceAllow=", pool.unit(0)));
+    assert_eq!(rules(&pool), BTreeSet::new());
+    host.shell("systemctl daemon-reload");
+    host.wait_until("they are there again", || rules(&pool) == expected);
+    host.wait_until("that is told", || told() == 1);
     // And what it has outlives the daemon.
     let main = pool.main_pid(0);
     host.kill_daemon();
