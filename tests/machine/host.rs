@@ -136,7 +136,9 @@ impl Host {
 
     /// The same, whatever becomes of it.
     pub fn new_pool(&self, id: &str, engine: &str, more: &str) -> Pool<'_> {
-        let file = format!("engine = {engine:?}\nmodel = \"file:{MODEL}\"\ndevices = [\"none\"]\n{more}");
+        // On the CPU, where it does not say otherwise.
+        let devices = if more.contains("devices = ") { "" } else { "devices = [\"none\"]\n" };
+        let file = format!("engine = {engine:?}\nmodel = \"file:{MODEL}\"\n{devices}{more}");
         self.machine.write(&format!("/etc/llamaorch/pools.d/{id}.toml"), file, 0o644).expect("written");
         let read = self.run(&["poolctl", "reload"]);
         assert!(read.status.success(), "{read:?}");

@@ -19,10 +19,26 @@ const BEFORE: &str = r#"
 install -d -m 0700 /etc/credstore
 (umask 077; echo secret >/etc/credstore/own; echo secret >/etc/credstore/others)
 for address in 10.9.0.1/32 10.9.0.2/32 fd09::1/128; do ip address add $address dev lo; done
+for card in '0 0' '1 1' 'ctl 255'; do
+  set -- $card
+  mknod -m 0666 /dev/nvidia$1 c 195 $2
+done
+cat >/etc/llamaorch/devices.toml <<end
+common = ["/dev/nvidiactl"]
+[[device]]
+uuid = "GPU-0"
+index = 0
+nodes = ["/dev/nvidia0"]
+[[device]]
+uuid = "GPU-1"
+index = 1
+nodes = ["/dev/nvidia1"]
+end
 "#;
 
 /// The engine that tries it all: what it may use is in its pool's file, as for any other.
 const HOSTILE_POOL: &str = r#"
+devices = ["0"]
 credentials = { OWN_TOKEN = "own" }
 [network]
 allow = ["10.9.0.2/32"]
@@ -45,7 +61,6 @@ done
 (umask 000; echo secret >/dev/shm/others)
 cp MODULE /srv/dummy.ko
 install -m 4755 /usr/bin/id /usr/local/bin/id-as-root
-mknod -m 0666 /dev/nvidia0 c 195 0
 mknod -m 0666 /dev/disk-of-all b 254 0
 serve() { systemd-run --quiet --unit=$1 /usr/local/bin/conformance-engine --host $2 --port 9000; }
 serve far4 10.9.0.1

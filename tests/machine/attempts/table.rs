@@ -161,9 +161,11 @@ pub const ATTEMPTS: &[Attempt] = &[
     row("watching a CPU", &["perf"], Root, FILTERED),
     row("a device past the kernel", &["ports"], Root, FILTERED),
     // Devices.
-    row("a card outside its mask", &["device", "/dev/nvidia0"], Nobody, &["EPERM"]),
+    given("its own card", &["device", "/dev/nvidia0"], Nobody),
+    given("the node that all cards share", &["device", "/dev/nvidiactl"], Nobody),
+    row("a card outside its mask", &["device", "/dev/nvidia1"], Nobody, &["EPERM"]),
     row("a disk that everybody may open", &["device", "/dev/disk-of-all"], Nobody, &["EPERM"]),
-    row("a node of a card that it makes itself", &["mknod", "{own}/nvidia0", "195", "0"], Root, &["EPERM"]),
+    row("a node of a card that it makes itself", &["mknod", "{own}/nvidia1", "195", "1"], Root, &["EPERM"]),
     row("a node of memory that it makes itself", &["mknod", "{own}/mem", "1", "1"], Root, &["EPERM"]),
     // The network.
     row("a connection beyond loopback", &["connect", "10.9.0.1:9000"], Nobody, &["ETIMEDOUT", "EPERM"]),
