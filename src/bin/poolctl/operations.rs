@@ -48,7 +48,9 @@ struct Done {
 
 pub(crate) async fn stop_all(out: Output, no_wait: bool) -> Result<Exit, Failure> {
     let client = Client::connect().await?;
-    let pools: Vec<String> = client.list().await?.into_iter().map(|pool| pool.id).collect();
+    // Those of others are stopped by who runs them.
+    let own = client.list().await?.into_iter().filter(|pool| !pool.external);
+    let pools: Vec<String> = own.map(|pool| pool.id).collect();
     if pools.is_empty() && !out.json {
         print("there are no pools\n")?;
     }
