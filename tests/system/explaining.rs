@@ -49,7 +49,7 @@ fn twelve_troubles_are_explained_with_their_causes_and_remedies() {
 
     let gone = plain.replace(MODEL, "/srv/models/gone.gguf");
     let pool = host.pool("why-model", &gone);
-    told(&host, &pool, "failed", "model-unreadable", "make the model readable");
+    told(&host, &pool, "failed", "model-unreadable", "make it readable for everyone");
 
     let slow = "[restart]\ninitial_delay = \"1h\"\nmax_delay = \"1h\"\n";
     let pool = host.pool("why-pause", &format!("{plain}{slow}"));

@@ -69,7 +69,8 @@ pub(crate) fn check(model: Subject<'_>, depth: Depth) -> Result<(), Refused> {
 pub(crate) fn unreadable(model: Subject<'_>, at: &Path, error: io::Error) -> Refused {
     let obstacle = Obstacle::on(at, error);
     let remedy = obstacle.remedy("o+r");
-    let elsewhere = if remedy.contains("/srv") { "" } else { ELSEWHERE };
+    let there = ["/srv", "/var/lib/llamaorch/models"].iter().any(|folder| model.path.starts_with(folder));
+    let elsewhere = if there || remedy.contains("/srv") { "" } else { ELSEWHERE };
     refused(model, obstacle, format_args!("{remedy}{elsewhere}"))
 }
 

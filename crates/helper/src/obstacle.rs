@@ -115,6 +115,14 @@ fn hidden(path: &Path) -> Option<&'static str> {
     }
 }
 
+/// Whether a folder is in memory, as those are that a unit sees empty but for what is its own. Which part of a path below
+/// it is missing on the host cannot be seen then.
+fn is_emptied(folder: &Path) -> bool {
+    /// From `linux/magic.h`.
+    const TMPFS_MAGIC: u64 = 0x0102_1994;
+    rustix::fs::statfs(folder).is_ok_and(|found| u64::try_from(found.f_type) == Ok(TMPFS_MAGIC))
+}
+
 /// Goes down the path by what this user can see. `None`: nothing is in the way of its last component.
 fn walk(path: &Path, links: &mut u32) -> Option<Obstacle> {
     let mut reached = PathBuf::new();
@@ -139,6 +147,9 @@ fn walk(path: &Path, links: &mut u32) -> Option<Obstacle> {
             Ok(_) => {}
             Err(error) => {
                 return match error.kind() {
+                    io::ErrorKind::NotFound if is_emptied(&reached) => {
+                        Some(Obstacle::Missing(path.to_owned()))
+                    }
                     io::ErrorKind::NotFound => Some(Obstacle::Missing(next)),
                     io::ErrorKind::PermissionDenied => Some(Obstacle::Folder(reached)),
                     io::ErrorKind::NotADirectory => Some(Obstacle::NotFolder(reached)),
@@ -163,6 +174,12 @@ mod tests {
     fn the_first_missing_component_is_named() {
         let obstacle = missing(Path::new("/usr/no-such-folder/sub/model"));
         assert_eq!(obstacle.to_string(), "/usr/no-such-folder does not exist");
+    }
+
+    #[test]
+    fn below_a_folder_in_memory_all_of_it_is_named() {
+        let obstacle = missing(Path::new("/dev/shm/no-such-folder/model"));
+        assert_eq!(obstacle.to_string(), "/dev/shm/no-such-folder/model does not exist");
     }
 
     #[test]
