@@ -7,6 +7,7 @@
 use std::fmt;
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::dist::{self, Place};
@@ -268,24 +269,60 @@ fn system(choice: &Choice, report: &mut Report) {
         Ok(environment) => environment,
         Err(failure) => return report.push("system".to_owned(), begun, Err(failure)),
     };
-    for suite in &choice.suites {
-        let begun = Instant::now();
-        let mut environment = environment.clone();
-        environment.push(("POOL_TEST_SUITE", suite.name().to_owned()));
-        let ended = ["xtask sandbox", "pool-managerd system"].into_iter().try_fold(
-            Tally::default(),
-            |mut sum, words| {
-                let (package, target) = words.split_once(' ').unwrap_or((words, words));
-                require_target(package, target)?;
-                let arguments = ["-p", package, "--test", target].map(str::to_owned);
-                // What is measured is printed by the tests, also where they pass.
-                let mut shown = choice.clone();
-                shown.filter.push("--show-output".to_owned());
-                sum.add(cargo_test(&arguments, &shown, &environment)?);
-                Ok(sum)
-            },
-        );
-        report.push(format!("system {suite}"), begun, ended);
+    // Built before the releases run: they would wait for each other's cargo.
+    if let Err(failure) = SYSTEM_TESTS.into_iter().try_for_each(|(package, target)| built(package, target)) {
+        return report.push("system".to_owned(), begun, Err(failure));
+    }
+    // All releases at once, for most tests wait for something to happen in their sandbox, and each has sandboxes of its
+    // own. What is printed comes at a release's end, in one piece.
+    thread::scope(|scope| {
+        let running: Vec<_> = choice
+            .suites
+            .iter()
+            .map(|suite| {
+                let mut environment = environment.clone();
+                environment.push(("POOL_TEST_SUITE", suite.name().to_owned()));
+                (suite, Instant::now(), scope.spawn(move || system_on(choice, &environment)))
+            })
+            .collect();
+        for (suite, begun, running) in running {
+            let ended =
+                running.join().unwrap_or_else(|_| Err(Failure::Broken("its thread panicked".to_owned())));
+            report.push(format!("system {suite}"), begun, ended);
+        }
+    });
+}
+
+/// Packages and targets of the system level's tests.
+const SYSTEM_TESTS: [(&str, &str); 2] = [("xtask", "sandbox"), ("pool-managerd", "system")];
+
+/// Runs the system level's tests on one release.
+fn system_on(choice: &Choice, environment: &[(&str, String)]) -> Result<Tally, Failure> {
+    // What is measured is printed by the tests, also where they pass.
+    let mut shown = choice.clone();
+    shown.filter.push("--show-output".to_owned());
+    let mut sum = Tally::default();
+    for (package, target) in SYSTEM_TESTS {
+        let arguments = ["-p", package, "--test", target].map(str::to_owned);
+        let mut printed = Vec::new();
+        let ended = cargo_test_to(&arguments, &shown, environment, &mut printed);
+        std::io::stdout().write_all(&printed)?;
+        sum.add(ended?);
+    }
+    Ok(sum)
+}
+
+/// Builds a test target without running it.
+fn built(package: &str, target: &str) -> Result<(), Failure> {
+    require_target(package, target)?;
+    let mut command = host::cargo();
+    command.args(["test", "--quiet", "--no-run", "-p", package, "--test", target]);
+    let status =
+        command.status().map_err(|source| host::Error::Spawn { command: "cargo test".to_owned(), source })?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(Failure::Broken(format!("test target `{target}` was not built")))
     }
 }
 
@@ -381,6 +418,16 @@ fn cargo_test(
     choice: &Choice,
     environment: &[(&str, String)],
 ) -> Result<Tally, Failure> {
+    cargo_test_to(arguments, choice, environment, &mut std::io::stdout())
+}
+
+/// The same; what it prints is written there.
+fn cargo_test_to(
+    arguments: &[String],
+    choice: &Choice,
+    environment: &[(&str, String)],
+    to: &mut impl Write,
+) -> Result<Tally, Failure> {
     let mut command = host::cargo();
     // A service manager that runs this must not take the daemon's notifications for its own.
     command.env_remove("NOTIFY_SOCKET").env_remove("WATCHDOG_USEC");
@@ -394,7 +441,7 @@ fn cargo_test(
         let mut lines = BufReader::new(stdout);
         let mut line = Vec::new();
         while lines.read_until(b'\n', &mut line)? > 0 {
-            std::io::stdout().write_all(&line)?;
+            to.write_all(&line)?;
             tally.count_line(&String::from_utf8_lossy(&line));
             line.clear();
         }
