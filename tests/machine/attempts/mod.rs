@@ -59,7 +59,7 @@ for file in /root/secret /var/cache/private/llamaorch/victim/secret; do
   (umask 077; echo secret >$file)
 done
 (umask 000; echo secret >/dev/shm/others)
-cp MODULE /srv/dummy.ko
+cp MODULE /opt/dummy.ko
 install -m 4755 /usr/bin/id /usr/local/bin/id-as-root
 mknod -m 0666 /dev/disk-of-all b 254 0
 serve() { systemd-run --quiet --unit=$1 /usr/local/bin/conformance-engine --host $2 --port 9000; }

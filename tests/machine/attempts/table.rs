@@ -151,7 +151,7 @@ pub const ATTEMPTS: &[Attempt] = &[
     row("memory that is written and run", &["write-and-execute"], Nobody, &["EPERM"]),
     // The kernel.
     row("loading a module", &["load-module", "{module}", "dummy"], Root, HIDDEN),
-    row("loading a module from elsewhere", &["load-module", "/srv/dummy.ko", "dummy"], Root, FILTERED),
+    row("loading a module from elsewhere", &["load-module", "/opt/dummy.ko", "dummy"], Root, FILTERED),
     row("the kernel's log", &["kernel-log"], Root, &["EPERM", "SIGSYS"]),
     row("the kernel's log by its device", &["device", "/dev/kmsg"], Root, &["EPERM", "EACCES", "ENOENT"]),
     row("the host's name", &["host-name", "tests"], Root, &["EPERM", "SIGSYS"]),

@@ -45,12 +45,6 @@ impl Part {
         self.devices.iter().map(|(_, uuid)| uuid)
     }
 
-    /// Whether that device is one of them.
-    #[must_use]
-    pub fn contains(&self, uuid: &DeviceUuid) -> bool {
-        self.uuids().any(|known| known == uuid)
-    }
-
     /// The mask of several parts in its one spelling: ascending indices joined by commas.
     #[must_use]
     pub fn mask<'a>(parts: impl IntoIterator<Item = &'a Part>) -> String {
