@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 fn spec() -> PoolSpec {
     PoolSpec {
-        id: "chat".parse().unwrap(),
+        id: "chat".parse().expect("an id"),
         path: String::new(),
         engine: "llama-cpp".into(),
         template: EngineTemplate {

@@ -29,13 +29,13 @@ pub(in crate::config) fn minimal() -> PoolFragment {
 }
 
 fn run(fragment: PoolFragment) -> Result<PoolSpec, Vec<String>> {
-    check(&"chat".parse().unwrap(), "/etc/x.toml", fragment, &templates())
+    check(&"chat".parse().expect("an id"), "/etc/x.toml", fragment, &templates())
         .map_err(|errors| errors.iter().map(|error| error.key.join(".")).collect())
 }
 
 #[test]
 fn the_smallest_file_gets_the_designs_defaults() {
-    let spec = run(minimal()).unwrap();
+    let spec = run(minimal()).expect("a valid file");
     assert_eq!(spec.program, "llama-server");
     assert_eq!(spec.listen, Listen::Tcp { host: "127.0.0.1".into(), port: Port::Auto });
     assert_eq!((spec.replicas, spec.activation, spec.restart), (1, Activation::Resident, Restart::default()));
@@ -172,7 +172,7 @@ fn a_drain_of_an_engine_that_is_seldom_asked_settles_for_as_long() {
 
 #[test]
 fn a_changed_file_names_the_keys_that_wait() {
-    let old = run(minimal()).unwrap();
+    let old = run(minimal()).expect("a valid file");
     let mut fragment = minimal();
     fragment.model = Some("file:/srv/n.gguf".into());
     fragment.replicas = Some(2);
